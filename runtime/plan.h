@@ -1,0 +1,163 @@
+/* plan.h: what one training step (or one inference step) does, as plain data.
+ *
+ * codegen fills a Plan, plan_print writes it as plan.txt, plan_parse reads it back to the same
+ * text, the runtime executes it. Nothing here knows the IR.
+ *
+ * Conventions. Offsets and sizes are bytes. Buffers lie in arenas at fixed offsets; every offset is
+ * a multiple of 64. Tensors are row-major and contiguous inside their buffer. A step's order in
+ * `steps` is a legal sequential order. All numbers that kernels need at run time are in buffers. */
+#ifndef M6C_PLAN_H
+#define M6C_PLAN_H
+
+#include "ir/base.h"
+
+enum { PLAN_MAX_RANK = 8, PLAN_MAX_BATCH = 3 };
+
+/* ---- memories ---- */
+typedef enum { MEM_DEVICE, MEM_HOST, MEM_DISK, MEM_COUNT } Mem;
+
+typedef enum {
+    BUF_TEMP,   /* lives inside a step; shares its bytes with others */
+    BUF_PARAM,  /* a trained parameter (the master copy) */
+    BUF_STATE,  /* optimizer state, loss scale: kept between steps, saved in checkpoints */
+    BUF_INPUT,  /* written by the runtime before each step */
+    BUF_OUTPUT, /* read by the runtime after each step; not overwritten inside it */
+    BUF_GRAD,   /* gradient of a parameter; readable after a step only in plans made with --grads */
+    BUF_KIND_COUNT
+} BufKind;
+
+typedef struct {
+    const char *name; /* unique: "block[0].ffn.up", "%123" for temporaries */
+    BufKind kind;
+    Dtype dtype;
+    int rank;
+    int64_t dim[PLAN_MAX_RANK];
+    Mem mem;
+    int64_t offset, bytes; /* bytes = elements * size, unrounded */
+    Loc loc;
+} PlanBuffer;
+
+/* A place inside a buffer. */
+typedef struct {
+    uint32_t buffer;
+    int64_t offset;
+} PlanArg;
+
+/* ---- how a persistent tensor starts ---- */
+typedef enum {
+    INIT_ZEROS,
+    INIT_CONSTANT,
+    INIT_NORMAL,
+    INIT_TRUNCATED,
+    INIT_UNIFORM,
+    INIT_COUNT
+} InitKind;
+/* constant: a; normal, truncated (at two deviations): mean a, deviation b; uniform: [a, b) */
+typedef struct {
+    InitKind kind;
+    double a, b;
+    uint64_t site; /* hash of the logical name: the random stream of this tensor */
+} Init;
+
+/* A tensor kept between steps: a parameter or optimizer state, under its logical name. */
+typedef struct {
+    uint32_t buffer;
+    Init init;
+} PlanTensor;
+
+/* ---- generated kernels ----
+ * ABI: void NAME(void *const *arg, int64_t lo, int64_t hi): work items lo <= i < hi of `items`.
+ * Items are independent: any split over threads gives the same bits. */
+typedef struct {
+    const char *name;   /* C symbol */
+    const char *source; /* file in the plan directory that holds it */
+    int nargs;
+    uint64_t hash; /* of the kernel's text: equal kernels are stored once */
+} PlanKernel;
+
+/* ---- matrix products: C = alpha * op(A) op(B) + beta * C, row-major, batched ----
+ * op(A) is m x k, op(B) is k x n. lda/ldb/ldc are row strides in elements of the stored matrices.
+ * Batch dimension i has count[i] and element strides sa[i], sb[i], sc[i]. */
+typedef struct {
+    int64_t m, n, k;
+    bool ta, tb; /* stored transposed */
+    int64_t lda, ldb, ldc;
+    int nbatch;
+    int64_t count[PLAN_MAX_BATCH], sa[PLAN_MAX_BATCH], sb[PLAN_MAX_BATCH], sc[PLAN_MAX_BATCH];
+    Dtype da, db, dc; /* storage; arithmetic is f32 (f64 if all three are f64) */
+    float alpha, beta;
+    const char *algo; /* name of the implementation that measured best; NULL: not chosen yet */
+} PlanGemm;
+
+typedef enum {
+    STEP_KERNEL, /* arg: the kernel's arguments */
+    STEP_GEMM,   /* arg: A, B, C */
+    STEP_COPY,   /* arg: destination, source; bytes */
+    STEP_FILL,   /* arg: destination; bytes of zero */
+    STEP_KIND_COUNT
+} StepKind;
+
+typedef struct {
+    StepKind kind;
+    int stream;      /* 0 compute; others from the schedule */
+    uint32_t kernel; /* STEP_KERNEL */
+    int64_t items;   /* STEP_KERNEL: number of work items */
+    int64_t grain;   /* STEP_KERNEL: fewest items worth a thread */
+    PlanGemm gemm;   /* STEP_GEMM */
+    int64_t bytes;   /* STEP_COPY, STEP_FILL */
+    uint32_t nargs;
+    PlanArg *arg;
+    uint32_t nwait; /* steps on other streams that must have finished */
+    uint32_t *wait;
+    double flops, traffic; /* counted operations and bytes: GFLOP/s, cost model */
+    double predicted_us;   /* 0: not predicted */
+    const char *what;      /* ops computed, for people: "add gelu cast"; may be NULL */
+    const char *scope;     /* "block[0].ffn"; may be NULL */
+    Loc loc;
+} PlanStep;
+
+/* What the runtime feeds or reads by name. Inputs the runtime itself provides: "@step" (i32[], from
+ * 1), "@seed" (i32[]). Reported scalars are outputs "loss", "lr", "grad_norm", "loss_scale",
+ * "overflow" (1 when the step was skipped) where the plan has them; the model's returned values are
+ * outputs "return", or "return.0", "return.1", … when there are several. */
+typedef struct {
+    uint32_t buffer;
+} PlanPort;
+
+typedef struct Plan {
+    Session *session;   /* owns strings and arrays */
+    const char *model;  /* name of the model */
+    const char *target; /* "cpu", "null", … */
+    bool train;
+    uint64_t model_hash;            /* of every source text and setting that made the plan */
+    uint64_t compiler_hash;         /* of the compiler's version and code-generating parts */
+    int64_t arena[MEM_COUNT];       /* bytes of each memory */
+    int64_t lower_bound[MEM_COUNT]; /* largest sum of live bytes: no allocation can be smaller */
+    int64_t tokens;                 /* tokens in one step, for tokens/s */
+    double flops;                   /* of the matrix products and attention in one step */
+    VEC(PlanBuffer) buffer;
+    VEC(PlanTensor) tensor; /* parameters first, then states */
+    VEC(PlanPort) input;
+    VEC(PlanPort) output;
+    VEC(PlanPort) grad; /* gradients readable by name (buffer name "grad/NAME"), or empty */
+    VEC(PlanKernel) kernel;
+    VEC(PlanStep) step;
+    VEC(const char *) source; /* files this plan was made from, to tell a stale plan */
+} Plan;
+
+Plan *plan_new(Session *s);
+void plan_free(Plan *p); /* its vectors; strings belong to the session */
+/* Text of the plan; plan_parse(plan_print(p)) prints the same text. */
+void plan_print(const Plan *p, Buf *out);
+/* Returns NULL after diagnostics. Checks everything the executor relies on: every index, every
+ * argument inside its buffer, every buffer inside its arena, no name twice. */
+Plan *plan_parse(Session *s, const char *file, const char *text, size_t n);
+/* Index of a buffer by name, or UINT32_MAX. */
+uint32_t plan_find(const Plan *p, const char *name);
+int64_t plan_elements(const PlanBuffer *b);
+const char *mem_name(Mem m);
+const char *buf_kind_name(BufKind k);
+const char *init_kind_name(InitKind k);
+const char *step_kind_name(StepKind k);
+
+#endif
