@@ -1,0 +1,54 @@
+/* safetensors.h: tensors in files, as the safetensors format stores them.
+ *
+ * Format: 8 bytes little-endian N, N bytes of JSON header, then the data. The header maps names to
+ * {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]} (offsets from the start of the
+ * data) and "__metadata__" to an object of strings. The tensors cover the data without gaps or
+ * overlaps.
+ *
+ * Slices. A tensor that is a part of a larger logical one is named by the metadata entry
+ * "slice/NAME" = "4,16@2,0": the whole shape, and where the part starts. Files without such entries
+ * hold whole tensors. */
+#ifndef M6C_SAFETENSORS_H
+#define M6C_SAFETENSORS_H
+
+#include "ir/base.h"
+
+enum { ST_MAX_RANK = 8 };
+
+/* One tensor, row-major. U8 reads as DT_BOOL (both are one byte). */
+typedef struct {
+    const char *name;
+    Dtype dtype;
+    int rank;
+    int64_t dim[ST_MAX_RANK];
+    bool slice; /* part of a tensor of shape whole[], starting at start[] */
+    int64_t whole[ST_MAX_RANK], start[ST_MAX_RANK];
+    int64_t bytes;    /* set by the reader; the writer derives it */
+    const void *data; /* of a file: not necessarily aligned to the element */
+} StTensor;
+
+typedef struct {
+    const char *key, *value;
+} StMeta;
+
+typedef struct StFile StFile;
+
+/* Maps a file and checks everything in it: whatever bytes it holds, what is returned is consistent.
+ * EXIT_INPUT names the file and the reason. */
+Status st_open(const char *path, StFile **out);
+/* The same from memory that outlives the result; `name` is used in messages. */
+Status st_parse(const char *name, const void *bytes, size_t n, StFile **out);
+void st_close(StFile *f); /* NULL is fine */
+
+uint32_t st_count(const StFile *f);
+const StTensor *st_tensor(const StFile *f, uint32_t i);     /* in the order of the data */
+const StTensor *st_find(const StFile *f, const char *name); /* NULL when absent */
+const char *st_meta(const StFile *f, const char *key);      /* NULL when absent */
+
+/* Writes a file so that `path` is at every moment either the old or the whole new one: a temporary
+ * beside it is written, synced and renamed, and the folder synced. Tensors are stored by falling
+ * element size, which keeps each aligned. Errors are EXIT_SYSTEM; the temporary is then removed. */
+Status st_write(const char *path, const StTensor *tensor, uint32_t ntensors, const StMeta *meta,
+                uint32_t nmeta);
+
+#endif
