@@ -68,6 +68,11 @@ void buf_vprintf(Buf *b, const char *fmt, va_list ap);
 void buf_double(Buf *b, double x); /* shortest text that reads back as the same double */
 void buf_free(Buf *b);
 
+/* ---- numbers from text, whatever the locale: all n bytes must be the number ---- */
+bool parse_f64(const char *s, size_t n,
+               double *x); /* decimal, inf, nan; false: not one, or too large */
+bool parse_i64(const char *s, size_t n, int64_t *x); /* decimal; false: not one, or does not fit */
+
 /* ---- hashing ---- */
 uint64_t hash_bytes(const void *p, size_t n, uint64_t seed); /* xxHash64 */
 static inline uint64_t hash_mix(uint64_t a, uint64_t b) {
