@@ -107,7 +107,8 @@ typedef struct {
     int64_t bytes;   /* STEP_COPY, STEP_FILL */
     uint32_t nargs;
     PlanArg *arg;
-    uint32_t nwait; /* steps on other streams that must have finished */
+    uint64_t writes; /* STEP_KERNEL: bit i: arg[i] is written; 0: the plan does not say */
+    uint32_t nwait;  /* steps on other streams that must have finished */
     uint32_t *wait;
     double flops, traffic; /* counted operations and bytes: GFLOP/s, cost model */
     double predicted_us;   /* 0: not predicted */

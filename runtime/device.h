@@ -1,0 +1,50 @@
+/* device.h: what the executor asks of a machine. One const table per device; device_null.c prints
+ * every call and is the file to copy for a new one.
+ *
+ * Streams are small integers. Work on one stream runs in order; record() marks a point of a stream,
+ * wait() makes another stream wait for it. Calls may return before the work is done; sync() waits.
+ * Addresses passed in are what alloc() returned plus an offset, or host memory. */
+#ifndef M6C_DEVICE_H
+#define M6C_DEVICE_H
+
+#include "runtime/plan.h"
+#include "runtime/pool.h"
+
+typedef struct DeviceConfig {
+    Pool *pool; /* threads for kernels and products; needed by cpu */
+    FILE *log;  /* where null prints; NULL: stdout */
+} DeviceConfig;
+
+typedef struct Device Device; /* its first member is `const DeviceOps *ops` */
+
+typedef struct DeviceOps {
+    const char *name; /* the plan's target */
+    const char *doc;
+    bool host_visible; /* the host may read and write device memory through the pointer */
+    Status (*open)(const DeviceConfig *config, Device **out);
+    /* Exactly `bytes` (rounded up to pages), zeroed, 64-byte aligned; bytes may be 0. */
+    Status (*alloc)(Device *d, Mem mem, int64_t bytes, void **out);
+    void (*free)(Device *d, Mem mem, void *p, int64_t bytes);
+    Status (*copy)(Device *d, int stream, void *to, const void *from, int64_t bytes);
+    Status (*fill)(Device *d, int stream, void *to, int64_t bytes); /* with zero bytes */
+    /* Loads the kernels of a plan from its folder and prepares its matrix products. A kernel whose
+     * source is X.c is the symbol `name` in X.so. The plan must stay while the device is open. */
+    Status (*load)(Device *d, const Plan *plan, const char *dir);
+    Status (*launch)(Device *d, const PlanStep *step, void *const *arg);
+    Status (*gemm)(Device *d, const PlanStep *step, void *const *arg); /* A, B, C */
+    Status (*record)(Device *d, int stream, uint32_t event);           /* event: index of a step */
+    Status (*wait)(Device *d, int stream, uint32_t event);
+    Status (*sync)(Device *d);
+    void (*close)(Device *d);
+} DeviceOps;
+
+struct Device {
+    const DeviceOps *ops;
+};
+
+extern const DeviceOps device_cpu, device_null;
+
+/* By name, or NULL. */
+const DeviceOps *device_find(const char *name);
+
+#endif

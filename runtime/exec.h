@@ -1,0 +1,60 @@
+/* exec.h: runs a plan.
+ *
+ *     exec_open, then exec_init_params or exec_write of every tensor, then per step
+ *     exec_write of the inputs, exec_step, exec_read of the outputs; exec_close.
+ *
+ * The arenas are exactly as large as the plan says. Buffers are addressed by their index in
+ * plan->buffer (plan_find gives it by name). Nothing here is reentrant. */
+#ifndef M6C_EXEC_H
+#define M6C_EXEC_H
+
+#include "runtime/comm.h"
+#include "runtime/device.h"
+
+typedef struct Exec Exec;
+
+typedef struct ExecOptions {
+    const DeviceOps *device; /* required */
+    Pool *pool;              /* required by cpu; must outlive the Exec */
+    const char *dir;         /* the plan's folder, where its kernels lie */
+    FILE *log;               /* for the null device; NULL: stdout */
+} ExecOptions;
+
+/* The plan must stay. Everything is zero until it is written. */
+Status exec_open(const Plan *plan, const ExecOptions *options, Exec **out);
+void exec_close(Exec *e);
+
+/* Sets every tensor to its init: element i of a tensor is a function of seed, the init's site and
+ * i alone, whatever the number of threads, the dtype or the sharding. Also exec_set_seed(seed). */
+Status exec_init_params(Exec *e, uint64_t seed);
+/* The seed that "@seed" gives to the steps, for a run that continues from a checkpoint. */
+void exec_set_seed(Exec *e, uint64_t seed);
+
+/* Whole buffers, in the buffer's dtype; `bytes` must be the buffer's. exec_read waits for what was
+ * asked before. */
+Status exec_write(Exec *e, uint32_t buffer, const void *host, int64_t bytes);
+Status exec_read(Exec *e, uint32_t buffer, void *host, int64_t bytes);
+/* A float or integer scalar output as a double; *found is false when the plan has no such port. */
+Status exec_read_scalar(Exec *e, const char *name, double *value, bool *found);
+
+/* Runs all steps, having set "@step" to `step` (from 1) and "@seed" where the plan has them, and
+ * waits for the end. */
+Status exec_step(Exec *e, int64_t step);
+
+/* With a timer, each step is waited for and reported: its index in plan->step, and the seconds of
+ * a monotonic clock at which it began and ended. NULL switches it off. */
+typedef void ExecTimer(void *ctx, uint32_t step, double begin, double end);
+void exec_set_timer(Exec *e, ExecTimer *timer, void *ctx);
+
+/* After each step, looks for NaN and infinity in the float buffers it wrote (or, when the plan does
+ * not say which it wrote, in all its arguments), and before the first in tensors and inputs. The
+ * first one found ends exec_step with a status that names buffer, element, step, scope, location.
+ */
+void exec_check_finite(Exec *e, bool on);
+
+/* Bytes the device gave for a memory: equal to plan->arena, by assertion. */
+int64_t exec_arena_bytes(const Exec *e, Mem mem);
+/* Host address of a buffer when the device's memory is visible to the host, otherwise NULL. */
+void *exec_pointer(Exec *e, uint32_t buffer);
+
+#endif
