@@ -137,6 +137,12 @@ Status file_read(const char *path, char **data, size_t *n); /* malloc'ed, NUL-te
 /* Writes to a temporary file beside `path`, syncs, renames: the old file stays until the new is
  * whole. */
 Status file_write_atomic(const char *path, const void *data, size_t n);
+typedef struct {
+    const void *p;
+    size_t n;
+} FilePart;
+Status file_write_parts(const char *path, const FilePart *part,
+                        size_t nparts); /* one after another */
 Status make_dirs(const char *path);
 /* $XDG_CACHE_HOME/m6c or ~/.cache/m6c; M6C_CACHE overrides. Created when missing. */
 Status cache_dir(Buf *out);

@@ -82,15 +82,16 @@ Status file_read(const char *path, char **data, size_t *n) {
     return NULL;
 }
 
-static Status write_whole(int fd, const char *path, const char *p, size_t n) {
-    while (n > 0) {
+static Status write_whole(int fd, const char *path, FilePart part) {
+    const char *p = part.p;
+    for (size_t n = part.n; n > 0;) {
         ssize_t put = write(fd, p, MIN(n, (size_t)1 << 30));
         if (put < 0 && errno == EINTR) continue;
         if (put < 0) return status_errno("%s: cannot write", path);
         p += put;
         n -= (size_t)put;
     }
-    return fsync(fd) < 0 ? status_errno("%s: cannot sync", path) : NULL;
+    return NULL;
 }
 
 /* The rename is on disk only when its folder is. */
@@ -107,6 +108,10 @@ static void sync_folder(const char *path) {
 }
 
 Status file_write_atomic(const char *path, const void *data, size_t n) {
+    return file_write_parts(path, &(FilePart){data, n}, 1);
+}
+
+Status file_write_parts(const char *path, const FilePart *part, size_t nparts) {
     Buf tmp = {0};
     int fd = -1;
     for (int i = 0; fd < 0 && i < 100; i++) {
@@ -117,7 +122,8 @@ Status file_write_atomic(const char *path, const void *data, size_t n) {
     }
     Status status = fd < 0 ? status_errno("%s: cannot create", tmp.p) : NULL;
     if (!status) {
-        status = write_whole(fd, path, data, n);
+        for (size_t i = 0; i < nparts && !status; i++) status = write_whole(fd, path, part[i]);
+        if (!status && fsync(fd) < 0) status = status_errno("%s: cannot sync", path);
         if (close(fd) < 0 && !status) status = status_errno("%s: cannot write", path);
         if (!status && rename(tmp.p, path) < 0) status = status_errno("%s: cannot rename", path);
         if (status) unlink(tmp.p);

@@ -369,50 +369,16 @@ static Status make_header(const char *path, const StTensor *tensor, uint32_t n, 
     return NULL;
 }
 
-static bool write_all(int fd, const void *data, size_t n) {
-    const char *p = data;
-    while (n) {
-        ssize_t k = write(fd, p, MIN(n, (size_t)1 << 30));
-        if (k < 0 && errno == EINTR) continue;
-        if (k <= 0) return false;
-        p += k;
-        n -= (size_t)k;
-    }
-    return true;
-}
-
-/* Makes the rename of `path` durable. */
-static bool sync_folder(const char *path) {
-    const char *slash = strrchr(path, '/');
-    char *dir = slash ? strndup(path, MAX((size_t)(slash - path), 1)) : strdup(".");
-    int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    free(dir);
-    if (fd < 0) return false;
-    bool ok = !fsync(fd) || errno == EINVAL; /* some file systems cannot sync a folder */
-    close(fd);
-    return ok;
-}
-
 static Status write_file(const char *path, const Buf *header, const StTensor *tensor,
                          const Slot *slot, uint32_t n) {
-    Buf tmp = {0};
-    buf_printf(&tmp, "%s.tmp.%ld", path, (long)getpid());
-    int fd = open(tmp.p, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    bool made = fd >= 0, ok = made && write_all(fd, header->p, header->n);
-    for (uint32_t i = 0; ok && i < n; i++)
-        ok = write_all(fd, tensor[slot[i].index].data, (size_t)slot[i].bytes);
-    ok = ok && !fsync(fd);
-    int error = errno;
-    if (made && close(fd) && ok) ok = false, error = errno;
-    if (ok && rename(tmp.p, path)) ok = false, error = errno;
-    if (!ok && made) unlink(tmp.p);
-    buf_free(&tmp);
-    errno = error;
-    if (!ok)
-        return status_errno("%s: cannot write (the previous file, if any, is unchanged)", path);
-    if (!sync_folder(path))
-        return status_errno("%s: written, but its folder cannot be synced", path);
-    return NULL;
+    FilePart *part = malloc((n + 1) * sizeof *part);
+    if (!part) return out_of_memory(path);
+    part[0] = (FilePart){header->p, header->n};
+    for (uint32_t i = 0; i < n; i++)
+        part[i + 1] = (FilePart){tensor[slot[i].index].data, (size_t)slot[i].bytes};
+    Status s = file_write_parts(path, part, n + 1);
+    free(part);
+    return s;
 }
 
 Status st_write(const char *path, const StTensor *tensor, uint32_t ntensors, const StMeta *meta,
