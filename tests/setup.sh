@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Installs what is missing, and says nothing when nothing is. Debian 12, as root or with sudo.
+#   tests/setup.sh build     compilers, libraries, generators and the data packages (apt)
+#   tests/setup.sh oracle    build/venv: NumPy, JAX on the CPU, safetensors (pip)
+#   tests/setup.sh peers     build/peers: PyTorch too, for tests/bench (about 5 GB on disk)
+# Several may be given. apt-get update runs only when a package is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build_packages=(
+    gcc g++ libc6-dev make pkg-config meson ninja-build flex bison git
+    clang libclang-rt-dev clang-format
+    libopenblas-pthread-dev libxsmm-dev libhwloc-dev libxxhash-dev
+    libjansson-dev libpng-dev libjpeg62-turbo-dev libfreetype-dev libharfbuzz-dev
+    libxml2-dev libexpat1-dev libutf8proc-dev
+    fonts-noto-color-emoji unicode-cldr-core python3
+)
+python_packages=(python3 python3-venv)
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+apt_need() {
+    local missing=() p
+    command -v dpkg-query >/dev/null || {
+        echo "setup: not a Debian system; please install: $*" >&2
+        return 0
+    }
+    for p in "$@"; do
+        dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+    done
+    [ ${#missing[@]} = 0 ] && return 0
+    echo "setup: installing ${missing[*]}" >&2
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update >&2
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq install -y --no-install-recommends "${missing[@]}" >&2
+}
+
+# A virtual environment that records what it was asked to hold; any change builds it anew.
+venv() {
+    local dir=$1
+    shift
+    [ "$(cat "$dir/.asked" 2>/dev/null)" = "$*" ] && "$dir/bin/python" -c '' 2>/dev/null && return 0
+    echo "setup: making $dir with $*" >&2
+    rm -rf "$dir"
+    mkdir -p "$(dirname "$dir")"
+    python3 -m venv "$dir"
+    "$dir/bin/pip" install -q --disable-pip-version-check "$@" >&2
+    echo "$*" >"$dir/.asked"
+}
+
+oracle_wheels=(numpy==2.4.6 jax==0.10.2 jaxlib==0.10.2 safetensors==0.8.0)
+
+[ $# -gt 0 ] || { echo "usage: tests/setup.sh build|oracle|peers ..." >&2; exit 2; }
+for what in "$@"; do
+    case $what in
+    build) apt_need "${build_packages[@]}" ;;
+    oracle)
+        apt_need "${python_packages[@]}"
+        venv build/venv "${oracle_wheels[@]}"
+        ;;
+    peers)
+        apt_need "${python_packages[@]}" g++
+        venv build/peers "${oracle_wheels[@]}" torch==2.15.0
+        ;;
+    *) echo "setup: unknown part: $what (build, oracle, peers)" >&2; exit 2 ;;
+    esac
+done
