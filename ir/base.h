@@ -166,6 +166,22 @@ static inline uint32_t random_key(uint64_t seed, uint64_t site, uint64_t step) {
 /* 24 random bits as a float in [0, 1). */
 static inline float random_unit(uint32_t bits) { return (float)(bits >> 8) * 0x1p-24f; }
 
+/* ---- start values of parameters and states (base_random.c) ---- */
+/* constant: a; normal, truncated (at two deviations): mean a, deviation b; uniform: [a, b) */
+typedef enum {
+    INIT_ZEROS,
+    INIT_CONSTANT,
+    INIT_NORMAL,
+    INIT_TRUNCATED,
+    INIT_UNIFORM,
+    INIT_COUNT
+} InitKind;
+const char *init_kind_name(InitKind k); /* "zeros", "constant", "normal", "truncated", "uniform" */
+bool init_kind_parse(const char *s, InitKind *k);
+/* Element i, before rounding to storage. key = random_key(seed, site, 0), where a tensor's site is
+ * hash_bytes(name, strlen(name), 0) of its logical name. */
+double init_value(InitKind kind, double a, double b, uint32_t key, uint64_t i);
+
 /* ---- storage formats shared by the IR, plans and files ---- */
 typedef enum { DT_F32, DT_BF16, DT_F16, DT_F64, DT_I32, DT_I64, DT_BOOL, DT_TUPLE, DT_COUNT } Dtype;
 const char *dtype_name(Dtype d); /* "f32" … ; bool is one byte */

@@ -44,15 +44,7 @@ typedef struct {
 } PlanArg;
 
 /* ---- how a persistent tensor starts ---- */
-typedef enum {
-    INIT_ZEROS,
-    INIT_CONSTANT,
-    INIT_NORMAL,
-    INIT_TRUNCATED,
-    INIT_UNIFORM,
-    INIT_COUNT
-} InitKind;
-/* constant: a; normal, truncated (at two deviations): mean a, deviation b; uniform: [a, b) */
+/* Element i starts as init_value(kind, a, b, random_key(seed, site, 0), i). */
 typedef struct {
     InitKind kind;
     double a, b;
@@ -158,7 +150,6 @@ uint32_t plan_find(const Plan *p, const char *name);
 int64_t plan_elements(const PlanBuffer *b);
 const char *mem_name(Mem m);
 const char *buf_kind_name(BufKind k);
-const char *init_kind_name(InitKind k);
 const char *step_kind_name(StepKind k);
 
 #endif

@@ -215,8 +215,40 @@ static void test_random(void) {
     CHECK(random_unit(UINT32_MAX) < 1.0f);
 }
 
+/* Moments of 100k draws within 5 standard errors; bounds; the same element in any order. */
+static void test_init(void) {
+    enum { N = 100000 };
+    static const struct {
+        InitKind kind;
+        double a, b, mean, variance, low, high;
+    } row[] = {
+        {INIT_ZEROS, 3, 4, 0, 0, 0, 0},
+        {INIT_CONSTANT, 3, 4, 3, 0, 3, 3},
+        {INIT_NORMAL, 1, 2, 1, 4, -INFINITY, INFINITY},
+        {INIT_TRUNCATED, 1, 2, 1, 4 * 0.7737413, -3, 5},
+        {INIT_UNIFORM, -1, 3, 1, 16.0 / 12, -1, 3},
+    };
+    for (size_t r = 0; r < COUNT(row); r++) {
+        uint32_t key = random_key(7, hash_bytes("w", 1, 0), 0);
+        double sum = 0, square = 0;
+        for (uint64_t i = 0; i < N; i++) {
+            double x = init_value(row[r].kind, row[r].a, row[r].b, key, i);
+            CHECK(x >= row[r].low && x <= row[r].high);
+            sum += x, square += (x - row[r].mean) * (x - row[r].mean);
+        }
+        CHECK(fabs(sum / N - row[r].mean) <= 5 * sqrt(row[r].variance / N));
+        CHECK(fabs(square / N - row[r].variance) <= 5 * row[r].variance * sqrt(2.0 / N));
+        InitKind k;
+        CHECK(init_kind_parse(init_kind_name(row[r].kind), &k) && k == row[r].kind);
+    }
+    InitKind k;
+    CHECK(!init_kind_parse("gauss", &k));
+    CHECK(init_value(INIT_NORMAL, 0, 1, 1, 5) != init_value(INIT_NORMAL, 0, 1, 2, 5));
+}
+
 int main(void) {
     test_arena();
+    test_init();
     test_vec();
     test_double();
     test_integer();
