@@ -18,7 +18,7 @@
 #include "runtime/tokenizer.h"
 
 #define CACHE_BYTES ((int64_t)256 << 20)
-enum { ROUNDS = 6, SITE_ORDER = 0x6f72646572, SITE_CAPTION = 0x74657874 };
+enum { ROUNDS = 6, SITE_ORDER = 0x6f726472, SITE_CAPTION = 0x74657874 }; /* "ordr", "text" */
 
 typedef struct Captions Captions;
 
@@ -177,7 +177,9 @@ static uint32_t choose(const Captions *c, LoaderPosition p, uint32_t *caption) {
     uint64_t epoch = (uint64_t)p.epoch;
     uint32_t order = random_key(p.seed, SITE_ORDER, epoch);
     uint32_t i = (uint32_t)permute(order, p.index, c->base.examples);
-    *caption = philox(random_key(p.seed, SITE_CAPTION, epoch), i, NULL) % muge_texts(c->muge, i);
+    if (c->length)
+        *caption =
+            philox(random_key(p.seed, SITE_CAPTION, epoch), i, NULL) % muge_texts(c->muge, i);
     return i;
 }
 
@@ -337,7 +339,7 @@ static Status open_data(Captions *c, const LoaderSpec *spec) {
     c->base.examples = muge_count(c->muge);
     c->cached = calloc(muge_count(c->muge), sizeof *c->cached);
     if (!c->cached) return status_make(EXIT_SYSTEM, "%s: out of memory", spec->source);
-    return check_captions(c);
+    return c->length ? check_captions(c) : NULL;
 }
 
 Status source_captions(const LoaderSpec *spec, Source **out) {
