@@ -37,7 +37,4 @@ double gemm_known_speed(const Gemm *g, const PlanGemm *s);
 /* The machine's f32 matrix-product peak in GFLOP/s with this pool: measured once, remembered. */
 double gemm_peak(Gemm *g);
 
-/* Elements a matrix operand spans, batch included: what must lie in its buffer. -1 on overflow. */
-int64_t gemm_span(const PlanGemm *s, int operand); /* 0 A, 1 B, 2 C */
-
 #endif

@@ -148,6 +148,11 @@ Plan *plan_parse(Session *s, const char *file, const char *text, size_t n);
 /* Index of a buffer by name, or UINT32_MAX. */
 uint32_t plan_find(const Plan *p, const char *name);
 int64_t plan_elements(const PlanBuffer *b);
+/* Elements that operand 0 (A), 1 (B) or 2 (C) spans, batch included: what must lie in its buffer.
+ * -1 when that overflows. */
+int64_t plan_gemm_span(const PlanGemm *g, int operand);
+/* Whether no element of C is written twice: then rows and batches may run in any order. */
+bool plan_gemm_disjoint(const PlanGemm *g);
 const char *mem_name(Mem m);
 const char *buf_kind_name(BufKind k);
 const char *step_kind_name(StepKind k);

@@ -1,0 +1,291 @@
+/* plan.c: plans as data and as text.
+ *
+ * One item a line, in the order of Plan's members, so that whatever a line refers to stands above
+ * it. What follows from other fields (a buffer's bytes) is not printed. Fields that are zero are
+ * left out unless the table of fields says otherwise. Example:
+ *
+ *     buffer 12 param "block[0].up" f32[4,128] device+4096 m6.m6:14:9
+ *     step 7 kernel k3 items=128 grain=4 args=b1,b2+64 ; "add gelu" block[0].ffn m6.m6:20:5 */
+#include "runtime/plan_text.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const mem_names[] = {"device", "host", "disk"};
+static const char *const kind_names[] = {"temp", "param", "state", "input", "output", "grad"};
+static const char *const step_names[] = {"kernel", "gemm", "copy", "fill"};
+_Static_assert(COUNT(mem_names) == MEM_COUNT && COUNT(kind_names) == BUF_KIND_COUNT, "names");
+_Static_assert(COUNT(step_names) == STEP_KIND_COUNT, "names");
+
+const char *mem_name(Mem m) { return mem_names[m]; }
+const char *buf_kind_name(BufKind k) { return kind_names[k]; }
+const char *step_kind_name(StepKind k) { return step_names[k]; }
+
+enum {
+    KERNEL = 1 << STEP_KERNEL,
+    GEMM = 1 << STEP_GEMM,
+    COPY = 1 << STEP_COPY,
+    FILL = 1 << STEP_FILL,
+    ANY = KERNEL | GEMM | COPY | FILL
+};
+#define AT(member) offsetof(PlanStep, member)
+const PlanField plan_field[PLAN_FIELDS] = {
+    {"items", KERNEL, FIELD_I64, AT(items), true, 0},
+    {"grain", KERNEL, FIELD_I64, AT(grain), true, 1},
+    {"m", GEMM, FIELD_I64, AT(gemm.m), true, 1},
+    {"n", GEMM, FIELD_I64, AT(gemm.n), true, 1},
+    {"k", GEMM, FIELD_I64, AT(gemm.k), true, 1},
+    {"ta", GEMM, FIELD_FLAG, AT(gemm.ta), false, 0},
+    {"tb", GEMM, FIELD_FLAG, AT(gemm.tb), false, 0},
+    {"lda", GEMM, FIELD_I64, AT(gemm.lda), true, 1},
+    {"ldb", GEMM, FIELD_I64, AT(gemm.ldb), true, 1},
+    {"ldc", GEMM, FIELD_I64, AT(gemm.ldc), true, 1},
+    {"alpha", GEMM, FIELD_F32, AT(gemm.alpha), true, 0},
+    {"beta", GEMM, FIELD_F32, AT(gemm.beta), false, 0},
+    {"bytes", COPY | FILL, FIELD_I64, AT(bytes), true, 0},
+    {"stream", ANY, FIELD_INT, AT(stream), false, 0},
+    {"flops", ANY, FIELD_F64, AT(flops), false, 0},
+    {"traffic", ANY, FIELD_F64, AT(traffic), false, 0},
+    {"us", ANY, FIELD_F64, AT(predicted_us), false, 0},
+};
+
+Plan *plan_new(Session *s) {
+    Plan *p = arena_new_of(session_arena(s), Plan);
+    p->session = s;
+    p->model = p->target = "";
+    return p;
+}
+
+void plan_free(Plan *p) {
+    if (!p) return;
+    vec_free(&p->buffer);
+    vec_free(&p->tensor);
+    vec_free(&p->input);
+    vec_free(&p->output);
+    vec_free(&p->grad);
+    vec_free(&p->kernel);
+    vec_free(&p->step);
+    vec_free(&p->source);
+}
+
+uint32_t plan_find(const Plan *p, const char *name) {
+    for (uint32_t i = 0; i < p->buffer.n; i++)
+        if (strcmp(p->buffer.p[i].name, name) == 0) return i;
+    return UINT32_MAX;
+}
+
+int64_t plan_elements(const PlanBuffer *b) {
+    int64_t n = 1;
+    for (int i = 0; i < b->rank; i++) n *= b->dim[i];
+    return n;
+}
+
+/* The dimensions of an operand, stored rows first: extents and strides in elements. */
+static int gemm_dims(const PlanGemm *g, int operand, int64_t *extent, int64_t *stride) {
+    const int64_t *batch[] = {g->sa, g->sb, g->sc};
+    int64_t rows[] = {g->ta ? g->k : g->m, g->tb ? g->n : g->k, g->m};
+    int64_t cols[] = {g->ta ? g->m : g->k, g->tb ? g->k : g->n, g->n};
+    int64_t ld[] = {g->lda, g->ldb, g->ldc};
+    extent[0] = cols[operand], stride[0] = 1;
+    extent[1] = rows[operand], stride[1] = ld[operand];
+    for (int i = 0; i < g->nbatch; i++) {
+        extent[2 + i] = g->count[i];
+        stride[2 + i] = batch[operand][i];
+    }
+    return 2 + g->nbatch;
+}
+
+int64_t plan_gemm_span(const PlanGemm *g, int operand) {
+    int64_t extent[2 + PLAN_MAX_BATCH], stride[2 + PLAN_MAX_BATCH], last = 0, step;
+    int n = gemm_dims(g, operand, extent, stride);
+    for (int i = 0; i < n; i++)
+        if (__builtin_mul_overflow(extent[i] - 1, stride[i], &step) ||
+            __builtin_add_overflow(last, step, &last))
+            return -1;
+    return last == INT64_MAX ? -1 : last + 1;
+}
+
+/* Enough, and true of every layout a transposed tensor can have: sorted by stride, each dimension
+ * steps over all of the one before. */
+bool plan_gemm_disjoint(const PlanGemm *g) {
+    int64_t extent[2 + PLAN_MAX_BATCH], stride[2 + PLAN_MAX_BATCH];
+    int n = gemm_dims(g, 2, extent, stride);
+    for (int i = 1; i < n; i++)
+        for (int j = i; j > 0 && stride[j] < stride[j - 1]; j--) {
+            int64_t s = stride[j], e = extent[j];
+            stride[j] = stride[j - 1], extent[j] = extent[j - 1];
+            stride[j - 1] = s, extent[j - 1] = e;
+        }
+    int64_t covered = 1;
+    for (int i = 0; i < n; i++) {
+        if (extent[i] == 1) continue;
+        if (stride[i] < covered || __builtin_mul_overflow(stride[i], extent[i], &covered))
+            return false;
+    }
+    return true;
+}
+
+/* ---- printing ---- */
+
+static void put_quoted(Buf *b, const char *s) {
+    buf_puts(b, "\"");
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s;
+        if (c == '"' || c == '\\')
+            buf_printf(b, "\\%c", c);
+        else if (c < 32 || c == 127)
+            buf_printf(b, "\\x%02x", c);
+        else
+            buf_put(b, s, 1);
+    }
+    buf_puts(b, "\"");
+}
+
+static bool is_bare(const char *s) {
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                  "_.[]%@/-";
+    return s[0] && s[0] != '-' && !s[strspn(s, allowed)];
+}
+
+/* A word, quoted when it must be; "-" for none. */
+static void put_word(Buf *b, const char *s) {
+    if (!s)
+        buf_puts(b, "-");
+    else if (is_bare(s))
+        buf_puts(b, s);
+    else
+        put_quoted(b, s);
+}
+
+static void put_loc(const Plan *p, Buf *b, Loc loc) {
+    buf_puts(b, " ");
+    if (!loc.line) {
+        buf_puts(b, "-");
+        return;
+    }
+    put_word(b, session_file_name(p->session, loc.file));
+    buf_printf(b, ":%u:%u", loc.line, loc.col);
+}
+
+static void put_number(Buf *b, const char *before, double x) {
+    buf_puts(b, before);
+    buf_double(b, x);
+}
+
+static void print_memories(Buf *b, const char *title, const int64_t *bytes) {
+    buf_puts(b, title);
+    for (int m = 0; m < MEM_COUNT; m++) buf_printf(b, " %s=%" PRId64, mem_names[m], bytes[m]);
+    buf_puts(b, "\n");
+}
+
+static void print_header(const Plan *p, Buf *b) {
+    buf_puts(b, "m6c-plan 1\nmodel ");
+    put_word(b, p->model);
+    buf_puts(b, "\ntarget ");
+    put_word(b, p->target);
+    buf_printf(b, "\ntrain %s\n", p->train ? "yes" : "no");
+    buf_printf(b, "hashes model=%016" PRIx64 " compiler=%016" PRIx64 "\n", p->model_hash,
+               p->compiler_hash);
+    print_memories(b, "arena", p->arena);
+    print_memories(b, "lower-bound", p->lower_bound);
+    buf_printf(b, "work tokens=%" PRId64, p->tokens);
+    put_number(b, " flops=", p->flops);
+    buf_puts(b, "\n");
+    for (uint32_t i = 0; i < p->source.n; i++) {
+        buf_puts(b, "source ");
+        put_word(b, p->source.p[i]);
+        buf_puts(b, "\n");
+    }
+}
+
+static void print_buffer(const Plan *p, Buf *b, uint32_t i) {
+    const PlanBuffer *f = &p->buffer.p[i];
+    buf_printf(b, "buffer %u %s ", i, kind_names[f->kind]);
+    put_quoted(b, f->name);
+    buf_printf(b, " %s[", dtype_name(f->dtype));
+    for (int d = 0; d < f->rank; d++) buf_printf(b, "%s%" PRId64, d ? "," : "", f->dim[d]);
+    buf_printf(b, "] %s+%" PRId64, mem_names[f->mem], f->offset);
+    put_loc(p, b, f->loc);
+    buf_puts(b, "\n");
+}
+
+static void print_tensor(Buf *b, const PlanTensor *t) {
+    buf_printf(b, "tensor b%u %s ", t->buffer, init_kind_name(t->init.kind));
+    put_number(b, "", t->init.a);
+    put_number(b, " ", t->init.b);
+    buf_printf(b, " %016" PRIx64 "\n", t->init.site);
+}
+
+static void print_field(Buf *b, const PlanField *f, const PlanStep *s) {
+    const char *at = (const char *)s + f->offset;
+    double x = 0;
+    int64_t v = 0;
+    if (f->type == FIELD_I64) v = *(const int64_t *)at;
+    if (f->type == FIELD_INT) v = *(const int *)at;
+    if (f->type == FIELD_FLAG) v = *(const bool *)at;
+    if (f->type == FIELD_F32) x = (double)*(const float *)at;
+    if (f->type == FIELD_F64) x = *(const double *)at;
+    if (!f->required && v == 0 && x == 0) return;
+    buf_printf(b, " %s", f->key);
+    if (f->type == FIELD_I64 || f->type == FIELD_INT) buf_printf(b, "=%" PRId64, v);
+    if (f->type == FIELD_F32 || f->type == FIELD_F64) put_number(b, "=", x);
+}
+
+static void print_gemm(Buf *b, const PlanGemm *g) {
+    if (g->nbatch) buf_puts(b, " batch=");
+    for (int i = 0; i < g->nbatch; i++)
+        buf_printf(b, "%s%" PRId64 ":%" PRId64 ":%" PRId64 ":%" PRId64, i ? "," : "", g->count[i],
+                   g->sa[i], g->sb[i], g->sc[i]);
+    if (g->algo) {
+        buf_puts(b, " algo=");
+        put_word(b, g->algo);
+    }
+}
+
+static void print_lists(Buf *b, const PlanStep *s) {
+    for (uint32_t i = 0; i < s->nargs; i++) {
+        buf_printf(b, "%sb%u", i ? "," : " args=", s->arg[i].buffer);
+        if (s->arg[i].offset) buf_printf(b, "+%" PRId64, s->arg[i].offset);
+    }
+    if (s->writes) buf_printf(b, " writes=%" PRIx64, s->writes);
+    for (uint32_t i = 0; i < s->nwait; i++) buf_printf(b, "%s%u", i ? "," : " wait=", s->wait[i]);
+}
+
+static void print_step(const Plan *p, Buf *b, uint32_t i) {
+    const PlanStep *s = &p->step.p[i];
+    buf_printf(b, "step %u %s", i, step_names[s->kind]);
+    if (s->kind == STEP_KERNEL) buf_printf(b, " k%u", s->kernel);
+    if (s->kind == STEP_GEMM)
+        buf_printf(b, " %s %s %s", dtype_name(s->gemm.da), dtype_name(s->gemm.db),
+                   dtype_name(s->gemm.dc));
+    for (size_t f = 0; f < COUNT(plan_field); f++)
+        if (plan_field[f].kinds >> s->kind & 1) print_field(b, &plan_field[f], s);
+    if (s->kind == STEP_GEMM) print_gemm(b, &s->gemm);
+    print_lists(b, s);
+    buf_puts(b, " ; ");
+    if (s->what)
+        put_quoted(b, s->what);
+    else
+        buf_puts(b, "-");
+    buf_puts(b, " ");
+    put_word(b, s->scope);
+    put_loc(p, b, s->loc);
+    buf_puts(b, "\n");
+}
+
+void plan_print(const Plan *p, Buf *b) {
+    print_header(p, b);
+    for (uint32_t i = 0; i < p->buffer.n; i++) print_buffer(p, b, i);
+    for (uint32_t i = 0; i < p->tensor.n; i++) print_tensor(b, &p->tensor.p[i]);
+    for (uint32_t i = 0; i < p->input.n; i++) buf_printf(b, "input b%u\n", p->input.p[i].buffer);
+    for (uint32_t i = 0; i < p->output.n; i++) buf_printf(b, "output b%u\n", p->output.p[i].buffer);
+    for (uint32_t i = 0; i < p->grad.n; i++) buf_printf(b, "grad b%u\n", p->grad.p[i].buffer);
+    for (uint32_t i = 0; i < p->kernel.n; i++) {
+        const PlanKernel *k = &p->kernel.p[i];
+        buf_printf(b, "kernel %u %s ", i, k->name);
+        put_word(b, k->source);
+        buf_printf(b, " nargs=%d hash=%016" PRIx64 "\n", k->nargs, k->hash);
+    }
+    for (uint32_t i = 0; i < p->step.n; i++) print_step(p, b, i);
+}

@@ -1,0 +1,24 @@
+/* plan_text.h: what the printer and the parser of plan.txt share: the table of a step's fields.
+ * Private to plan.c and plan_parse.c. */
+#ifndef M6C_PLAN_TEXT_H
+#define M6C_PLAN_TEXT_H
+
+#include "runtime/plan.h"
+
+enum { PLAN_MAX_ARGS = 4096, PLAN_MAX_STREAM = 63 };
+
+typedef enum { FIELD_I64, FIELD_INT, FIELD_F64, FIELD_F32, FIELD_FLAG } FieldType;
+
+typedef struct {
+    const char *key;
+    unsigned kinds; /* bit k: steps of kind k have it */
+    FieldType type;
+    size_t offset; /* in PlanStep */
+    bool required; /* printed even when zero, and must be there */
+    int64_t least; /* of integers */
+} PlanField;
+
+enum { PLAN_FIELDS = 17 };
+extern const PlanField plan_field[PLAN_FIELDS];
+
+#endif

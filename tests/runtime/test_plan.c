@@ -1,0 +1,207 @@
+/* Checks runtime/plan: text that parses and prints the same, complaints with their place, and that
+ * no bytes whatever break the reader. argv[1]: the folder with plan.txt. */
+#include "runtime/plan.h"
+#include "tests/check.h"
+
+#include <stdlib.h>
+
+static char *golden;
+static size_t golden_size;
+
+static void test_round_trip(void) {
+    Session *s = session_new();
+    Plan *p = plan_parse(s, "plan.txt", golden, golden_size);
+    if (!CHECK(p != NULL)) exit(1);
+    Buf b = {0};
+    plan_print(p, &b);
+    CHECK_STR(b.p, golden);
+    CHECK(p->train && p->tokens == 576 && p->flops == 1.5e9 && p->model_hash == 0x123456789abcdef);
+    CHECK_STR(p->source.p[1], "my models/\"a\".m6");
+    CHECK(p->buffer.p[1].bytes == 1024 && p->buffer.p[1].dtype == DT_BF16);
+    CHECK(p->buffer.p[8].mem == MEM_HOST && p->buffer.p[2].rank == 0 && p->buffer.p[2].bytes == 4);
+    CHECK(plan_find(p, "loss") == 4 && plan_find(p, "los") == UINT32_MAX);
+    CHECK(plan_elements(&p->buffer.p[9]) == 192);
+    CHECK(p->tensor.p[0].init.kind == INIT_NORMAL && p->tensor.p[0].init.b == 0.02);
+    const PlanStep *g = &p->step.p[3];
+    CHECK(g->kind == STEP_GEMM && g->gemm.ta && g->gemm.tb && g->gemm.da == DT_BF16);
+    CHECK(g->gemm.nbatch == 2 && g->gemm.count[0] == 3 && g->gemm.sc[1] == 96);
+    CHECK(g->gemm.alpha == 0.5f && g->gemm.beta == 1 && g->nwait == 2 && g->wait[1] == 2);
+    CHECK_STR(g->gemm.algo, "blas/m split");
+    CHECK_STR(g->scope, "odd \t scope\\");
+    CHECK(p->step.p[1].arg[1].offset == 64 && p->step.p[1].writes == 2 && p->step.p[2].stream == 1);
+    CHECK(p->step.p[2].what == NULL && p->step.p[5].what[0] == 0 && p->step.p[4].loc.line == 7);
+    buf_free(&b);
+    plan_free(p);
+    session_free(s);
+}
+
+static void test_span(void) {
+    PlanGemm g = {.m = 3,
+                  .n = 5,
+                  .k = 7,
+                  .lda = 7,
+                  .ldb = 5,
+                  .ldc = 5,
+                  .nbatch = 1,
+                  .count = {4},
+                  .sa = {21},
+                  .sb = {0},
+                  .sc = {15}};
+    CHECK(plan_gemm_span(&g, 0) == 84 && plan_gemm_span(&g, 1) == 35);
+    CHECK(plan_gemm_span(&g, 2) == 60 && plan_gemm_disjoint(&g));
+    g.sc[0] = 14;
+    CHECK(!plan_gemm_disjoint(&g));
+    g.ldc = 20, g.sc[0] = 5; /* heads side by side in a row */
+    CHECK(plan_gemm_disjoint(&g));
+    g.ta = true, g.lda = 3;
+    CHECK(plan_gemm_span(&g, 0) == 3 * 21 + 21);
+    g.sa[0] = INT64_MAX / 2;
+    CHECK(plan_gemm_span(&g, 0) == -1);
+}
+
+/* Each line of the golden plan that is replaced, and what is said about it. */
+static const struct {
+    const char *from, *to, *says;
+} broken[] = {
+    {"m6c-plan 1", "hello", "plan.txt:1:1: error: not a plan: the first line must be"},
+    {"m6c-plan 1", "m6c-plan 2", "plan.txt:1:1: error: a plan of another version"},
+    {"target cpu", "target ", "3:8: error: expected a target"},
+    {"target cpu", "", "error: the line 'target' is missing"},
+    {"train yes", "train maybe", "4:7: error: expected yes or no, not 'maybe'"},
+    {"train yes", "model m6", "4:1: error: a second 'model'"},
+    {"model=0123456789abcdef", "model=xyz", "5:14: error: expected a hash"},
+    {"model=0123456789abcdef", "model=00123456789abcdef", "5:14: error: expected a hash"},
+    {"device=16384", "device=-1", "6:14: error: a number of bytes must be from 0 to"},
+    {"device=16384", "device=99999999999999999999", "6:14: error: expected a number of bytes, an"},
+    {"flops=1.5e9", "flops=1.5e", "8:23: error: expected flops, a number"},
+    {"source m6-tiny.m6", "sauce m6", "9:1: error: unknown item 'sauce'"},
+    {"source m6-tiny.m6", "source \"m6", "9:8: error: string without an end"},
+    {"source m6-tiny.m6", "source \"\\q\"", "9:9: error: unknown escape"},
+    {"source m6-tiny.m6", "source m6 more", "9:11: error: unexpected text"},
+    {"buffer 0 param", "buffer 1 param", "11:8: error: expected the index 0"},
+    {"buffer 0 param", "buffer 0 thing", "11:10: error: expected a kind of buffer, not 'thing'"},
+    {"f32[4,128] device+0", "f8[4,128] device+0", "11:30: error: expected a data type, not 'f8'"},
+    {"f32[4,128] device+0", "f32[4,0] device+0", "11:36: error: a size must be from 1"},
+    {"f32[4,128] device+0", "f32[4,128 device+0", "error: expected ','"},
+    {"f32[4,128] device+0", "f32[1,1,1,1,1,1,1,1,1] device+0", "more than 8 dimensions"},
+    {"f32[4,128] device+0", "f32[4000000000,4000000000] device+0", "30: error: more than 2^63"},
+    {"f32[4,128] device+0", "f32[4,128] device+8", "41: error: the offset is not a multiple of 64"},
+    {"f32[4,128] device+0", "f32[4,128] device+16384", "41: error: does not lie inside the arena"},
+    {"f32[4,128] device+0", "f32[4,128] disk+0", "error: does not lie inside the arena of 0"},
+    {"f32[4,128] device+0", "f32[4,128] tape+0", "error: expected a memory, not 'tape'"},
+    {"m6.m6:14:9\nbuffer 1", "m6.m6:14:70000\nbuffer 1", "error: a column must be from 0"},
+    {"\"%13\"", "\"%12\"", "18:1: error: a second buffer named \"%12\""},
+    {"bf16[4,128] device+2048", "bf16[4,128] device+1024", "shares bytes with tensor \"block[0]"},
+    {"tensor b0 normal", "tensor b6 normal", "21:8: error: a tensor must be a parameter"},
+    {"tensor b0 normal", "tensor b77 normal", "21:8: error: b77 is not a buffer: there are 10"},
+    {"tensor b0 normal", "tensor b0 magic", "error: expected an init, not 'magic'"},
+    {"input b3", "input b4", "24:7: error: must be an input"},
+    {"output b4", "output b6", "25:8: error: must be kept until the step's end"},
+    {"grad b5", "grad b4", "26:6: error: must be a gradient"},
+    {"k_add k0.c", "0k k0.c", "27:10: error: not the name of a C function"},
+    {"k_add k0.c", "k_add /k0.c", "27:16: error: the source must lie in the plan's folder"},
+    {"k_add k0.c", "k_add ../k0.c", "27:16: error: the source must lie in the plan's folder"},
+    {"kernel k0 items=128", "kernel k7 items=128", "30:15: error: k7 is not a kernel"},
+    {"kernel k0 items=128", "kernel k0 items=-128", "error: items must be from 0"},
+    {"kernel k0 items=128", "kernel k0", "30:1: error: the field 'items' is missing"},
+    {"grain=4", "grain=0", "error: grain must be from 1"},
+    {"grain=4", "grain=4 grain=4", "error: 'grain' stands here twice"},
+    {"grain=4", "grain=4 m=3", "error: a kernel step has no field 'm'"},
+    {"args=b6,b7+64", "args=b6", "error: kernel k0 has 2 arguments, here are 1"},
+    {"args=b6,b7+64", "args=b6,b7+4097", "error: the buffer has only 4096 bytes"},
+    {"writes=2", "writes=4", "error: writes more arguments than there are"},
+    {"m=8 n=128", "m=9 n=128", "29:1: error: A takes 144 bytes, its buffer has 128"},
+    {"m=8 n=128", "m=8 n=129", "error: a row stride is shorter than its row"},
+    {"lda=4 ldb=128", "lda=3 ldb=128", "error: a row stride is shorter than its row"},
+    {"lda=4 ldb=128", "lda=9000000000000000000 ldb=128", "error: the extent of A overflows"},
+    {"gemm f32 f32 f32", "gemm i32 f32 f32", "error: products are of floats"},
+    {"gemm f32 f32 f32", "gemm f64 f32 f32", "error: "},
+    {"args=b3,b0,b6", "args=b3,b0", "error: a product has three arguments"},
+    {"batch=3:2:0:32", "batch=3:2:0:1", "error: C overlaps itself"},
+    {"batch=3:2:0:32,", "batch=1:0:0:0,1:0:0:0,1:0:0:0,", "error: more than 3 batch sizes"},
+    {"copy bytes=4096", "copy bytes=4097", "error: 4097 bytes do not lie inside b8"},
+    {"args=b4 ;", "args=b4,b4 ;", "error: a fill has 1 argument"},
+    {"wait=1", "wait=2", "error: an earlier step must be from 0 to 1"},
+    {"stream=1", "stream=64", "error: stream must be from 0 to 63"},
+    {"alpha=0.5", "alpha=1e39", "error: too large for f32"},
+};
+
+static void test_broken(void) {
+    for (size_t i = 0; i < COUNT(broken); i++) {
+        Buf text = {0}, said = {0};
+        const char *at = strstr(golden, broken[i].from);
+        if (!CHECK(at != NULL)) continue;
+        buf_put(&text, golden, (size_t)(at - golden));
+        buf_puts(&text, broken[i].to);
+        buf_puts(&text, at + strlen(broken[i].from));
+        Session *s = session_new();
+        diag_capture(s, &said);
+        CHECK(plan_parse(s, "plan.txt", text.p, text.n) == NULL);
+        if (!CHECK(said.p && strstr(said.p, broken[i].says)))
+            fprintf(stderr, "%s -> %s gave:\n%s\n", broken[i].from, broken[i].to,
+                    said.p ? said.p : "nothing");
+        session_free(s);
+        buf_free(&text);
+        buf_free(&said);
+    }
+}
+
+/* What parses prints text that parses to the same. */
+static void check_any(const char *text, size_t n) {
+    Session *s = session_new();
+    Buf said = {0}, once = {0}, twice = {0};
+    diag_capture(s, &said);
+    Plan *p = plan_parse(s, "fuzz", text, n);
+    if (p) {
+        plan_print(p, &once);
+        Plan *q = plan_parse(s, "again", once.p, once.n);
+        if (CHECK(q != NULL)) {
+            plan_print(q, &twice);
+            CHECK_STR(twice.p, once.p);
+        }
+        plan_free(q);
+    } else {
+        CHECK(said.n > 0);
+    }
+    plan_free(p);
+    buf_free(&said);
+    buf_free(&once);
+    buf_free(&twice);
+    session_free(s);
+}
+
+static void test_mutations(void) {
+    char *text = xmalloc(golden_size * 2);
+    for (uint64_t i = 0; i < 4000; i++) {
+        size_t n = golden_size;
+        memcpy(text, golden, n);
+        for (uint64_t j = 0; j <= i % 4; j++) {
+            uint32_t where, what = philox(7, i * 8 + j, &where);
+            size_t at = where % n;
+            static const char likely[] = "0123456789-+=,:;[]\"\\ \nb";
+            if (what % 3 == 0) text[at] = likely[what / 4 % (sizeof likely - 1)];
+            if (what % 3 == 1) text[at] = (char)(what >> 8);
+            if (what % 3 == 2) memmove(text + at, text + at + 1, --n - at);
+        }
+        check_any(text, n);
+    }
+    free(text);
+    check_any("", 0);
+    check_any("\0\0", 2);
+}
+
+int main(int argc, char **argv) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/plan.txt", argc > 1 ? argv[1] : "tests/runtime");
+    Status st = file_read(path, &golden, &golden_size);
+    if (st) {
+        fprintf(stderr, "%s\n", st->text);
+        return 1;
+    }
+    test_round_trip();
+    test_span();
+    test_broken();
+    test_mutations();
+    free(golden);
+    return check_done("plan");
+}
