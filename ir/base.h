@@ -96,6 +96,8 @@ void session_free(Session *s);
 Arena *session_arena(Session *s);
 const char *intern(Session *s, const char *text); /* equal text, equal pointer */
 const char *intern_n(Session *s, const char *text, size_t n);
+/* Interned records: equal bytes, equal pointer (16-byte aligned). Padding must be zero. */
+const void *intern_bytes(Session *s, const void *p, size_t n);
 
 /* Registers a source text (kept by reference) under a display name; returns its file index. */
 uint16_t session_add_file(Session *s, const char *name, const char *text, size_t n);

@@ -15,10 +15,15 @@ typedef struct {
     size_t n;
 } File;
 
+typedef struct {
+    const char *p; /* NULL: free */
+    size_t n;
+    uint64_t hash;
+} Slot;
+
 struct Session {
     Arena *arena;
-    const char **slot; /* open addressing, power of two, NULL is free */
-    uint64_t *slot_hash;
+    Slot *slot; /* open addressing, power of two */
     uint32_t nslot, nstring;
     VEC(File) file; /* [0] is "no file" */
     int errors;
@@ -31,7 +36,6 @@ Session *session_new(void) {
     s->arena = arena_new();
     s->nslot = 256;
     s->slot = xcalloc(s->nslot, sizeof *s->slot);
-    s->slot_hash = xcalloc(s->nslot, sizeof *s->slot_hash);
     vec_push(&s->file, ((File){.name = ""}));
     return s;
 }
@@ -40,45 +44,44 @@ void session_free(Session *s) {
     if (!s) return;
     arena_free(s->arena);
     free(s->slot);
-    free(s->slot_hash);
     vec_free(&s->file);
     free(s);
 }
 
 Arena *session_arena(Session *s) { return s->arena; }
 
-/* ---- interned strings ---- */
+/* ---- interned strings and records ---- */
 
 static void intern_grow(Session *s) {
     uint32_t old = s->nslot, size = old * 2;
-    const char **slot = xcalloc(size, sizeof *slot);
-    uint64_t *hash = xcalloc(size, sizeof *hash);
+    Slot *slot = xcalloc(size, sizeof *slot);
     for (uint32_t i = 0; i < old; i++) {
-        if (!s->slot[i]) continue;
-        uint32_t at = (uint32_t)s->slot_hash[i] & (size - 1);
-        while (slot[at]) at = (at + 1) & (size - 1);
+        if (!s->slot[i].p) continue;
+        uint32_t at = (uint32_t)s->slot[i].hash & (size - 1);
+        while (slot[at].p) at = (at + 1) & (size - 1);
         slot[at] = s->slot[i];
-        hash[at] = s->slot_hash[i];
     }
     free(s->slot);
-    free(s->slot_hash);
     s->slot = slot;
-    s->slot_hash = hash;
     s->nslot = size;
 }
 
-const char *intern_n(Session *s, const char *text, size_t n) {
+const void *intern_bytes(Session *s, const void *p, size_t n) {
     if (s->nstring * 2 >= s->nslot) intern_grow(s);
-    uint64_t h = hash_bytes(text, n, 0);
+    uint64_t h = hash_bytes(p, n, 0);
     uint32_t at = (uint32_t)h & (s->nslot - 1);
-    for (; s->slot[at]; at = (at + 1) & (s->nslot - 1))
-        if (s->slot_hash[at] == h && strncmp(s->slot[at], text, n) == 0 && !s->slot[at][n])
-            return s->slot[at];
-    s->slot[at] = arena_strdup(s->arena, text, n);
-    s->slot_hash[at] = h;
+    for (; s->slot[at].p; at = (at + 1) & (s->nslot - 1)) {
+        const Slot *slot = &s->slot[at];
+        if (slot->hash == h && slot->n == n && (n == 0 || memcmp(slot->p, p, n) == 0))
+            return slot->p;
+    }
+    s->slot[at] = (Slot){arena_strdup(s->arena, p, n), n, h};
     s->nstring++;
-    return s->slot[at];
+    return s->slot[at].p;
 }
+
+/* A text and a record of the same bytes may share their place: both are constant. */
+const char *intern_n(Session *s, const char *text, size_t n) { return intern_bytes(s, text, n); }
 
 const char *intern(Session *s, const char *text) { return intern_n(s, text, strlen(text)); }
 

@@ -112,8 +112,8 @@ typedef double FlopsFn(const Graph *g, const Node *n);
 
 typedef struct {
     const char *doc;
-    const char *attrs; /* schema: "axis:int, keep:int, shape:ints, spec:str, to:dtype, eps:float" */
-    const char *dims;  /* einsum-like dimension signature; "" or NULL: none ("same" for EW) */
+    const AttrField *attrs; /* schema, ended by a row without a name; NULL: no attributes */
+    const char *dims;       /* einsum-like dimension signature; "" or NULL: none ("same" for EW) */
     uint32_t flags;
     InferFn *infer;
     VjpFn *vjp;
@@ -128,11 +128,14 @@ typedef struct {
 } OpInfo;
 const OpInfo *op_info(Op op);
 bool op_find(const char *name, Op *op);
+/* Type of the result, or NULL and a sentence in *err: checks the number of operands, the
+ * attributes, what the op demands, and the size of the result. */
+const Type *op_infer(Session *s, Op op, uint32_t nin, const Type *const *in, const Attr *attr,
+                     const Type *given, Buf *err);
 /* Fields of an op's attribute schema. */
 uint32_t op_fields(Op op, const AttrField **field);
 
-/* Building attribute records: attrs(s, OP_slice, "start", ints, "limit", ints, NULL)? No varargs of
- * mixed type: fill values in schema order. */
+/* Attribute records: values in schema order, strings interned. NULL when the op has none. */
 const Attr *attr_intern(Session *s, Op op, const AttrValue *v);
 
 /* ================================ graph.c ================================ */
@@ -188,7 +191,7 @@ typedef struct {
     int64_t num_communicators, max_splits, fp16; /* communication */
     double fp16_scale;
 } Settings;
-void settings_default(Settings *s);
+void settings_default(Settings *s); /* settings.c */
 
 /* Evaluates an optimizer of the model's source for one parameter: appends its nodes (states, the
  * assignments of states) and returns the parameter's new value and the learning rate it used
