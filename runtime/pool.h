@@ -15,13 +15,16 @@ typedef struct Pool Pool;
 Pool *pool_open(int threads);
 void pool_close(Pool *p);
 int pool_threads(const Pool *p);
+/* Threads started by the pool's caller inherit its one core: gives the calling thread the cores
+ * the process began with. Decoding and checkpoint threads call it first. */
+void pool_unpin_thread(const Pool *p);
 
 /* Runs items lo <= i < hi on thread `thread` (0 is the caller). */
 typedef void PoolFn(void *ctx, int64_t lo, int64_t hi, int thread);
 
-/* Splits [0, items) into one range a thread, none shorter than `grain` items; returns when all are
- * done. Runs on the caller alone when there is too little work. Not reentrant: fn must not call it,
- * and one thread at a time may. */
+/* Splits [0, items) into one range a thread, none shorter than `grain` items (unless there are
+ * fewer); returns when all are done. Runs on the caller alone when there is too little work. Not
+ * reentrant: fn must not call it, and one thread at a time may. */
 void pool_run(Pool *p, PoolFn *fn, void *ctx, int64_t items, int64_t grain);
 
 /* The same, but threads take `chunk` items at a time until none is left: for items of uneven cost.
