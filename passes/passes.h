@@ -1,0 +1,70 @@
+/* passes.h: the passes and the harness that runs them. A pass is `bool pass(Graph *, PassContext
+ * *)`: it rewrites the graph in place and says whether it changed. Only the harness dumps, times,
+ * skips and verifies. The table of passes is passes.def; the order is pipeline_default.
+ *
+ * A pass reports a mistake of the user with diag_error and returns; the harness then stops. */
+#ifndef M6C_PASSES_H
+#define M6C_PASSES_H
+
+#include "ir/ir.h"
+
+/* ================================ run.c ================================ */
+
+typedef struct {
+    /* Text to `dump_file` after this pass: "elaborate" is the graph as it came, "simplify" the
+     * first run of a pass, "simplify:2" the second. NULL: none. */
+    const char *dump_after;
+    FILE *dump_file;
+    const char *dump_dir; /* every stage as DIR/00-elaborate.ir, 01-simplify.ir, …; NULL: none */
+    const char *skip;     /* optional passes to leave out, joined by ','; NULL: none */
+    bool verify;          /* graph_verify before the first and after every pass */
+    bool roundtrip;       /* the text of every stage must parse back to the same text */
+    bool time;            /* milliseconds and nodes per pass on stderr */
+    bool print;           /* the text after every pass that changed something on stderr */
+} PassOptions;
+
+typedef struct {
+    Session *session;
+    Arena *scratch; /* of the running pass; the harness frees it after the pass */
+    PassOptions opt;
+} PassContext;
+
+/* Adds what M6C_DEBUG=verify,roundtrip,time,print and M6C_SKIP=pass,… ask for. */
+void pass_options_env(PassOptions *opt);
+
+/* What `m6c compile` runs, in order. */
+extern const char pipeline_default[];
+
+/* Runs the passes named (joined by ',') on g. False after diagnostics: an unknown name, a dump that
+ * cannot be written, a mistake in the model. A graph that breaks a check is a BUG. */
+bool pipeline_run(Graph *g, const char *names, PassContext *cx);
+
+/* One line of help per pass: "simplify   constants, …". */
+void passes_help(Buf *out);
+
+/* ================================ rewrite.c ================================ */
+
+/* A sweep that builds `to` from `from` in order: map[v] is the new value of old node v. */
+typedef struct {
+    Graph *from, *to;
+    Value *map;
+} Rewrite;
+Rewrite rewrite_begin(Graph *g, Arena *scratch);
+/* Copies node v, operands through map, and sets map[v]. */
+Value rewrite_copy(Rewrite *r, Value v);
+/* Gives `from` the nodes of `to` and frees the rest; true when that changed anything. */
+bool rewrite_end(Rewrite *r);
+
+/* Attribute records from fields in schema order. */
+const Attr *attr_of1(Graph *g, Op op, AttrValue a);
+const Attr *attr_of2(Graph *g, Op op, AttrValue a, AttrValue b);
+/* The leaf of an op (param, state, input) with this name, or NO_VALUE. */
+Value find_leaf(const Graph *g, Op op, const char *name);
+
+/* ================================ the passes ================================ */
+
+#define PASS(name, ...) bool pass_##name(Graph *g, PassContext *cx);
+#include "passes/passes.def"
+#undef PASS
+
+#endif

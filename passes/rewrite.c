@@ -1,0 +1,50 @@
+/* rewrite.c: what the passes share. A rewrite is one sweep over the old graph that builds a new
+ * one: copies are cheap, and patterns look at operands that are already rewritten. */
+#include "passes/passes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+Rewrite rewrite_begin(Graph *g, Arena *scratch) {
+    Rewrite r = {g, graph_like(g), arena_array(scratch, Value, g->node.n + 1)};
+    for (uint32_t v = 0; v < g->node.n; v++) r.map[v] = NO_VALUE;
+    vec_reserve(&r.to->node, g->node.n + 1);
+    vec_reserve(&r.to->operand, g->operand.n + 1);
+    return r;
+}
+
+Value rewrite_copy(Rewrite *r, Value v) {
+    return r->map[v] = graph_copy_node(r->to, r->from, v, r->map);
+}
+
+static bool same_nodes(const Graph *a, const Graph *b) {
+    return a->node.n == b->node.n && graph_hash(a) == graph_hash(b);
+}
+
+bool rewrite_end(Rewrite *r) {
+    bool changed = !same_nodes(r->from, r->to);
+    Graph old = *r->from;
+    r->from->node.p = r->to->node.p, r->from->node.n = r->to->node.n;
+    r->from->node.cap = r->to->node.cap;
+    r->from->operand.p = r->to->operand.p, r->from->operand.n = r->to->operand.n;
+    r->from->operand.cap = r->to->operand.cap;
+    memset(&r->to->node, 0, sizeof r->to->node);
+    memset(&r->to->operand, 0, sizeof r->to->operand);
+    free(old.node.p);
+    free(old.operand.p);
+    graph_free(r->to);
+    r->to = NULL;
+    return changed;
+}
+
+const Attr *attr_of1(Graph *g, Op op, AttrValue a) { return attr_intern(g->session, op, &a); }
+
+const Attr *attr_of2(Graph *g, Op op, AttrValue a, AttrValue b) {
+    return attr_intern(g->session, op, (AttrValue[]){a, b});
+}
+
+Value find_leaf(const Graph *g, Op op, const char *name) {
+    for (Value v = 0; v < g->node.n; v++)
+        if (node_of(g, v)->op == op && strcmp(attr_str(node_of(g, v), "name"), name) == 0) return v;
+    return NO_VALUE;
+}
