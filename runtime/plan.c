@@ -184,6 +184,8 @@ static void print_header(const Plan *p, Buf *b) {
     put_word(b, p->model);
     buf_puts(b, "\ntarget ");
     put_word(b, p->target);
+    buf_puts(b, "\ncommand ");
+    put_quoted(b, p->command ? p->command : "");
     buf_printf(b, "\ntrain %s\n", p->train ? "yes" : "no");
     buf_printf(b, "hashes model=%016" PRIx64 " compiler=%016" PRIx64 "\n", p->model_hash,
                p->compiler_hash);
@@ -194,8 +196,8 @@ static void print_header(const Plan *p, Buf *b) {
     buf_puts(b, "\n");
     for (uint32_t i = 0; i < p->source.n; i++) {
         buf_puts(b, "source ");
-        put_word(b, p->source.p[i]);
-        buf_puts(b, "\n");
+        put_word(b, p->source.p[i].path);
+        buf_printf(b, " %016" PRIx64 "\n", p->source.p[i].hash);
     }
 }
 
@@ -278,7 +280,11 @@ void plan_print(const Plan *p, Buf *b) {
     print_header(p, b);
     for (uint32_t i = 0; i < p->buffer.n; i++) print_buffer(p, b, i);
     for (uint32_t i = 0; i < p->tensor.n; i++) print_tensor(b, &p->tensor.p[i]);
-    for (uint32_t i = 0; i < p->input.n; i++) buf_printf(b, "input b%u\n", p->input.p[i].buffer);
+    for (uint32_t i = 0; i < p->input.n; i++) {
+        buf_printf(b, "input b%u", p->input.p[i].buffer);
+        if (p->input.p[i].bound) buf_printf(b, " bound=%" PRId64, p->input.p[i].bound);
+        buf_puts(b, "\n");
+    }
     for (uint32_t i = 0; i < p->output.n; i++) buf_printf(b, "output b%u\n", p->output.p[i].buffer);
     for (uint32_t i = 0; i < p->grad.n; i++) buf_printf(b, "grad b%u\n", p->grad.p[i].buffer);
     for (uint32_t i = 0; i < p->kernel.n; i++) {

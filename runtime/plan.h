@@ -115,12 +115,20 @@ typedef struct {
  * outputs "return", or "return.0", "return.1", … when there are several. */
 typedef struct {
     uint32_t buffer;
+    int64_t bound; /* of an integer input: legal values are below it; 0: not known */
 } PlanPort;
 
+/* A text the plan was made from, so that a stale plan can be told. */
+typedef struct {
+    const char *path;
+    uint64_t hash; /* hash_bytes of its content, seed 0 */
+} PlanSource;
+
 typedef struct Plan {
-    Session *session;   /* owns strings and arrays */
-    const char *model;  /* name of the model */
-    const char *target; /* "cpu", "null", … */
+    Session *session;    /* owns strings and arrays */
+    const char *model;   /* name of the model */
+    const char *target;  /* "cpu", "null", … */
+    const char *command; /* that made the plan, to be repeated when it is stale */
     bool train;
     uint64_t model_hash;            /* of every source text and setting that made the plan */
     uint64_t compiler_hash;         /* of the compiler's version and code-generating parts */
@@ -135,7 +143,7 @@ typedef struct Plan {
     VEC(PlanPort) grad; /* gradients readable by name (buffer name "grad/NAME"), or empty */
     VEC(PlanKernel) kernel;
     VEC(PlanStep) step;
-    VEC(const char *) source; /* files this plan was made from, to tell a stale plan */
+    VEC(PlanSource) source;
 } Plan;
 
 Plan *plan_new(Session *s);

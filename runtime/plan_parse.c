@@ -203,6 +203,7 @@ static void number_in_order(Reader *r, uint32_t n) {
 
 static void read_model(Reader *r) { r->plan->model = word(r, "the model's name", false); }
 static void read_target(Reader *r) { r->plan->target = word(r, "a target", false); }
+static void read_command(Reader *r) { r->plan->command = word(r, "a command", false); }
 static void read_train(Reader *r) {
     r->plan->train = choice(r, "yes or no", name_of_truth, 2) == 1;
 }
@@ -231,8 +232,9 @@ static void read_work(Reader *r) {
 }
 
 static void read_source(Reader *r) {
-    const char *path = word(r, "a file", false);
-    if (!r->bad) vec_push(&r->plan->source, path);
+    PlanSource s = {.path = word(r, "a file", false)};
+    s.hash = hex(r, "a hash");
+    if (!r->bad) vec_push(&r->plan->source, s);
 }
 
 /* ---- buffers, tensors, ports, kernels ---- */
@@ -298,7 +300,7 @@ static void read_tensor(Reader *r) {
 static PlanPort port(Reader *r, unsigned kinds, const char *must) {
     skip_spaces(r);
     const char *start = r->p;
-    PlanPort port = {reference(r, 'b', "a buffer", r->plan->buffer.n)};
+    PlanPort port = {.buffer = reference(r, 'b', "a buffer", r->plan->buffer.n)};
     if (!r->bad && !(kinds >> r->plan->buffer.p[port.buffer].kind & 1))
         FAIL(r, start, "must be %s", must);
     return port;
@@ -306,6 +308,11 @@ static PlanPort port(Reader *r, unsigned kinds, const char *must) {
 
 static void read_input(Reader *r) {
     PlanPort p = port(r, 1u << BUF_INPUT, "an input");
+    skip_spaces(r);
+    if (!r->bad && r->p < r->end) {
+        key(r, "bound");
+        p.bound = integer(r, "a bound", 1, INT64_MAX);
+    }
     if (r->bad) return;
     const PlanBuffer *b = &r->plan->buffer.p[p.buffer];
     if (b->name[0] == '@' && (b->dtype != DT_I32 || b->rank != 0))
@@ -545,13 +552,21 @@ static const struct {
     void (*read)(Reader *r);
     bool once; /* a header line: exactly one */
 } items[] = {
-    {"model", read_model, true},    {"target", read_target, true},
-    {"train", read_train, true},    {"hashes", read_hashes, true},
-    {"arena", read_arena, true},    {"lower-bound", read_lower_bound, true},
-    {"work", read_work, true},      {"source", read_source, false},
-    {"buffer", read_buffer, false}, {"tensor", read_tensor, false},
-    {"input", read_input, false},   {"output", read_output, false},
-    {"grad", read_grad, false},     {"kernel", read_kernel, false},
+    {"model", read_model, true},
+    {"target", read_target, true},
+    {"command", read_command, true},
+    {"train", read_train, true},
+    {"hashes", read_hashes, true},
+    {"arena", read_arena, true},
+    {"lower-bound", read_lower_bound, true},
+    {"work", read_work, true},
+    {"source", read_source, false},
+    {"buffer", read_buffer, false},
+    {"tensor", read_tensor, false},
+    {"input", read_input, false},
+    {"output", read_output, false},
+    {"grad", read_grad, false},
+    {"kernel", read_kernel, false},
     {"step", read_step, false},
 };
 

@@ -1,0 +1,215 @@
+/* report.c: see report.h. Figures go to stderr for people; scripts read --json and --log. */
+#include "runtime/report.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BAR_WIDTH = 20, PLAIN_LINES = 50 };
+
+struct Report {
+    ReportOptions o;
+    FILE *log;
+    bool terminal;
+    bool bar_shown;
+    double started;    /* of the run */
+    double last_plain; /* when the last plain line was printed */
+    double seconds;    /* smoothed time of a step */
+};
+
+double now_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+Status report_open(const ReportOptions *options, Report **out) {
+    Report *r = calloc(1, sizeof *r);
+    if (!r) return status_make(EXIT_SYSTEM, "out of memory");
+    r->o = *options;
+    r->terminal = isatty(STDERR_FILENO);
+    r->started = now_seconds();
+    r->last_plain = -1;
+    *out = r;
+    if (!options->log) return NULL;
+    r->log = fopen(options->log, "a");
+    return r->log ? NULL : status_errno("cannot write %s", options->log);
+}
+
+void report_close(Report *r) {
+    if (!r) return;
+    if (r->bar_shown) fputc('\n', stderr);
+    if (r->log) fclose(r->log);
+    free(r);
+}
+
+static void clear_bar(Report *r) {
+    if (r->bar_shown) fputs("\r\033[K", stderr);
+    r->bar_shown = false;
+}
+
+void report_line(Report *r, const char *fmt, ...) {
+    clear_bar(r);
+    va_list ap;
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+}
+
+/* ---- JSON ---- */
+
+static void put_real(json_t *o, const char *key, double x) {
+    /* JSON has no NaN or infinity: a number that is none is null. */
+    json_object_set_new(o, key, isfinite(x) ? json_real(x) : json_null());
+}
+
+static json_t *step_json(const StepReport *s) {
+    json_t *o = json_object();
+    json_object_set_new(o, "step", json_integer(s->step));
+    put_real(o, "loss", s->loss);
+    put_real(o, "lr", s->lr);
+    put_real(o, "grad_norm", s->grad_norm);
+    put_real(o, "seconds", s->seconds);
+    json_object_set_new(o, "tokens", json_integer(s->tokens));
+    if (!isnan(s->loss_scale)) {
+        put_real(o, "loss_scale", s->loss_scale);
+        json_object_set_new(o, "overflow", json_boolean(s->overflow));
+    }
+    return o;
+}
+
+static Status write_json(FILE *f, const StepReport *s, const char *where) {
+    json_t *o = step_json(s);
+    bool bad = json_dumpf(o, f, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0 || fputc('\n', f) < 0;
+    json_decref(o);
+    bad = fflush(f) != 0 || bad;
+    return bad ? status_errno("cannot write %s", where) : NULL;
+}
+
+/* ---- for people ---- */
+
+static void put_eta(Buf *b, double seconds) {
+    int64_t s = (int64_t)(seconds + 0.5);
+    if (s >= 3600)
+        buf_printf(b, "%" PRId64 "h%02" PRId64 "m", s / 3600, s / 60 % 60);
+    else
+        buf_printf(b, "%" PRId64 "m%02" PRId64 "s", s / 60, s % 60);
+}
+
+static void put_figures(Buf *b, const Report *r, const StepReport *s) {
+    double gflops = r->o.flops / r->seconds * 1e-9;
+    buf_printf(b, "step %" PRId64 "/%" PRId64 "  loss %.4f", s->step, r->o.last, s->loss);
+    if (!isnan(s->lr)) buf_printf(b, "  lr %.3g", s->lr);
+    if (!isnan(s->grad_norm)) buf_printf(b, "  norm %.3g", s->grad_norm);
+    if (!isnan(s->loss_scale)) buf_printf(b, "  scale %g", s->loss_scale);
+    if (s->overflow) buf_puts(b, "  overflow, step skipped");
+    buf_printf(b, "  %.0f tokens/s  %.1f GFLOP/s", (double)s->tokens / r->seconds, gflops);
+    if (r->o.peak > 0) buf_printf(b, " (%.0f%% of peak)", 100 * gflops / r->o.peak);
+    buf_puts(b, "  left ");
+    put_eta(b, (double)(r->o.last - s->step) * r->seconds);
+}
+
+static void draw_bar(Report *r, const StepReport *s) {
+    Buf b = {0};
+    double done = (double)s->step / (double)MAX(r->o.last, 1);
+    int full = (int)(done * BAR_WIDTH);
+    buf_puts(&b, "\r\033[K[");
+    for (int i = 0; i < BAR_WIDTH; i++) buf_puts(&b, i < full ? "#" : ".");
+    buf_puts(&b, "] ");
+    put_figures(&b, r, s);
+    fputs(b.p, stderr);
+    fflush(stderr);
+    buf_free(&b);
+    r->bar_shown = true;
+}
+
+/* Plain lines: the first and last step, overflows, about PLAIN_LINES in all, or one in 10 s. */
+static bool plain_due(const Report *r, const StepReport *s) {
+    int64_t every = MAX((r->o.last - r->o.first) / PLAIN_LINES, 1);
+    bool regular = (s->step - r->o.first) % every == 0;
+    return s->step == r->o.first + 1 || s->step == r->o.last || s->overflow || regular ||
+           now_seconds() - r->last_plain > 10;
+}
+
+static void plain_line(Report *r, const StepReport *s) {
+    Buf b = {0};
+    put_figures(&b, r, s);
+    fprintf(stderr, "%s\n", b.p);
+    buf_free(&b);
+    r->last_plain = now_seconds();
+}
+
+Status report_step(Report *r, const StepReport *s) {
+    r->seconds = r->seconds == 0 ? s->seconds : 0.9 * r->seconds + 0.1 * s->seconds;
+    if (r->terminal)
+        draw_bar(r, s);
+    else if (plain_due(r, s))
+        plain_line(r, s);
+    if (r->log) TRY(write_json(r->log, s, r->o.log));
+    return r->o.json ? write_json(stdout, s, "standard output") : NULL;
+}
+
+/* ---- trace: Chrome's JSON array format, which Perfetto reads ---- */
+
+struct Trace {
+    FILE *file;
+    const char *path;
+    const Plan *plan;
+    double started;
+    bool any;
+};
+
+Status trace_open(const char *path, const Plan *plan, Trace **out) {
+    Trace *t = calloc(1, sizeof *t);
+    if (!t) return status_make(EXIT_SYSTEM, "out of memory");
+    *t = (Trace){.file = fopen(path, "w"), .path = path, .plan = plan, .started = now_seconds()};
+    *out = t;
+    if (!t->file) return status_errno("cannot write %s", path);
+    fputs("[", t->file);
+    return NULL;
+}
+
+static json_t *event_args(const Trace *t, const PlanStep *p) {
+    json_t *args = json_object();
+    json_object_set_new(args, "scope", json_string(p->scope ? p->scope : ""));
+    json_object_set_new(args, "source", json_string(loc_text(t->plan->session, p->loc)));
+    json_object_set_new(args, "flops", json_real(p->flops));
+    json_object_set_new(args, "bytes", json_real(p->traffic));
+    return args;
+}
+
+void trace_step(void *ctx, uint32_t step, double begin, double end) {
+    Trace *t = ctx;
+    const PlanStep *p = &t->plan->step.p[step];
+    json_t *o = json_object();
+    json_object_set_new(o, "name", json_string(p->what ? p->what : step_kind_name(p->kind)));
+    json_object_set_new(o, "cat", json_string(step_kind_name(p->kind)));
+    json_object_set_new(o, "ph", json_string("X"));
+    json_object_set_new(o, "ts", json_real((begin - t->started) * 1e6));
+    json_object_set_new(o, "dur", json_real((end - begin) * 1e6));
+    json_object_set_new(o, "pid", json_integer(0));
+    json_object_set_new(o, "tid", json_integer(p->stream));
+    json_object_set_new(o, "args", event_args(t, p));
+    fputs(t->any ? ",\n" : "\n", t->file);
+    json_dumpf(o, t->file, JSON_COMPACT | JSON_REAL_PRECISION(12));
+    json_decref(o);
+    t->any = true;
+}
+
+Status trace_close(Trace *t) {
+    if (!t) return NULL;
+    Status s = NULL;
+    if (t->file) {
+        fputs("\n]\n", t->file);
+        bool bad = ferror(t->file) != 0;
+        if (fclose(t->file) != 0 || bad) s = status_errno("cannot write %s", t->path);
+    }
+    free(t);
+    return s;
+}

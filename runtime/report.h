@@ -1,0 +1,40 @@
+/* report.h: what a run tells while it works: a progress line on a terminal, plain lines elsewhere,
+ * JSON lines for scripts, and traces for Perfetto. */
+#ifndef M6C_REPORT_H
+#define M6C_REPORT_H
+
+#include "runtime/exec.h"
+
+/* One step's figures. What a plan does not report is NaN (lr, grad_norm, loss_scale). */
+typedef struct {
+    int64_t step; /* done so far, this one included */
+    double loss, lr, grad_norm, loss_scale;
+    bool overflow;  /* the update was skipped */
+    double seconds; /* of the step's execution alone */
+    int64_t tokens;
+} StepReport;
+
+typedef struct {
+    int64_t first, last; /* steps of this run: first+1 … last */
+    double flops;        /* of a step */
+    double peak;         /* machine's GFLOP/s, 0: unknown */
+    const char *log;     /* JSON lines are appended here; NULL: none */
+    bool json;           /* JSON lines on stdout */
+} ReportOptions;
+
+typedef struct Report Report;
+Status report_open(const ReportOptions *options, Report **out);
+Status report_step(Report *r, const StepReport *s); /* a full disk is an error */
+/* A line of text that does not disturb the progress line. */
+void report_line(Report *r, const char *fmt, ...) PRINTF(2, 3);
+void report_close(Report *r); /* NULL is fine */
+
+/* Trace: the plan's steps as complete events, one track a stream. */
+typedef struct Trace Trace;
+Status trace_open(const char *path, const Plan *plan, Trace **out);
+ExecTimer trace_step;         /* ctx: the Trace */
+Status trace_close(Trace *t); /* NULL is fine; reports what could not be written */
+
+double now_seconds(void); /* monotonic */
+
+#endif
