@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -149,18 +148,11 @@ Status source_tensors(const LoaderSpec *spec, Source **out) {
 
 /* ---- random numbers ---- */
 
-/* Box and Muller (1958). */
-static float normal(uint32_t key, uint64_t i) {
-    uint32_t b, a = philox(key, i, &b);
-    float u = 1 - random_unit(a); /* (0, 1] */
-    return sqrtf(-2 * logf(u)) * cosf(6.2831853f * random_unit(b));
-}
-
 static void random_element(const LoaderInput *in, uint32_t key, int64_t i, void *data) {
     uint32_t high, low = philox(key, (uint64_t)i, &high);
     uint64_t bound = in->dtype == DT_BOOL || in->bound <= 0 ? 2 : (uint64_t)in->bound;
     int64_t k = (int64_t)(((uint64_t)high << 32 | low) % bound);
-    float x = normal(key, (uint64_t)i);
+    float x = (float)init_value(INIT_NORMAL, 0, 1, key, (uint64_t)i);
     switch (in->dtype) {
     case DT_F32: ((float *)data)[i] = x; break;
     case DT_F64: ((double *)data)[i] = (double)x; break;
