@@ -15,6 +15,14 @@ InferFn infer_assign, infer_attention, infer_attention_grad, infer_broadcast, in
     infer_rmsnorm, infer_route, infer_same, infer_scatter_add, infer_select, infer_slice,
     infer_transpose, infer_unpick;
 
+/* Head of an infer hook, and the parameters it need not use. */
+#define INFER(name)                                                                                \
+    const Type *name(Session *s, Op op, uint32_t nin, const Type *const *in, const Attr *attr,     \
+                     const Type *given, Buf *err)
+#define UNUSED (void)s, (void)op, (void)nin, (void)in, (void)attr, (void)given, (void)err
+/* Writes the sentence, returns NULL. */
+const Type *infer_fail(Buf *err, const char *fmt, ...) PRINTF(2, 3);
+
 VjpFn vjp_abs, vjp_add, vjp_attention, vjp_broadcast, vjp_cast, vjp_combine, vjp_concat, vjp_cos,
     vjp_cross_entropy, vjp_dispatch, vjp_div, vjp_einsum, vjp_erf, vjp_exp, vjp_gather, vjp_gelu,
     vjp_log, vjp_max, vjp_maximum, vjp_minimum, vjp_mul, vjp_neg, vjp_norm, vjp_pad, vjp_pick,

@@ -65,16 +65,6 @@ uint32_t op_fields(Op op, const AttrField **field) {
 
 /* ---- attributes ---- */
 
-const Ints *ints_intern(Session *s, uint32_t n, const int64_t *v) {
-    size_t bytes = sizeof(Ints) + n * sizeof *v;
-    Ints *ints = xcalloc(1, bytes);
-    ints->n = n;
-    if (n) memcpy(ints->v, v, n * sizeof *v);
-    const Ints *found = intern_bytes(s, ints, bytes);
-    free(ints);
-    return found;
-}
-
 const Attr *attr_intern(Session *s, Op op, const AttrValue *v) {
     uint32_t n = op_fields(op, NULL);
     if (n == 0) return NULL;
