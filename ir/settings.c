@@ -20,32 +20,33 @@ void settings_default(Settings *s) {
 }
 
 typedef enum { KIND_BOOL, KIND_INT, KIND_FLOAT, KIND_DTYPE, KIND_STR, KIND_LOSS_SCALE } Kind;
-#define ROW(field, kind)                                                                           \
-    { #field, kind, offsetof(Settings, field) }
+#define ROW(field, kind, min)                                                                      \
+    { #field, kind, offsetof(Settings, field), min }
 static const struct {
     const char *key;
     Kind kind;
     size_t at;
+    int64_t min; /* KIND_INT */
 } rows[] = {
-    ROW(train, KIND_BOOL),
-    ROW(precision, KIND_DTYPE),
-    ROW(clip, KIND_FLOAT),
-    ROW(groups, KIND_INT),
-    ROW(micro_batches, KIND_INT),
-    ROW(loss_scale, KIND_LOSS_SCALE),
-    ROW(loss_scale_value, KIND_FLOAT),
-    ROW(tokens, KIND_INT),
-    ROW(keep_grads, KIND_BOOL),
-    ROW(memory, KIND_INT),
-    ROW(host_memory, KIND_INT),
-    ROW(disk, KIND_INT),
-    ROW(cluster, KIND_STR),
-    ROW(checkpoint, KIND_STR),
-    ROW(offload, KIND_STR),
-    ROW(num_communicators, KIND_INT),
-    ROW(max_splits, KIND_INT),
-    ROW(fp16, KIND_INT),
-    ROW(fp16_scale, KIND_FLOAT),
+    ROW(train, KIND_BOOL, 0),
+    ROW(precision, KIND_DTYPE, 0),
+    ROW(clip, KIND_FLOAT, 0),
+    ROW(groups, KIND_INT, 1),
+    ROW(micro_batches, KIND_INT, 1),
+    ROW(loss_scale, KIND_LOSS_SCALE, 0),
+    ROW(loss_scale_value, KIND_FLOAT, 0),
+    ROW(tokens, KIND_INT, 0),
+    ROW(keep_grads, KIND_BOOL, 0),
+    ROW(memory, KIND_INT, 0),
+    ROW(host_memory, KIND_INT, 0),
+    ROW(disk, KIND_INT, 0),
+    ROW(cluster, KIND_STR, 0),
+    ROW(checkpoint, KIND_STR, 0),
+    ROW(offload, KIND_STR, 0),
+    ROW(num_communicators, KIND_INT, 1),
+    ROW(max_splits, KIND_INT, 0),
+    ROW(fp16, KIND_INT, 0),
+    ROW(fp16_scale, KIND_FLOAT, 0),
 };
 static const char *const scale_names[] = {
     [LOSS_SCALE_NONE] = "none", [LOSS_SCALE_FIXED] = "fixed", [LOSS_SCALE_DYNAMIC] = "dynamic"};
@@ -107,4 +108,76 @@ void graph_print_header(const Graph *g, Buf *out) {
     for (uint32_t i = 0; i < g->note.n; i++) print_note(g, &g->note.p[i], out);
     buf_free(&usual);
     buf_free(&value);
+}
+
+/* ---- parsing ---- */
+
+/* One of `n` names, as its index. */
+static bool parse_choice(Text *t, const char *const *names, size_t n, int *x) {
+    const char *at = (text_at_end(t), t->p), *name = text_identifier(t, "a name");
+    if (!name) return false;
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(name, names[i]) == 0) return *x = (int)i, true;
+    return text_fail(t, at, "unknown value '%s'", name);
+}
+
+static bool parse_value(Text *t, Kind kind, int64_t min, void *p) {
+    static const char *const no_yes[] = {"no", "yes"};
+    static const char *const precisions[] = {
+        [DT_F32] = "f32", [DT_BF16] = "bf16", [DT_F16] = "f16"};
+    int choice = 0;
+    switch (kind) {
+    case KIND_INT: return text_int(t, min, INT64_MAX, p);
+    case KIND_FLOAT: return text_float(t, p);
+    case KIND_STR: return (*(const char **)p = text_string(t)) != NULL;
+    case KIND_BOOL:
+        if (!parse_choice(t, no_yes, COUNT(no_yes), &choice)) return false;
+        *(bool *)p = choice;
+        return true;
+    case KIND_DTYPE:
+        if (!parse_choice(t, precisions, COUNT(precisions), &choice)) return false;
+        *(Dtype *)p = (Dtype)choice;
+        return true;
+    case KIND_LOSS_SCALE:
+        if (!parse_choice(t, scale_names, COUNT(scale_names), &choice)) return false;
+        *(LossScale *)p = (LossScale)choice;
+        return true;
+    }
+    BUG("no such kind of setting");
+}
+
+static bool parse_mesh(Text *t, Settings *set) {
+    if (set->nmesh) return text_fail(t, t->p, "the mesh was given before");
+    do {
+        if (set->nmesh == MAX_RANK) return text_fail(t, t->p, "more than %d mesh axes", MAX_RANK);
+        const char *axis = text_identifier(t, "a mesh axis");
+        int64_t size;
+        if (!axis || !text_expect(t, "=") || !text_int(t, 1, INT32_MAX, &size)) return false;
+        set->mesh[set->nmesh].axis = axis;
+        set->mesh[set->nmesh++].size = size;
+    } while (text_accept(t, ","));
+    return true;
+}
+
+bool text_parse_setting(Text *t, Graph *g) {
+    const char *at = (text_at_end(t), t->p), *key = text_identifier(t, "a setting");
+    if (!key) return false;
+    if (strcmp(key, "mesh") == 0) return parse_mesh(t, &g->set) && text_expect_end(t);
+    for (size_t i = 0; i < COUNT(rows); i++)
+        if (strcmp(key, rows[i].key) == 0)
+            return parse_value(t, rows[i].kind, rows[i].min, (char *)&g->set + rows[i].at) &&
+                   text_expect_end(t);
+    return text_fail(t, at, "unknown setting '%s'", key);
+}
+
+bool text_parse_note(Text *t, Graph *g) {
+    Annotation a = {0};
+    if (!(a.kind = text_identifier(t, "a kind of note")) || !(a.scope = text_string(t)))
+        return false;
+    if (text_accept(t, "n=") && !text_int(t, 1, INT64_MAX, &a.n)) return false;
+    if (text_accept(t, "name=") && !(a.name = text_string(t))) return false;
+    if (text_accept(t, ";") && !text_loc(t, &a.loc)) return false;
+    if (!text_expect_end(t)) return false;
+    vec_push(&g->note, a);
+    return true;
 }
