@@ -1,0 +1,280 @@
+/* gemm.c: finding the BLAS, and choosing an algorithm by measuring.
+ *
+ * The BLAS is loaded with dlopen because OpenBLAS picks its kernels while it is being loaded, and
+ * the version in Debian 12 knows no processor newer than itself: on an Emerald Rapids it falls back
+ * to SSE code, six times slower. Unless the user chose (OPENBLAS_CORETYPE), the instruction sets of
+ * the processor choose here.
+ *
+ * Measuring. All candidates take turns on the same operands; the least time of each counts. Large
+ * products are measured on a smaller one of like shape, so that a shape costs some 30 ms. */
+#include "runtime/gemm_private.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { MAX_CANDIDATES = 16, ROUNDS = 40, PEAK_SIZE = 1024 };
+static const double measured_flops = 3e8;  /* largest product that is measured */
+static const double shape_seconds = 0.03;  /* for one shape, all candidates */
+static const double peak_seconds = 0.3;    /* for the peak */
+static const double clearly_faster = 0.97; /* of the time: a later candidate must beat it */
+
+/* ---- the BLAS ---- */
+
+static const char *core_type(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return "SkylakeX";
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "Haswell";
+#endif
+    return NULL;
+}
+
+static void *load_library(void) {
+    static const char *const names[] = {"libopenblas.so.0", "libopenblas.so"};
+    static const char variable[] = "OPENBLAS_CORETYPE";
+    const char *core = getenv(variable) ? NULL : core_type();
+    void *library = NULL;
+    if (core) setenv(variable, core, 1);
+    for (size_t i = 0; i < COUNT(names) && !library; i++)
+        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    if (core) unsetenv(variable);
+    return library;
+}
+
+static Status blas_open(Blas *b, int threads) {
+    b->library = load_library();
+    if (!b->library)
+        return status_make(EXIT_SYSTEM, "cannot load OpenBLAS (%s): install libopenblas0-pthread",
+                           dlerror());
+    void *symbol;
+#define X(type, name, args)                                                                        \
+    symbol = dlsym(b->library, #name);                                                             \
+    if (!symbol) return status_make(EXIT_SYSTEM, "OpenBLAS has no function " #name);               \
+    memcpy(&b->name, &symbol, sizeof symbol);
+    BLAS_SYMBOLS(X)
+#undef X
+    if (threads > 1 && b->openblas_get_parallel() == 0)
+        return status_make(EXIT_SYSTEM,
+                           "this OpenBLAS (%s) gives wrong results when two threads call it: "
+                           "install libopenblas0-pthread, or set M6C_THREADS=1",
+                           b->openblas_get_config());
+    b->openblas_set_num_threads(1);
+    return NULL;
+}
+
+/* ---- open and close ---- */
+
+static void put_processor(Buf *out) {
+    char *text, *line, *end;
+    size_t n;
+    Status s = file_read("/proc/cpuinfo", &text, &n);
+    free(s);
+    if (s) return;
+    static const char *const keys[] = {"\nmodel name", "\nmodel\t", "\nflags"};
+    for (size_t i = 0; i < COUNT(keys); i++) {
+        if (!(line = strstr(text, keys[i])) || !(end = strchr(line + 1, '\n'))) continue;
+        buf_printf(out, "%016llx ", (unsigned long long)hash_bytes(line, (size_t)(end - line), 0));
+    }
+    free(text);
+}
+
+/* One word that differs when remembered measurements may no longer hold. */
+static char *make_signature(const Gemm *g) {
+    Buf b = {0};
+    put_processor(&b);
+    buf_printf(&b, "%s %s %s", M6C_VERSION, g->blas.openblas_get_config(),
+               g->blas.openblas_get_corename());
+    for (size_t i = 0; i < gemm_algo_count; i++)
+        buf_printf(&b, " %s %s", gemm_algos[i].name, gemm_algos[i].doc);
+    uint64_t h = hash_bytes(b.p, b.n, 0);
+    b.n = 0;
+    buf_printf(&b, "%s-%016llx", g->blas.openblas_get_corename(), (unsigned long long)h);
+    return b.p;
+}
+
+Status gemm_open(Pool *pool, Gemm **out) {
+    Gemm *g = xcalloc(1, sizeof *g);
+    Status s = blas_open(&g->blas, pool_threads(pool));
+    if (s) {
+        free(g);
+        return s;
+    }
+    g->pool = pool;
+    g->scratch = xcalloc((size_t)pool_threads(pool), sizeof *g->scratch);
+    g->scratch_bytes = xcalloc((size_t)pool_threads(pool), sizeof *g->scratch_bytes);
+    g->signature = make_signature(g);
+    gemm_wisdom_load(g);
+    *out = g;
+    return NULL;
+}
+
+void gemm_close(Gemm *g) {
+    if (!g) return;
+    gemm_wisdom_save(g);
+    for (int i = 0; i < pool_threads(g->pool); i++) free(g->scratch[i]);
+    for (int i = 0; i < 3; i++) free(g->bench[i]);
+    for (uint32_t i = 0; i < g->wisdom.n; i++) {
+        free(g->wisdom.p[i].shape);
+        free(g->wisdom.p[i].algo);
+    }
+    vec_free(&g->wisdom);
+    free(g->scratch);
+    free(g->scratch_bytes);
+    free(g->signature);
+    free(g); /* the BLAS stays loaded: its threads cannot be unloaded safely */
+}
+
+static void *aligned_room(size_t bytes) {
+    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (!p) return xmalloc(SIZE_MAX); /* reports and exits */
+    return p;
+}
+
+void gemm_need_scratch(Gemm *g, size_t bytes) {
+    for (int i = 0; i < pool_threads(g->pool); i++) {
+        if (g->scratch_bytes[i] >= bytes) continue;
+        free(g->scratch[i]);
+        g->scratch[i] = aligned_room(bytes);
+        g->scratch_bytes[i] = bytes;
+    }
+}
+
+/* ---- candidates ---- */
+
+const GemmAlgo *gemm_candidate(const Gemm *g, const PlanGemm *s, int i) {
+    for (size_t j = 0; j < gemm_algo_count; j++)
+        if (gemm_algos[j].applicable(g, s) && i-- == 0) return &gemm_algos[j];
+    return NULL;
+}
+
+const GemmAlgo *gemm_find(const Gemm *g, const PlanGemm *s, const char *name) {
+    for (size_t j = 0; j < gemm_algo_count; j++)
+        if (strcmp(gemm_algos[j].name, name) == 0)
+            return gemm_algos[j].applicable(g, s) ? &gemm_algos[j] : NULL;
+    return NULL;
+}
+
+/* ---- measuring ---- */
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static double flops_of(const PlanGemm *s) {
+    double f = 2.0 * (double)s->m * (double)s->n * (double)s->k;
+    for (int i = 0; i < s->nbatch; i++) f *= (double)s->count[i];
+    return f;
+}
+
+/* A like shape that takes a few milliseconds at most: the largest extent is halved, batches first.
+ */
+static PlanGemm smaller(const PlanGemm *s) {
+    PlanGemm t = *s;
+    bool tight_a = t.lda == (t.ta ? t.m : t.k), tight_b = t.ldb == (t.tb ? t.k : t.n);
+    bool tight_c = t.ldc == t.n;
+    while (flops_of(&t) > measured_flops) {
+        int64_t *largest = t.m >= t.n && t.m >= t.k ? &t.m : t.n >= t.k ? &t.n : &t.k;
+        for (int i = 0; i < t.nbatch; i++)
+            if (t.count[i] > 8) largest = &t.count[i];
+        *largest = (*largest + 1) / 2;
+    }
+    if (tight_a) t.lda = t.ta ? t.m : t.k;
+    if (tight_b) t.ldb = t.tb ? t.k : t.n;
+    if (tight_c) t.ldc = t.n;
+    return t;
+}
+
+/* Operands whose bits are small ordinary numbers in every format. */
+static bool need_operands(Gemm *g, const PlanGemm *s) {
+    const Dtype d[] = {s->da, s->db, s->dc};
+    for (int i = 0; i < 3; i++) {
+        int64_t span = plan_gemm_span(s, i);
+        if (span < 0 || span > INT64_C(1) << 32) return false;
+        size_t bytes = (size_t)span * (size_t)dtype_size(d[i]);
+        if (bytes <= g->bench_bytes[i]) continue;
+        free(g->bench[i]);
+        uint16_t *p = g->bench[i] = aligned_room(bytes);
+        g->bench_bytes[i] = bytes;
+        for (size_t j = 0; j < bytes / 2; j++) p[j] = (uint16_t)(0x3c00 + j * 2654435761u % 64);
+    }
+    return true;
+}
+
+static double time_once(Gemm *g, const GemmAlgo *algo, const PlanGemm *s) {
+    double begin = seconds();
+    algo->run(g, s, g->bench[0], g->bench[1], g->bench[2]);
+    return seconds() - begin;
+}
+
+/* The best of the candidates and its time; they take turns until the budget is spent. */
+static const GemmAlgo *fastest(Gemm *g, const GemmAlgo *const *algo, int n, const PlanGemm *s,
+                               double budget, double *least) {
+    double time[MAX_CANDIDATES], end = seconds() + budget;
+    for (int i = 0; i < n; i++) time[i] = time_once(g, algo[i], s); /* also warms up */
+    for (int round = 0; round < ROUNDS && (round < 2 || seconds() < end); round++) {
+        double best = time[0];
+        for (int i = 1; i < n; i++) best = MIN(best, time[i]);
+        for (int i = 0; i < n; i++)
+            if (round == 0 || time[i] < 1.5 * best)
+                time[i] = MIN(time[i], time_once(g, algo[i], s));
+    }
+    int winner = 0;
+    for (int i = 1; i < n; i++)
+        if (time[i] < time[winner] * clearly_faster) winner = i;
+    *least = time[winner];
+    return algo[winner];
+}
+
+const GemmAlgo *gemm_choose(Gemm *g, const PlanGemm *s) {
+    const GemmAlgo *algo[MAX_CANDIDATES], *known = NULL;
+    int n = 0;
+    while (n < MAX_CANDIDATES && (algo[n] = gemm_candidate(g, s, n))) n++;
+    Buf key = {0};
+    gemm_key(g, s, &key);
+    const Wisdom *w = gemm_recall(g, key.p);
+    if (w) known = gemm_find(g, s, w->algo);
+    if (!known && n > 0) {
+        PlanGemm t = smaller(s);
+        double least = 0;
+        known = need_operands(g, &t) ? fastest(g, algo, n, &t, shape_seconds, &least) : algo[0];
+        if (!w && least > 0) gemm_remember(g, key.p, known->name, flops_of(&t) / least / 1e9);
+    }
+    buf_free(&key);
+    return known;
+}
+
+double gemm_known_speed(const Gemm *g, const PlanGemm *s) {
+    Buf key = {0};
+    gemm_key(g, s, &key);
+    const Wisdom *w = gemm_recall(g, key.p);
+    buf_free(&key);
+    return w ? w->gflops : 0;
+}
+
+double gemm_peak(Gemm *g) {
+    enum { N = PEAK_SIZE };
+    if (g->peak == 0) {
+        PlanGemm s = {.m = N, .n = N, .k = N, .lda = N, .ldb = N, .ldc = N, .alpha = 1};
+        const GemmAlgo *algo[] = {gemm_candidate(g, &s, 0), gemm_candidate(g, &s, 1)};
+        double least = 0;
+        if (!need_operands(g, &s)) return 0;
+        fastest(g, algo, 2, &s, peak_seconds, &least);
+        g->peak = flops_of(&s) / least / 1e9;
+        g->news = true;
+    }
+    /* A product that did better while the machine was quieter raises what is known. */
+    for (uint32_t i = 0; i < g->wisdom.n; i++) {
+        const Wisdom *w = &g->wisdom.p[i];
+        if (strstr(w->shape, "f64") == NULL && w->gflops > g->peak) {
+            g->peak = w->gflops;
+            g->news = true;
+        }
+    }
+    return g->peak;
+}

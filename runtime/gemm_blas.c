@@ -1,0 +1,246 @@
+/* gemm_blas.c: products by a single-threaded BLAS called from the pool.
+ *
+ * C is cut into tiles, and tiles of all batches are the pool's items; how it is cut is what the
+ * candidates differ in. A tile is one call of sgemm or dgemm. Operands in 16-bit formats are
+ * widened by panels into the thread's scratch, K_PANEL of k at a time, accumulated in f32 and
+ * rounded once. Every tile sums over k in the order of the BLAS, so neither threads nor timing
+ * change the bits. */
+#include "runtime/gemm_private.h"
+
+#include <string.h>
+
+enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112, K_PANEL = 1536 };
+
+typedef struct {
+    Gemm *g;
+    const PlanGemm *s;
+    const char *a, *b;
+    char *c;
+    int64_t tile_m, tile_n, tiles_m, tiles_n;
+} Tiled;
+
+/* ---- widening and rounding ---- */
+
+/* rows x cols of a 16-bit matrix as f32, dense. Loops are plain so that they vectorise. */
+static void widen(Dtype d, const uint16_t *restrict from, int64_t ld, int64_t rows, int64_t cols,
+                  float *restrict to) {
+    for (int64_t i = 0; i < rows; i++, from += ld, to += cols) {
+        if (d == DT_BF16) {
+            for (int64_t j = 0; j < cols; j++) {
+                uint32_t u = (uint32_t)from[j] << 16;
+                memcpy(&to[j], &u, sizeof u);
+            }
+        } else {
+            for (int64_t j = 0; j < cols; j++) to[j] = f16_to_f32(from[j]);
+        }
+    }
+}
+
+static void narrow(Dtype d, const float *restrict from, int64_t rows, int64_t cols,
+                   uint16_t *restrict to, int64_t ld) {
+    for (int64_t i = 0; i < rows; i++, from += cols, to += ld)
+        for (int64_t j = 0; j < cols; j++)
+            to[j] = d == DT_BF16 ? f32_to_bf16(from[j]) : f32_to_f16(from[j]);
+}
+
+static bool is_half(Dtype d) { return d == DT_BF16 || d == DT_F16; }
+
+static bool any_half(const PlanGemm *s) {
+    return is_half(s->da) || is_half(s->db) || is_half(s->dc);
+}
+
+/* ---- one tile ---- */
+
+typedef struct {
+    const char *a, *b; /* at the tile's first row, and column */
+    char *c;
+    int64_t m, n;
+} Tile;
+
+static void tile_f64(const Gemm *g, const PlanGemm *s, const Tile *t) {
+    g->blas.cblas_dgemm(ROW_MAJOR, s->ta ? TRANS : NO_TRANS, s->tb ? TRANS : NO_TRANS, (int)t->m,
+                        (int)t->n, (int)s->k, (double)s->alpha, (const double *)(const void *)t->a,
+                        (int)s->lda, (const double *)(const void *)t->b, (int)s->ldb,
+                        (double)s->beta, (double *)(void *)t->c, (int)s->ldc);
+}
+
+/* A matrix the BLAS can read: in place, or widened into *scratch, which moves on. */
+typedef struct {
+    const float *p;
+    int64_t ld;
+} Panel;
+
+static Panel panel(Dtype d, const char *from, int64_t ld, int64_t rows, int64_t cols,
+                   float **scratch) {
+    if (!is_half(d)) return (Panel){(const float *)(const void *)from, ld};
+    Panel p = {*scratch, cols};
+    widen(d, (const uint16_t *)(const void *)from, ld, rows, cols, *scratch);
+    *scratch += rows * cols;
+    return p;
+}
+
+static void tile_f32(const Gemm *g, const PlanGemm *s, const Tile *t, float *scratch) {
+    bool narrow_c = is_half(s->dc);
+    float *c = (float *)(void *)t->c, beta = s->beta;
+    int64_t ldc = s->ldc, k_panel = is_half(s->da) || is_half(s->db) ? K_PANEL : s->k;
+    if (narrow_c) {
+        c = scratch, ldc = t->n;
+        scratch += t->m * t->n;
+        if (beta != 0) widen(s->dc, (const uint16_t *)(const void *)t->c, s->ldc, t->m, t->n, c);
+    }
+    for (int64_t k0 = 0; k0 < s->k; k0 += k_panel, beta = 1) {
+        int64_t k = MIN(k_panel, s->k - k0);
+        float *room = scratch;
+        const char *a = t->a + (s->ta ? k0 * s->lda : k0) * dtype_size(s->da);
+        const char *b = t->b + (s->tb ? k0 : k0 * s->ldb) * dtype_size(s->db);
+        Panel pa = panel(s->da, a, s->lda, s->ta ? k : t->m, s->ta ? t->m : k, &room);
+        Panel pb = panel(s->db, b, s->ldb, s->tb ? t->n : k, s->tb ? k : t->n, &room);
+        g->blas.cblas_sgemm(ROW_MAJOR, s->ta ? TRANS : NO_TRANS, s->tb ? TRANS : NO_TRANS,
+                            (int)t->m, (int)t->n, (int)k, s->alpha, pa.p, (int)pa.ld, pb.p,
+                            (int)pb.ld, beta, c, (int)ldc);
+    }
+    if (narrow_c) narrow(s->dc, c, t->m, t->n, (uint16_t *)(void *)t->c, s->ldc);
+}
+
+/* ---- all tiles ---- */
+
+static void run_tile(const Tiled *x, int64_t item, int thread) {
+    const PlanGemm *s = x->s;
+    int64_t n0 = item % x->tiles_n * x->tile_n, m0 = item / x->tiles_n % x->tiles_m * x->tile_m;
+    int64_t rest = item / (x->tiles_n * x->tiles_m), at[3] = {0, 0, 0};
+    for (int i = s->nbatch; i-- > 0;) {
+        int64_t j = rest % s->count[i];
+        rest /= s->count[i];
+        at[0] += j * s->sa[i], at[1] += j * s->sb[i], at[2] += j * s->sc[i];
+    }
+    at[0] += s->ta ? m0 : m0 * s->lda;
+    at[1] += s->tb ? n0 * s->ldb : n0;
+    at[2] += m0 * s->ldc + n0;
+    Tile t = {x->a + at[0] * dtype_size(s->da), x->b + at[1] * dtype_size(s->db),
+              x->c + at[2] * dtype_size(s->dc), MIN(x->tile_m, s->m - m0),
+              MIN(x->tile_n, s->n - n0)};
+    if (s->dc == DT_F64)
+        tile_f64(x->g, s, &t);
+    else
+        tile_f32(x->g, s, &t, x->g->scratch[thread]);
+}
+
+static void run_tiles(void *ctx, int64_t lo, int64_t hi, int thread) {
+    for (int64_t i = lo; i < hi; i++) run_tile(ctx, i, thread);
+}
+
+static int64_t batches(const PlanGemm *s) {
+    int64_t n = 1;
+    for (int i = 0; i < s->nbatch; i++) n *= s->count[i];
+    return n;
+}
+
+static size_t scratch_bytes(const PlanGemm *s, int64_t tile_m, int64_t tile_n) {
+    int64_t k = MIN(s->k, (int64_t)K_PANEL), n = 0;
+    if (is_half(s->da)) n += tile_m * k;
+    if (is_half(s->db)) n += tile_n * k;
+    if (is_half(s->dc)) n += tile_m * tile_n;
+    return (size_t)n * sizeof(float);
+}
+
+/* Tiles of tile_m x tile_n; `even` gives every thread the same number of them in advance. */
+static void run_tiled(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c,
+                      int64_t tile_m, int64_t tile_n, bool even) {
+    tile_m = MIN(tile_m, s->m);
+    tile_n = MIN(tile_n, s->n);
+    Tiled x = {.g = g, .s = s, .a = a, .b = b, .c = c, .tile_m = tile_m, .tile_n = tile_n};
+    x.tiles_m = (s->m + tile_m - 1) / tile_m;
+    x.tiles_n = (s->n + tile_n - 1) / tile_n;
+    gemm_need_scratch(g, scratch_bytes(s, tile_m, tile_n));
+    int64_t items = batches(s) * x.tiles_m * x.tiles_n;
+    if (even)
+        pool_run(g->pool, run_tiles, &x, items, 1);
+    else
+        pool_run_chunks(g->pool, run_tiles, &x, items, 1);
+}
+
+/* An n-th of a size, in whole vectors of 16 so that no thread gets a ragged edge. */
+static int64_t share(int64_t size, int n) {
+    int64_t each = (size + n - 1) / n;
+    return MAX((each + 15) / 16 * 16, (int64_t)1);
+}
+
+/* ---- the candidates ---- */
+
+static bool fits_blas(const PlanGemm *s) {
+    const int64_t size[] = {s->m, s->n, s->k, s->lda, s->ldb, s->ldc};
+    for (size_t i = 0; i < COUNT(size); i++)
+        if (size[i] > INT32_MAX) return false;
+    return true;
+}
+
+/* Whole matrices must fit the scratch when they are widened. */
+static bool whole_fits(const PlanGemm *s) {
+    return fits_blas(s) &&
+           (!any_half(s) || (s->m <= 4096 && s->n <= 4096 && s->m * s->n <= 1 << 20));
+}
+
+static bool can_single(const Gemm *g, const PlanGemm *s) {
+    (void)g;
+    return whole_fits(s) && 2.0 * (double)s->m * (double)s->n * (double)s->k < 1e6 &&
+           batches(s) == 1;
+}
+static bool can_batch(const Gemm *g, const PlanGemm *s) {
+    (void)g;
+    return whole_fits(s) && batches(s) > 1;
+}
+static bool can_rows(const Gemm *g, const PlanGemm *s) {
+    (void)g;
+    return fits_blas(s) && !any_half(s) && s->m >= 32;
+}
+static bool can_columns(const Gemm *g, const PlanGemm *s) {
+    return fits_blas(s) && !any_half(s) && pool_threads(g->pool) > 1 && s->n >= 32;
+}
+static bool can_tile(const Gemm *g, const PlanGemm *s) {
+    (void)g;
+    return fits_blas(s);
+}
+static bool can_large_tile(const Gemm *g, const PlanGemm *s) {
+    (void)g;
+    return fits_blas(s) && (s->m > 192 || s->n > 384);
+}
+
+static void run_single(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {
+    Tiled x = {.g = g,
+               .s = s,
+               .a = a,
+               .b = b,
+               .c = c,
+               .tile_m = s->m,
+               .tile_n = s->n,
+               .tiles_m = 1,
+               .tiles_n = 1};
+    gemm_need_scratch(g, scratch_bytes(s, s->m, s->n));
+    run_tiles(&x, 0, batches(s), 0);
+}
+static void run_batch(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {
+    run_tiled(g, s, a, b, c, s->m, s->n, true);
+}
+static void run_rows(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {
+    run_tiled(g, s, a, b, c, share(s->m, pool_threads(g->pool)), s->n, true);
+}
+static void run_columns(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {
+    run_tiled(g, s, a, b, c, s->m, share(s->n, pool_threads(g->pool)), true);
+}
+static void run_tile_small(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {
+    run_tiled(g, s, a, b, c, 192, 384, false);
+}
+static void run_tile_large(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {
+    run_tiled(g, s, a, b, c, 384, 1024, false);
+}
+
+/* In order of preference: a later one must be measurably faster. */
+const GemmAlgo gemm_algos[] = {
+    {"blas-rows", "rows of C shared among the threads", can_rows, run_rows},
+    {"blas-columns", "columns of C shared among the threads", can_columns, run_columns},
+    {"blas-batch", "batches shared among the threads", can_batch, run_batch},
+    {"blas-single", "the calling thread alone", can_single, run_single},
+    {"blas-tile", "tiles of 192 x 384, taken in turn", can_tile, run_tile_small},
+    {"blas-wide-tile", "tiles of 384 x 1024, taken in turn", can_large_tile, run_tile_large},
+};
+const size_t gemm_algo_count = COUNT(gemm_algos);
