@@ -212,16 +212,17 @@ static void resize_rows(const Image *m, const Taps *t, int side, float *out) {
 }
 
 /* Column x of rows[height][side][3] at target line y. */
-static void resize_column(const float *rows, const Taps *t, int side, int y, int x, float *out) {
+static void resize_column(const float *rows, const Taps *t, int side, int y, int x,
+                          unsigned char *out) {
     float sum[3] = {0};
     for (int j = 0; j < t->width; j++) {
         const float *in = rows + ((size_t)(t->first[y] + j) * (size_t)side + (size_t)x) * 3;
         for (int c = 0; c < 3; c++) sum[c] += t->weight[y * t->width + j] * in[c];
     }
-    for (int c = 0; c < 3; c++) out[c] = sum[c] / 127.5f - 1;
+    for (int c = 0; c < 3; c++) out[c] = (unsigned char)(MIN(sum[c], 255) + 0.5f);
 }
 
-Status image_patches(const Image *m, int side, int patch, float *out) {
+Status image_patches(const Image *m, int side, int patch, unsigned char *out) {
     ASSERT(side > 0 && patch > 0 && side % patch == 0);
     Taps across = {0}, down = {0};
     float *rows = malloc((size_t)m->height * (size_t)side * 3 * sizeof *rows);
@@ -240,4 +241,8 @@ Status image_patches(const Image *m, int side, int patch, float *out) {
     taps_free(&down);
     free(rows);
     return s;
+}
+
+void image_normalise(const unsigned char *in, int64_t n, float *out) {
+    for (int64_t i = 0; i < n; i++) out[i] = (float)in[i] / 127.5f - 1;
 }

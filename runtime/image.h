@@ -1,4 +1,4 @@
-/* image.h: PNG and JPEG from memory to patches of floats. */
+/* image.h: PNG and JPEG from memory to patches. */
 #ifndef M6C_IMAGE_H
 #define M6C_IMAGE_H
 
@@ -17,9 +17,11 @@ typedef struct {
 Status image_decode(const char *name, const void *bytes, size_t n, Image *out);
 void image_free(Image *m);
 
-/* Resizes to side x side (each axis: area average when shrinking, bilinear when enlarging), maps
- * 0..255 to -1..1, and cuts into patches: out[(side/patch)^2][patch*patch*3], patches row by row,
- * inside a patch y, x, channel. `patch` divides `side`. */
-Status image_patches(const Image *m, int side, int patch, float *out);
+/* Resizes to side x side (each axis: area average when shrinking, bilinear when enlarging) and cuts
+ * into patches: out[(side/patch)^2][patch*patch*3], patches row by row, inside a patch y, x,
+ * channel; rounded to bytes, as common pipelines do. `patch` divides `side`. */
+Status image_patches(const Image *m, int side, int patch, unsigned char *out);
+/* Bytes 0..255 to floats -1..1. */
+void image_normalise(const unsigned char *in, int64_t n, float *out);
 
 #endif

@@ -44,15 +44,15 @@ struct Captions {
     bool blank;
 
     pthread_mutex_t lock;
-    float **cached; /* patches of each example, or NULL */
+    unsigned char **cached; /* patches of each example, or NULL */
     int64_t cache_budget, cache_bytes;
 };
 
 /* ---- pictures ---- */
 
-static int64_t picture_floats(const Captions *c) { return c->patches * c->patch * c->patch * 3; }
+static int64_t picture_size(const Captions *c) { return c->patches * c->patch * c->patch * 3; }
 
-static Status decode(Captions *c, uint32_t i, float *out) {
+static Status decode(Captions *c, uint32_t i, unsigned char *out) {
     Buf bytes = {0}, where = {0};
     Image image = {0};
     muge_where_image(c->muge, i, &where);
@@ -65,36 +65,41 @@ static Status decode(Captions *c, uint32_t i, float *out) {
     return s;
 }
 
-static void keep(Captions *c, uint32_t i, const float *patches, size_t bytes) {
+/* Takes over `patches` when there is room. */
+static bool keep(Captions *c, uint32_t i, unsigned char *patches) {
+    int64_t bytes = picture_size(c);
     pthread_mutex_lock(&c->lock);
-    bool room = !c->cached[i] && c->cache_bytes + (int64_t)bytes <= c->cache_budget;
-    float *copy = room ? malloc(bytes) : NULL;
-    if (copy) {
-        memcpy(copy, patches, bytes);
-        c->cached[i] = copy;
-        c->cache_bytes += (int64_t)bytes;
+    bool room = !c->cached[i] && c->cache_bytes + bytes <= c->cache_budget;
+    if (room) {
+        c->cached[i] = patches;
+        c->cache_bytes += bytes;
     }
     pthread_mutex_unlock(&c->lock);
+    return room;
+}
+
+static Status feed_new_image(Captions *c, uint32_t i, float *out) {
+    unsigned char *patches = malloc((size_t)picture_size(c));
+    if (!patches) return status_make(EXIT_SYSTEM, "out of memory for a picture");
+    Status s = decode(c, i, patches);
+    if (!s) image_normalise(patches, picture_size(c), out);
+    if (s || !keep(c, i, patches)) free(patches);
+    return s;
 }
 
 static Status feed_image(Captions *c, uint32_t i, uint32_t k, int64_t row, void *data,
                          LoaderBatch *info) {
-    float *out = (float *)data + row * picture_floats(c);
-    size_t bytes = (size_t)picture_floats(c) * sizeof *out;
+    float *out = (float *)data + row * picture_size(c);
     (void)k, (void)info;
     if (i == UINT32_MAX || c->blank) {
-        memset(out, 0, bytes);
+        memset(out, 0, (size_t)picture_size(c) * sizeof *out);
         return NULL;
     }
     pthread_mutex_lock(&c->lock);
-    const float *have = c->cached[i];
+    const unsigned char *have = c->cached[i];
     pthread_mutex_unlock(&c->lock);
-    if (have) {
-        memcpy(out, have, bytes);
-        return NULL;
-    }
-    TRY(decode(c, i, out));
-    keep(c, i, out, bytes);
+    if (!have) return feed_new_image(c, i, out);
+    image_normalise(have, picture_size(c), out);
     return NULL;
 }
 

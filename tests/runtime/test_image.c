@@ -99,8 +99,6 @@ static void test_jpeg(void) {
     }
 }
 
-static bool near(float a, double b) { return fabs((double)a - b) < 1e-5; }
-
 /* A picture whose red channel is the given rows. */
 static Image red(int w, int h, const unsigned char *v) {
     Image m = {w, h, calloc((size_t)(w * h), 3)};
@@ -109,28 +107,34 @@ static Image red(int w, int h, const unsigned char *v) {
 }
 
 static void test_resize(void) {
-    float out[16 * 3];
+    unsigned char out[16 * 3];
     Image m = red(3, 3, (unsigned char[]){0, 30, 60, 90, 120, 150, 180, 210, 240});
     free(image_patches(&m, 2, 2, out)); /* a pixel covers 1.5: weights 2/3, 1/3 */
-    static const double shrunk[] = {40, 80, 160, 200};
-    for (int i = 0; i < 4; i++) CHECK(near(out[3 * i], shrunk[i] / 127.5 - 1));
-    CHECK(near(out[1], -1) && near(out[2], -1));
+    static const int shrunk[] = {40, 80, 160, 200};
+    for (int i = 0; i < 4; i++) CHECK(out[3 * i] == shrunk[i]);
+    CHECK(out[1] == 0 && out[2] == 0);
     image_free(&m);
     m = red(2, 1, (unsigned char[]){0, 200});
     free(image_patches(&m, 4, 4, out)); /* centres at -.25 .25 .75 1.25 of the source */
-    static const double enlarged[] = {0, 50, 150, 200};
-    for (int i = 0; i < 16; i++) CHECK(near(out[3 * i], enlarged[i % 4] / 127.5 - 1));
+    static const int enlarged[] = {0, 50, 150, 200};
+    for (int i = 0; i < 16; i++) CHECK(out[3 * i] == enlarged[i % 4]);
     image_free(&m);
+}
+
+static void test_normalise(void) {
+    float out[3];
+    image_normalise((unsigned char[]){0, 51, 255}, 3, out);
+    CHECK(out[0] == -1 && fabsf(out[1] + 0.6f) < 1e-6f && out[2] == 1);
 }
 
 static void test_patches(void) {
     unsigned char v[16];
-    float out[16 * 3];
+    unsigned char out[16 * 3];
     for (int i = 0; i < 16; i++) v[i] = (unsigned char)(i * 10);
     Image m = red(4, 4, v);
     free(image_patches(&m, 4, 2, out));
     static const int order[] = {0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15};
-    for (int i = 0; i < 16; i++) CHECK(near(out[3 * i], order[i] * 10 / 127.5 - 1));
+    for (int i = 0; i < 16; i++) CHECK(out[3 * i] == order[i] * 10);
     image_free(&m);
 }
 
@@ -171,6 +175,7 @@ int main(void) {
     test_jpeg();
     test_resize();
     test_patches();
+    test_normalise();
     test_damage();
     return check_done("image");
 }

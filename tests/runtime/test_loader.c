@@ -130,7 +130,7 @@ static void test_order(int *order) {
     trace(l, LONG, order);
     CHECK(loader_position(l).seed == 7 && loader_position(l).epoch == LONG * BATCH / N &&
           loader_position(l).index == LONG * BATCH % N);
-    CHECK(loader_bytes(l) >= N * PATCHES * VALUES * 4);
+    CHECK(loader_bytes(l) >= N * PATCHES * VALUES);
     loader_close(l);
     int same = 0, second = 0;
     for (int e = 0; e < LONG * BATCH / N; e++) { /* each epoch shows each picture once */
@@ -152,7 +152,7 @@ static void test_independence(const int *order) {
     for (int threads = 1; threads <= 4; threads++) {
         LoaderSpec s = spec();
         s.threads = threads;
-        s.cache_bytes = threads == 2 ? -1 : threads == 3 ? 5 * PATCHES * VALUES * 4 : 0;
+        s.cache_bytes = threads == 2 ? -1 : threads == 3 ? 5 * PATCHES * VALUES : 0;
         Loader *l = open_loader(s);
         if (!CHECK(l)) return;
         trace(l, LONG, again);
