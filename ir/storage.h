@@ -1,0 +1,112 @@
+/* storage.h: where values live, between fuse and the plan. Shared by the passes (fuse, schedule,
+ * allocate) and codegen.
+ *
+ * After fuse every node that computes has a group: one kernel, matrix product or opaque kernel (a
+ * Unit). Views with group 0 own no bytes: they are a Layout over their root. A value owns bytes when
+ * it is a leaf, a result of a unit that something outside the unit reads, or an output. Constants
+ * and iotas with group 0 live in the kernels that use them. */
+#ifndef M6C_STORAGE_H
+#define M6C_STORAGE_H
+
+#include "ir/ir.h"
+
+/* ================================ layout.c ================================ */
+
+enum { LAYOUT_RANK = 12 };
+
+/* Element (i0, i1, ..) of a view is element offset + sum i*stride of its root's row-major order. */
+typedef struct {
+    int rank;
+    int64_t dim[LAYOUT_RANK], stride[LAYOUT_RANK], offset;
+} Layout;
+void layout_of_type(const Type *t, Layout *l); /* row-major */
+/* The same elements under other dims; false when strides cannot say that (l unchanged then). */
+bool layout_reshape(Layout *l, int rank, const int64_t *dim);
+void layout_collapse(Layout *l); /* drops dims of size 1, merges neighbours that run on */
+int64_t layout_elements(const Layout *l);
+/* All n elements of the root in their order. */
+bool layout_is_identity(const Layout *l, int64_t n);
+/* One row-major block of the root (from any offset). */
+bool layout_is_block(const Layout *l);
+/* [rows, cols] where element (r, c) is element r of a root of `rows` elements. */
+bool layout_is_row_broadcast(const Layout *l, int64_t rows, int64_t cols);
+/* l is the layout of view's operand; makes it that of `view` (an OPF_VIEW node). False: not
+ * possible. */
+bool layout_view(const Node *view, Layout *l);
+/* The root of v through virtual views (views of group 0), and v's layout over it. */
+Value view_root(const Graph *g, Value v, Layout *l);
+/* The same without the layout. */
+Value view_base(const Graph *g, Value v);
+static inline bool is_view(const Node *n) { return (op_info(n->op)->flags & OPF_VIEW) != 0; }
+
+/* ================================ contract.c ================================ */
+
+enum { CONTRACT_BATCH = 3 };
+
+/* A contraction as C = op(A) op(B), row-major and batched, over the operands' roots. When swapped,
+ * A is the einsum's second operand. Strides in elements. */
+typedef struct {
+    bool swapped;
+    Value a, b; /* roots */
+    int64_t a_offset, b_offset;
+    int64_t m, n, k, lda, ldb, ldc;
+    bool ta, tb;
+    int nbatch;
+    int64_t count[CONTRACT_BATCH], sa[CONTRACT_BATCH], sb[CONTRACT_BATCH], sc[CONTRACT_BATCH];
+} Contract;
+/* What stands in the way: an operand whose dims do not collapse, or the order of the result. */
+typedef enum { CONTRACT_OK, CONTRACT_BAD_A, CONTRACT_BAD_B, CONTRACT_BAD_C } ContractFit;
+ContractFit contract_fit(const Graph *g, Value einsum, Contract *c);
+
+/* ================================ space.c ================================ */
+
+enum { SPACE_CUTS = 7, SPACE_NODES = 96 };
+
+/* The iteration space of a fused group: n elements, as rows of c columns once something asks for
+ * rows (c = 0 until then). Values are full (n elements), per row (n / c), or, as the result of a
+ * column reduction over [outer, rows / outer, c], per column: those are never read inside.
+ * `cut` are the sizes of trailing blocks at which some operand's strides change: each divides the
+ * next, so that the dims between them are a domain in which every operand is affine. */
+typedef struct {
+    int64_t n, c, outer;
+    bool row_reduce, col_reduce, per_row;
+    int ncut;
+    int64_t cut[SPACE_CUTS];
+    uint32_t nodes, args;
+} Space;
+typedef enum { LEVEL_FULL, LEVEL_ROW, LEVEL_COL } Level;
+/* Node v becomes part of group gid (its members have Node.group == gid already, v need not). False,
+ * with the space unchanged, when it does not fit. A zeroed Space takes any computing node. */
+bool space_add(Space *s, const Graph *g, uint32_t gid, Value v);
+Level space_level(const Space *s, const Graph *g, Value v);
+/* Can v be part of a fused kernel at all (elementwise, reduction, pad, pick, copy of a view, ..)? */
+bool space_takes(const Graph *g, Value v);
+/* How a reduction's axes lie: rows of c columns, or [outer, a, c] with `a` reduced. */
+typedef enum { REDUCE_ROW, REDUCE_COL, REDUCE_MIXED } ReduceKind;
+ReduceKind reduce_kind(const Node *n, const Type *operand, int64_t *outer, int64_t *a, int64_t *c);
+
+/* ================================ units.c ================================ */
+
+#define NO_UNIT UINT32_MAX
+
+/* What runs as one step. unit[i] has the nodes of group i + 1. */
+typedef struct {
+    uint32_t nnode, nread, nwrite;
+    Value *node;  /* ascending */
+    Value *read;  /* values that own bytes, read from outside the unit, each once */
+    Value *write; /* values that own bytes, computed here; of a tuple: its projs */
+} Unit;
+typedef struct {
+    uint32_t n;
+    Unit *unit;
+    uint32_t *of; /* by value: the unit that computes it (projs: their tuple's), or NO_UNIT */
+    bool *owns;   /* by value: has bytes of its own in an arena */
+    Space *space; /* by unit; zero for products and opaque kernels */
+} Units;
+/* After fuse. Everything lies in the arena. */
+Units units_build(const Graph *g, Arena *a);
+/* May value `out`, written by unit u, take the bytes of `in`, which u reads and nobody reads later?
+ * True when every element is read before, and only by, the work that overwrites it. */
+bool unit_may_overwrite(const Graph *g, const Units *us, uint32_t u, Value out, Value in);
+
+#endif
