@@ -2,9 +2,9 @@
  * allocate) and codegen.
  *
  * After fuse every node that computes has a group: one kernel, matrix product or opaque kernel (a
- * Unit). Views with group 0 own no bytes: they are a Layout over their root. A value owns bytes when
- * it is a leaf, a result of a unit that something outside the unit reads, or an output. Constants
- * and iotas with group 0 live in the kernels that use them. */
+ * Unit). Views with group 0 own no bytes: they are a Layout over their root. A value owns bytes
+ * when it is a leaf, a result of a unit that something outside the unit reads, or an output.
+ * Constants and iotas with group 0 live in the kernels that use them. */
 #ifndef M6C_STORAGE_H
 #define M6C_STORAGE_H
 
@@ -79,7 +79,8 @@ typedef enum { LEVEL_FULL, LEVEL_ROW, LEVEL_COL } Level;
  * with the space unchanged, when it does not fit. A zeroed Space takes any computing node. */
 bool space_add(Space *s, const Graph *g, uint32_t gid, Value v);
 Level space_level(const Space *s, const Graph *g, Value v);
-/* Can v be part of a fused kernel at all (elementwise, reduction, pad, pick, copy of a view, ..)? */
+/* Can v be part of a fused kernel at all (elementwise, reduction, pad, pick, copy of a view, ..)?
+ */
 bool space_takes(const Graph *g, Value v);
 /* How a reduction's axes lie: rows of c columns, or [outer, a, c] with `a` reduced. */
 typedef enum { REDUCE_ROW, REDUCE_COL, REDUCE_MIXED } ReduceKind;

@@ -1,0 +1,108 @@
+/* units.c: groups as lists: what each reads and writes, and which values own bytes. */
+#include "ir/storage.h"
+
+/* The node that decides where v is computed: a proj stands for the node it takes a result of. */
+static Value computing(const Graph *g, Value v) {
+    return node_of(g, v)->op == OP_proj ? operand(g, v, 0) : v;
+}
+
+static bool is_effect(const Node *n) { return (op_info(n->op)->flags & OPF_EFFECT) != 0; }
+
+static bool is_store(const Node *n) {
+    return n->op == OP_param || n->op == OP_state || n->op == OP_input;
+}
+
+/* Marks what is read from outside the unit that computes it. */
+static void mark_owned(const Graph *g, Units *us) {
+    for (Value v = 0; v < g->node.n; v++) {
+        const Node *n = node_of(g, v);
+        if (is_store(n)) us->owns[v] = true;
+        if ((is_view(n) && n->group == 0) || n->op == OP_proj) continue;
+        for (uint32_t i = 0; i < n->nin; i++) {
+            Value b = view_base(g, operand(g, v, i));
+            if (us->of[b] != NO_UNIT && (us->of[b] != us->of[v] || is_effect(n)))
+                us->owns[b] = true;
+        }
+    }
+}
+
+static void count_nodes(const Graph *g, Units *us) {
+    for (Value v = 0; v < g->node.n; v++) {
+        uint32_t group = node_of(g, computing(g, v))->group;
+        us->of[v] = group ? group - 1 : NO_UNIT;
+        us->n = MAX(us->n, group);
+    }
+}
+
+static void add_read(const Units *us, Unit *u, uint32_t self, Value b, uint32_t *seen) {
+    if (!us->owns[b] || us->of[b] == self || seen[b] == self + 1) return;
+    seen[b] = self + 1;
+    u->read[u->nread++] = b;
+}
+
+static void fill_unit(const Graph *g, Units *us, uint32_t i, uint32_t *seen) {
+    Unit *u = &us->unit[i];
+    for (uint32_t k = 0; k < u->nnode; k++) {
+        const Node *n = node_of(g, u->node[k]);
+        if (us->owns[u->node[k]]) u->write[u->nwrite++] = u->node[k];
+        for (uint32_t j = 0; j < n->nin && n->op != OP_proj; j++)
+            add_read(us, u, i, view_base(g, operand(g, u->node[k], j)), seen);
+        if (n->op != OP_proj && space_takes(g, u->node[k]) &&
+            !space_add(&us->space[i], g, i + 1, u->node[k]))
+            BUG("%%%u does not fit into group %u", u->node[k], i + 1);
+    }
+}
+
+Units units_build(const Graph *g, Arena *a) {
+    Units us = {.of = arena_array(a, uint32_t, g->node.n + 1),
+                .owns = arena_array(a, bool, g->node.n + 1)};
+    uint32_t *seen = arena_array(a, uint32_t, g->node.n + 1), operands = 0;
+    count_nodes(g, &us);
+    mark_owned(g, &us);
+    us.unit = arena_array(a, Unit, us.n + 1);
+    us.space = arena_array(a, Space, us.n + 1);
+    for (Value v = 0; v < g->node.n; v++)
+        if (us.of[v] != NO_UNIT) us.unit[us.of[v]].nnode++;
+    for (uint32_t i = 0; i < us.n; i++) {
+        us.unit[i].node = arena_array(a, Value, us.unit[i].nnode);
+        us.unit[i].write = arena_array(a, Value, us.unit[i].nnode);
+        us.unit[i].nnode = 0;
+    }
+    for (Value v = 0; v < g->node.n; v++) {
+        if (us.of[v] == NO_UNIT) continue;
+        Unit *u = &us.unit[us.of[v]];
+        u->node[u->nnode++] = v;
+        u->nread += node_of(g, v)->nin;
+    }
+    for (uint32_t i = 0; i < us.n; i++) {
+        operands = us.unit[i].nread;
+        us.unit[i].read = arena_array(a, Value, operands + 1);
+        us.unit[i].nread = 0;
+        fill_unit(g, &us, i, seen);
+    }
+    return us;
+}
+
+static bool reads_in_place(const Graph *g, Value v, Value in) {
+    const Node *n = node_of(g, v);
+    for (uint32_t i = 0; i < n->nin; i++) {
+        Layout l;
+        if (view_base(g, operand(g, v, i)) != in) continue;
+        view_root(g, operand(g, v, i), &l);
+        if (n->op == OP_pad || n->op == OP_pick || n->op == OP_unpick || is_view(n)) return false;
+        if (!layout_is_identity(&l, type_elements(type_of(g, in)))) return false;
+    }
+    return true;
+}
+
+bool unit_may_overwrite(const Graph *g, const Units *us, uint32_t u, Value out, Value in) {
+    const Space *s = &us->space[u];
+    const Unit *unit = &us->unit[u];
+    if (s->n == 0 || type_bytes(type_of(g, out)) != type_bytes(type_of(g, in))) return false;
+    if (dtype_size(type_of(g, out)->dtype) != dtype_size(type_of(g, in)->dtype)) return false;
+    Level level = space_level(s, g, out);
+    if (level == LEVEL_COL || (level == LEVEL_FULL && s->row_reduce)) return false;
+    for (uint32_t i = 0; i < unit->nnode; i++)
+        if (!reads_in_place(g, unit->node[i], in)) return false;
+    return true;
+}

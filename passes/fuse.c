@@ -1,0 +1,239 @@
+/* fuse.c: nodes of one iteration space become one kernel.
+ *
+ * Greedy, in topological order: a node joins the group of an operand, or else a group that reads
+ * the same bytes, when it fits the group's Space and no path leaves the group and comes back.
+ * Afterwards groups of its other operands are merged in. The search for such paths walks groups
+ * backwards, prunes those that end before the target begins, and gives up (no fusion) after a fixed
+ * number of steps: near linear in the graph. Groups do not span phases or micro-batches. */
+#include "ir/storage.h"
+#include "passes/fuse.h"
+
+enum { SEARCH_LIMIT = 256, MAX_CANDIDATES = 8 };
+
+typedef struct {
+    Space space;
+    Value first, last; /* members, ascending; first is NO_VALUE when empty */
+    uint32_t seen;     /* stamp of the last search */
+} Group;
+
+typedef struct {
+    Graph *g;
+    Group *group;     /* by id, from 1 */
+    Value *next;      /* member after this one in its group, or NO_VALUE */
+    uint32_t *reader; /* by value: the last fusable group that reads its bytes, 0: none */
+    uint32_t *stack;
+    uint32_t stamp;
+} Fuse;
+
+/* ---- cycles ---- */
+
+static uint32_t group_of(const Graph *g, Value v) {
+    if (node_of(g, v)->op == OP_proj) v = operand(g, v, 0);
+    return node_of(g, v)->group;
+}
+
+/* Pushes the groups that v reads. */
+static uint32_t push_operands(Fuse *f, Value v, Value after, uint32_t top) {
+    for (uint32_t i = 0; i < node_of(f->g, v)->nin; i++) {
+        uint32_t h = group_of(f->g, view_base(f->g, operand(f->g, v, i)));
+        if (h == 0 || f->group[h].seen == f->stamp || f->group[h].last < after) continue;
+        f->group[h].seen = f->stamp;
+        if (top < SEARCH_LIMIT) f->stack[top] = h;
+        top++;
+    }
+    return top;
+}
+
+/* Is there a path from group `target` to the stacked groups through groups not yet seen? */
+static bool reaches(Fuse *f, uint32_t target, uint32_t top) {
+    Value after = f->group[target].first;
+    for (uint32_t steps = 0; top > 0; steps++) {
+        if (steps == SEARCH_LIMIT || top > SEARCH_LIMIT) return true;
+        uint32_t h = f->stack[--top];
+        if (h == target) return true;
+        for (Value m = f->group[h].first; m != NO_VALUE; m = f->next[m])
+            top = push_operands(f, m, after, top);
+    }
+    return false;
+}
+
+/* Would v in group `gid` close a cycle: does an operand outside depend on the group? */
+static bool joins_cycle(Fuse *f, uint32_t gid, Value v) {
+    f->stamp++;
+    f->group[gid].seen = f->stamp; /* direct operands in the group are fine */
+    uint32_t top = push_operands(f, v, f->group[gid].first, 0);
+    f->group[gid].seen = 0;
+    return reaches(f, gid, top);
+}
+
+/* A path from `from` to `to` through other groups. */
+static bool path_between(Fuse *f, uint32_t from, uint32_t to) {
+    uint32_t top = 0;
+    f->stamp++;
+    f->group[from].seen = f->group[to].seen = f->stamp;
+    for (Value m = f->group[to].first; m != NO_VALUE; m = f->next[m])
+        top = push_operands(f, m, f->group[from].first, top);
+    f->group[from].seen = 0;
+    return reaches(f, from, top);
+}
+
+/* ---- membership ---- */
+
+static void append(Fuse *f, uint32_t gid, Value v) {
+    Group *G = &f->group[gid];
+    node_of(f->g, v)->group = gid;
+    if (G->first == NO_VALUE)
+        G->first = v;
+    else
+        f->next[G->last] = v;
+    G->last = v;
+    f->next[v] = NO_VALUE;
+}
+
+static bool join(Fuse *f, uint32_t gid, Value v) {
+    Space s = f->group[gid].space;
+    if (!space_add(&s, f->g, gid, v) || joins_cycle(f, gid, v)) return false;
+    f->group[gid].space = s;
+    append(f, gid, v);
+    return true;
+}
+
+/* All members of a and b, ascending, as a linked list from the returned head. */
+static Value merged_list(Fuse *f, uint32_t a, uint32_t b) {
+    Value x = f->group[a].first, y = f->group[b].first, head = NO_VALUE, *tail = &head;
+    while (x != NO_VALUE || y != NO_VALUE) {
+        Value *least = y == NO_VALUE || (x != NO_VALUE && x < y) ? &x : &y;
+        Value v = *least;
+        *least = f->next[v];
+        *tail = v;
+        tail = &f->next[v];
+    }
+    *tail = NO_VALUE;
+    return head;
+}
+
+static void relabel(Fuse *f, const Value *member, uint32_t n, uint32_t gid) {
+    f->group[gid].first = NO_VALUE;
+    for (uint32_t i = 0; i < n; i++) append(f, gid, member[i]);
+}
+
+static uint32_t list_members(const Fuse *f, uint32_t gid, Value *out) {
+    uint32_t n = 0;
+    for (Value m = f->group[gid].first; m != NO_VALUE; m = f->next[m]) out[n++] = m;
+    return n;
+}
+
+/* Group b becomes part of a, if their members fit one space and no path runs between them. */
+static bool merge(Fuse *f, uint32_t a, uint32_t b) {
+    Space s = {0};
+    Value mine[SPACE_NODES + 1], other[SPACE_NODES + 1];
+    if (f->group[a].space.n != f->group[b].space.n) return false;
+    if (f->group[a].space.nodes + f->group[b].space.nodes > SPACE_NODES) return false;
+    if (path_between(f, a, b) || path_between(f, b, a)) return false;
+    uint32_t na = list_members(f, a, mine), nb = list_members(f, b, other);
+    Value head = merged_list(f, a, b);
+    bool ok = true;
+    for (uint32_t i = 0; i < nb; i++) node_of(f->g, other[i])->group = a;
+    for (Value m = head; ok && m != NO_VALUE; m = f->next[m]) ok = space_add(&s, f->g, a, m);
+    if (!ok) {
+        relabel(f, mine, na, a);
+        relabel(f, other, nb, b);
+        return false;
+    }
+    f->group[a].space = s;
+    f->group[a].first = head;
+    f->group[a].last = MAX(f->group[a].last, f->group[b].last);
+    f->group[b].first = NO_VALUE;
+    f->group[b].last = 0;
+    return true;
+}
+
+/* ---- candidates ---- */
+
+static bool same_place(const Graph *g, Value a, Value b) {
+    return node_of(g, a)->phase == node_of(g, b)->phase &&
+           node_of(g, a)->micro == node_of(g, b)->micro;
+}
+
+static int add_candidate(const Fuse *f, uint32_t *out, int n, uint32_t gid, Value v) {
+    if (gid == 0 || f->group[gid].first == NO_VALUE || n == MAX_CANDIDATES) return n;
+    if (f->group[gid].space.n == 0 || !same_place(f->g, f->group[gid].first, v)) return n;
+    for (int i = 0; i < n; i++)
+        if (out[i] == gid) return n;
+    out[n] = gid;
+    return n + 1;
+}
+
+/* Groups that compute an operand of v first (*nproducers of them), then groups that read one. */
+static int candidates(const Fuse *f, Value v, uint32_t *out, int *nproducers) {
+    const Graph *g = f->g;
+    int n = 0;
+    for (uint32_t i = 0; i < node_of(g, v)->nin; i++)
+        n = add_candidate(f, out, n, group_of(g, view_base(g, operand(g, v, i))), v);
+    *nproducers = n;
+    for (uint32_t i = 0; i < node_of(g, v)->nin; i++) {
+        Value b = view_base(g, operand(g, v, i));
+        if (type_elements(type_of(g, b)) >= type_elements(type_of(g, v)))
+            n = add_candidate(f, out, n, f->reader[b], v);
+    }
+    return n;
+}
+
+static void note_reads(Fuse *f, Value v) {
+    for (uint32_t i = 0; i < node_of(f->g, v)->nin; i++)
+        f->reader[view_base(f->g, operand(f->g, v, i))] = node_of(f->g, v)->group;
+}
+
+static void fuse_node(Fuse *f, Value v) {
+    uint32_t own = node_of(f->g, v)->group, list[MAX_CANDIDATES];
+    int nproducers, n = candidates(f, v, list, &nproducers), joined = -1;
+    f->group[own].first = NO_VALUE;
+    for (int i = 0; i < n && joined < 0; i++)
+        if (join(f, list[i], v)) joined = i;
+    if (joined < 0) {
+        append(f, own, v);
+        if (!space_add(&f->group[own].space, f->g, own, v)) BUG("%%%u fits no kernel", v);
+    } else {
+        for (int i = 0; i < nproducers; i++)
+            if (i != joined) merge(f, list[joined], list[i]);
+    }
+    note_reads(f, v);
+}
+
+static void renumber(Graph *g, Arena *scratch) {
+    uint32_t *id = arena_array(scratch, uint32_t, g->node.n + 1), n = 0;
+    for (Value v = 0; v < g->node.n; v++) {
+        Node *node = node_of(g, v);
+        if (node->group == 0) continue;
+        if (id[node->group] == 0) id[node->group] = ++n;
+        node->group = id[node->group];
+    }
+}
+
+/* Every computing node its own group, by node number. */
+static void split_groups(Graph *g) {
+    uint32_t n = 0;
+    for (Value v = 0; v < g->node.n; v++)
+        if (node_of(g, v)->group) node_of(g, v)->group = ++n;
+}
+
+bool pass_fuse(Graph *g, PassContext *cx) {
+    fuse_recompute(g, cx);
+    split_groups(g);
+    Fuse f = {.g = g,
+              .group = arena_array(cx->scratch, Group, g->node.n + 2),
+              .next = arena_array(cx->scratch, Value, g->node.n + 1),
+              .reader = arena_array(cx->scratch, uint32_t, g->node.n + 1),
+              .stack = arena_array(cx->scratch, uint32_t, SEARCH_LIMIT + 1)};
+    for (Value v = 0; v < g->node.n; v++) {
+        uint32_t gid = node_of(g, v)->group;
+        f.next[v] = NO_VALUE;
+        if (gid == 0) continue;
+        if (space_takes(g, v))
+            fuse_node(&f, v);
+        else
+            f.group[gid].first = f.group[gid].last = v;
+    }
+    renumber(g, cx->scratch);
+    return true;
+}
