@@ -271,7 +271,8 @@ static int by_value(const void *a, const void *b) {
 uint32_t graph_findings(const Graph *g, Arena *a, Finding **found) {
     Check c = {.g = g, .arena = a};
     for (Value v = 0; v < g->node.n; v++) check_arrays(&c, v);
-    for (Value v = 0; v < g->node.n && c.found.n == 0; v++) check_node(&c, v);
+    bool sound = c.found.n == 0;
+    for (Value v = 0; sound && v < g->node.n; v++) check_node(&c, v);
     if (c.found.n == 0) {
         check_names(&c);
         check_assigned_once(&c);
