@@ -211,15 +211,20 @@ static int64_t labels_size(const Einsum *e, const char *labels) {
     return n;
 }
 
-/* c[m,n] = a[m,k] b[k,n] */
+/* c[m,n] = a[m,k] b[k,n], four terms of the sum at a time, in order. */
 static void matmul(double *restrict c, const double *restrict a, const double *restrict b,
                    int64_t m, int64_t n, int64_t k) {
     memset(c, 0, sizeof(double) * (size_t)(m * n));
-    for (int64_t i = 0; i < m; i++)
-        for (int64_t p = 0; p < k; p++) {
-            double x = a[i * k + p], *restrict row = c + i * n;
-            for (int64_t j = 0; j < n; j++) row[j] += x * b[p * n + j];
+    for (int64_t i = 0; i < m; i++, a += k, c += n) {
+        int64_t p = 0;
+        for (; p + 4 <= k; p += 4) {
+            const double *r = b + p * n, *s = r + n, *t = s + n, *u = t + n;
+            double x = a[p], y = a[p + 1], z = a[p + 2], w = a[p + 3];
+            for (int64_t j = 0; j < n; j++) c[j] = c[j] + x * r[j] + y * s[j] + z * t[j] + w * u[j];
         }
+        for (; p < k; p++)
+            for (int64_t j = 0; j < n; j++) c[j] += a[p] * b[p * n + j];
+    }
 }
 
 /* Both operands are packed to [batch, m, k] and [batch, k, n], multiplied, and unpacked. */
