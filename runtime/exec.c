@@ -1,0 +1,267 @@
+/* exec.c: the executor. Resolves the plan's arguments to addresses once, then a step of training is
+ * a walk over an array. It knows no device: everything goes through the table of device.h. */
+#include "runtime/exec_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- open and close ---- */
+
+static char *address(const Exec *e, PlanArg a) {
+    const PlanBuffer *b = &e->plan->buffer.p[a.buffer];
+    return (char *)e->arena[b->mem] + b->offset + a.offset;
+}
+
+/* A plan that was read was checked; one made in this process by a mistaken compiler was not. */
+static void check_places(const Plan *p) {
+    for (uint32_t i = 0; i < p->buffer.n; i++) {
+        const PlanBuffer *b = &p->buffer.p[i];
+        ASSERT(b->offset >= 0 && b->bytes >= 0 && b->offset <= p->arena[b->mem] - b->bytes);
+    }
+    for (uint32_t i = 0; i < p->step.n; i++)
+        for (uint32_t j = 0; j < p->step.p[i].nargs; j++) {
+            PlanArg a = p->step.p[i].arg[j];
+            ASSERT(a.buffer < p->buffer.n);
+            ASSERT(a.offset >= 0 && a.offset <= p->buffer.p[a.buffer].bytes);
+        }
+}
+
+static Status allocate(Exec *e) {
+    for (int m = 0; m < MEM_COUNT; m++) {
+        TRY(e->ops->alloc(e->device, (Mem)m, e->plan->arena[m], &e->arena[m]));
+        e->arena_bytes[m] = e->plan->arena[m];
+    }
+    return NULL;
+}
+
+static void resolve(Exec *e) {
+    const Plan *p = e->plan;
+    size_t n = 0;
+    for (uint32_t i = 0; i < p->step.n; i++) n += p->step.p[i].nargs;
+    e->arg = xcalloc(n, sizeof *e->arg);
+    e->first_arg = xcalloc((size_t)p->step.n + 1, sizeof *e->first_arg);
+    e->awaited = xcalloc((size_t)p->step.n + 1, sizeof *e->awaited);
+    n = 0;
+    for (uint32_t i = 0; i < p->step.n; i++) {
+        const PlanStep *s = &p->step.p[i];
+        e->first_arg[i] = n;
+        for (uint32_t j = 0; j < s->nargs; j++) e->arg[n++] = address(e, s->arg[j]);
+        for (uint32_t j = 0; j < s->nwait; j++) e->awaited[s->wait[j]] = true;
+    }
+}
+
+static uint32_t find_input(const Plan *p, const char *name) {
+    for (uint32_t i = 0; i < p->input.n; i++)
+        if (strcmp(p->buffer.p[p->input.p[i].buffer].name, name) == 0) return p->input.p[i].buffer;
+    return UINT32_MAX;
+}
+
+Status exec_open(const Plan *plan, const ExecOptions *o, Exec **out) {
+    Exec *e = xcalloc(1, sizeof *e);
+    e->plan = plan;
+    e->ops = o->device;
+    e->pool = o->pool;
+    check_places(plan);
+    Status s = e->ops->open(&(DeviceConfig){.pool = o->pool, .log = o->log}, &e->device);
+    if (!s) s = allocate(e);
+    if (!s) s = e->ops->load(e->device, plan, o->dir ? o->dir : ".");
+    if (s) {
+        exec_close(e);
+        return s;
+    }
+    resolve(e);
+    e->step_input = find_input(plan, "@step");
+    e->seed_input = find_input(plan, "@seed");
+    *out = e;
+    return NULL;
+}
+
+void exec_close(Exec *e) {
+    if (!e) return;
+    if (e->device) {
+        for (int m = MEM_COUNT; m-- > 0;)
+            if (e->arena[m]) e->ops->free(e->device, (Mem)m, e->arena[m], e->arena_bytes[m]);
+        e->ops->close(e->device);
+    }
+    free(e->arg);
+    free(e->first_arg);
+    free(e->awaited);
+    free(e->first_touch);
+    free(e);
+}
+
+int64_t exec_arena_bytes(const Exec *e, Mem mem) { return e->arena_bytes[mem]; }
+
+void *exec_pointer(Exec *e, uint32_t buffer) {
+    return e->ops->host_visible ? address(e, (PlanArg){buffer, 0}) : NULL;
+}
+
+/* ---- tensors in and out ---- */
+
+static Status check_size(const Exec *e, uint32_t buffer, int64_t bytes) {
+    ASSERT(buffer < e->plan->buffer.n);
+    const PlanBuffer *b = &e->plan->buffer.p[buffer];
+    if (bytes == b->bytes) return NULL;
+    return status_make(EXIT_INPUT, "\"%s\" has %lld bytes, not %lld", b->name, (long long)b->bytes,
+                       (long long)bytes);
+}
+
+Status exec_write(Exec *e, uint32_t buffer, const void *host, int64_t bytes) {
+    TRY(check_size(e, buffer, bytes));
+    TRY(e->ops->copy(e->device, 0, address(e, (PlanArg){buffer, 0}), host, bytes));
+    return e->ops->sync(e->device);
+}
+
+Status exec_read(Exec *e, uint32_t buffer, void *host, int64_t bytes) {
+    TRY(check_size(e, buffer, bytes));
+    TRY(e->ops->copy(e->device, 0, host, address(e, (PlanArg){buffer, 0}), bytes));
+    return e->ops->sync(e->device);
+}
+
+static double number_at(Dtype d, const void *p) {
+    union {
+        float f;
+        double d;
+        int32_t i;
+        int64_t l;
+        uint16_t h;
+        uint8_t b;
+    } u;
+    memcpy(&u, p, (size_t)dtype_size(d));
+    switch (d) {
+    case DT_F32: return (double)u.f;
+    case DT_F64: return u.d;
+    case DT_BF16: return (double)bf16_to_f32(u.h);
+    case DT_F16: return (double)f16_to_f32(u.h);
+    case DT_I32: return u.i;
+    case DT_I64: return (double)u.l;
+    case DT_BOOL: return u.b;
+    default: BUG("no such dtype");
+    }
+}
+
+Status exec_read_scalar(Exec *e, const char *name, double *value, bool *found) {
+    *found = false;
+    for (uint32_t i = 0; i < e->plan->output.n && !*found; i++) {
+        uint32_t buffer = e->plan->output.p[i].buffer;
+        const PlanBuffer *b = &e->plan->buffer.p[buffer];
+        if (strcmp(b->name, name) != 0 || plan_elements(b) != 1) continue;
+        char raw[8];
+        TRY(exec_read(e, buffer, raw, b->bytes));
+        *value = number_at(b->dtype, raw);
+        *found = true;
+    }
+    return NULL;
+}
+
+/* ---- start values ---- */
+
+typedef struct {
+    const Init *init;
+    Dtype dtype;
+    uint32_t key;
+    char *to;
+} Start;
+
+static void put_number(Dtype d, char *at, double x) {
+    float f = (float)x;
+    uint16_t h = 0;
+    int32_t i = 0;
+    int64_t l = 0;
+    switch (d) {
+    case DT_F32: memcpy(at, &f, sizeof f); break;
+    case DT_F64: memcpy(at, &x, sizeof x); break;
+    case DT_BF16: h = f32_to_bf16(f), memcpy(at, &h, sizeof h); break;
+    case DT_F16: h = f32_to_f16(f), memcpy(at, &h, sizeof h); break;
+    case DT_I32: i = (int32_t)x, memcpy(at, &i, sizeof i); break;
+    case DT_I64: l = (int64_t)x, memcpy(at, &l, sizeof l); break;
+    case DT_BOOL: *at = x != 0; break;
+    default: BUG("no such dtype");
+    }
+}
+
+static void start_part(void *ctx, int64_t lo, int64_t hi, int thread) {
+    const Start *s = ctx;
+    int size = dtype_size(s->dtype);
+    (void)thread;
+    for (int64_t i = lo; i < hi; i++)
+        put_number(s->dtype, s->to + i * size,
+                   init_value(s->init->kind, s->init->a, s->init->b, s->key, (uint64_t)i));
+}
+
+static Status start_tensor(Exec *e, const PlanTensor *t, uint64_t seed) {
+    const PlanBuffer *b = &e->plan->buffer.p[t->buffer];
+    char *at = address(e, (PlanArg){t->buffer, 0});
+    if (t->init.kind == INIT_ZEROS) return e->ops->fill(e->device, 0, at, b->bytes);
+    bool direct = e->ops->host_visible;
+    char *host = direct ? at : xmalloc((size_t)b->bytes);
+    Start s = {&t->init, b->dtype, random_key(seed, t->init.site, 0), host};
+    if (e->pool)
+        pool_run(e->pool, start_part, &s, plan_elements(b), 1024);
+    else
+        start_part(&s, 0, plan_elements(b), 0);
+    if (direct) return NULL;
+    Status status = exec_write(e, t->buffer, host, b->bytes);
+    free(host);
+    return status;
+}
+
+Status exec_init_params(Exec *e, uint64_t seed) {
+    exec_set_seed(e, seed);
+    for (uint32_t i = 0; i < e->plan->tensor.n; i++)
+        TRY(start_tensor(e, &e->plan->tensor.p[i], seed));
+    return e->ops->sync(e->device);
+}
+
+void exec_set_seed(Exec *e, uint64_t seed) { e->seed = seed; }
+
+/* ---- steps ---- */
+
+void exec_set_timer(Exec *e, ExecTimer *timer, void *ctx) {
+    e->timer = timer;
+    e->timer_ctx = ctx;
+}
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static Status start_step(Exec *e, uint32_t i) {
+    const PlanStep *s = &e->plan->step.p[i];
+    void *const *arg = e->arg + e->first_arg[i];
+    for (uint32_t j = 0; j < s->nwait; j++) TRY(e->ops->wait(e->device, s->stream, s->wait[j]));
+    switch (s->kind) {
+    case STEP_KERNEL: TRY(e->ops->launch(e->device, s, arg)); break;
+    case STEP_GEMM: TRY(e->ops->gemm(e->device, s, arg)); break;
+    case STEP_COPY: TRY(e->ops->copy(e->device, s->stream, arg[0], arg[1], s->bytes)); break;
+    case STEP_FILL: TRY(e->ops->fill(e->device, s->stream, arg[0], s->bytes)); break;
+    case STEP_KIND_COUNT: BUG("no such step");
+    }
+    return e->awaited[i] ? e->ops->record(e->device, s->stream, i) : NULL;
+}
+
+static Status run_watched(Exec *e, uint32_t i) {
+    if (e->check_finite) TRY(exec_clear_fresh(e, i));
+    double begin = e->timer ? seconds() : 0;
+    TRY(start_step(e, i));
+    TRY(e->ops->sync(e->device));
+    if (e->timer) e->timer(e->timer_ctx, i, begin, seconds());
+    return e->check_finite ? exec_check_written(e, i) : NULL;
+}
+
+static Status write_i32(Exec *e, uint32_t buffer, int32_t v) {
+    return buffer == UINT32_MAX ? NULL : exec_write(e, buffer, &v, sizeof v);
+}
+
+Status exec_step(Exec *e, int64_t step) {
+    TRY(write_i32(e, e->step_input, (int32_t)step));
+    TRY(write_i32(e, e->seed_input, (int32_t)(uint32_t)(e->seed ^ e->seed >> 32)));
+    if (e->check_finite) TRY(exec_check_kept(e));
+    bool watched = e->timer || e->check_finite;
+    for (uint32_t i = 0; i < e->plan->step.n; i++)
+        TRY(watched ? run_watched(e, i) : start_step(e, i));
+    return e->ops->sync(e->device);
+}
