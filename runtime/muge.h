@@ -11,7 +11,8 @@
 typedef struct Muge Muge;
 
 /* Reads the captions and indexes the pictures (which stay on disk, mapped). Errors (EXIT_INPUT)
- * name file and line. `with_images` false: the .tsv is not needed. */
+ * name file and line. `with_images` false: the .tsv is not needed. The files must not be cut short
+ * while in use. */
 Status muge_open(const char *dir, const char *split, bool with_images, Muge **out);
 /* The same from memory that outlives the result; `name` is used in messages. tsv NULL: none. */
 Status muge_parse(const char *name, const char *jsonl, size_t njsonl, const char *tsv, size_t ntsv,

@@ -34,7 +34,8 @@ typedef struct {
 typedef struct StFile StFile;
 
 /* Maps a file and checks everything in it: whatever bytes it holds, what is returned is consistent.
- * EXIT_INPUT names the file and the reason. */
+ * EXIT_INPUT names the file and the reason. The file must not be cut short while it is open
+ * (writing a new one in its place, as st_write does, is fine). */
 Status st_open(const char *path, StFile **out);
 /* The same from memory that outlives the result; `name` is used in messages. */
 Status st_parse(const char *name, const void *bytes, size_t n, StFile **out);
