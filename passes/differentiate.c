@@ -5,6 +5,9 @@
  * micro-batch, and the partial sums in the order of the micro-batches: the order of additions is
  * fixed, and a schedule that runs micro-batch after micro-batch keeps one gradient alive.
  *
+ * The gradient of a value has its dtype; those of a parameter and of its low-precision copies are
+ * summed in the parameter's.
+ *
  * New nodes are PHASE_BACKWARD with the scope, location and micro-batch of the node they belong to.
  * The seed is 1, or the loss scale: every gradient then carries it as a factor, and the optimize
  * pass divides it out. The sinks are `gradient` nodes in the order of the parameters. */
@@ -57,7 +60,20 @@ static void at_backward(Graph *g, Value v, int16_t micro) {
     g->at.micro = micro;
 }
 
+/* A parameter's copy in a lower precision: its contributions are summed in the master's type. */
+static Value master_of(const Graph *g, Value v) {
+    if (node_of(g, v)->op != OP_cast) return NO_VALUE;
+    Value x = operand(g, v, 0);
+    return node_of(g, x)->op == OP_param ? x : NO_VALUE;
+}
+
 static void contribute(Diff *d, Value owner, uint32_t result, Value x, int16_t micro) {
+    Value master = master_of(d->g, owner);
+    if (master != NO_VALUE) {
+        at_backward(d->g, master, micro);
+        x = b_cast(d->g, x, type_of(d->g, master)->dtype);
+        owner = master;
+    }
     Part **head = &d->part[d->slot[owner] + result];
     for (Part *p = *head; p; p = p->next) {
         if (p->micro != micro) continue;

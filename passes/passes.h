@@ -58,6 +58,12 @@ bool rewrite_end(Rewrite *r);
 /* Attribute records from fields in schema order. */
 const Attr *attr_of1(Graph *g, Op op, AttrValue a);
 const Attr *attr_of2(Graph *g, Op op, AttrValue a, AttrValue b);
+static inline bool is_op(const Graph *g, Value v, Op op) { return node_of(g, v)->op == op; }
+/* v is a constant: every element is *x. */
+bool constant_value(const Graph *g, Value v, double *x);
+bool is_constant(const Graph *g, Value v, double x);
+/* x as an element of dtype d holds it; f32 stays a double, as in the interpreter. */
+double round_to(Dtype d, double x);
 /* The leaf of an op (param, state, input) with this name, or NO_VALUE. */
 Value find_leaf(const Graph *g, Op op, const char *name);
 

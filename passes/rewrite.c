@@ -2,6 +2,7 @@
  * one: copies are cheap, and patterns look at operands that are already rewritten. */
 #include "passes/passes.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,4 +48,26 @@ Value find_leaf(const Graph *g, Op op, const char *name) {
     for (Value v = 0; v < g->node.n; v++)
         if (node_of(g, v)->op == op && strcmp(attr_str(node_of(g, v), "name"), name) == 0) return v;
     return NO_VALUE;
+}
+
+double round_to(Dtype d, double x) {
+    switch (d) {
+    case DT_BF16: return bf16_to_f32(f32_to_bf16((float)x));
+    case DT_F16: return f16_to_f32(f32_to_f16((float)x));
+    case DT_I32:
+    case DT_I64: return trunc(x);
+    case DT_BOOL: return x != 0;
+    default: return x;
+    }
+}
+
+bool constant_value(const Graph *g, Value v, double *x) {
+    if (!is_op(g, v, OP_constant)) return false;
+    *x = attr_float(node_of(g, v), "value");
+    return true;
+}
+
+bool is_constant(const Graph *g, Value v, double x) {
+    double c;
+    return constant_value(g, v, &c) && c == x;
 }

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-const char pipeline_default[] = "simplify,raise,differentiate,optimize,precision,simplify";
+const char pipeline_default[] = "simplify,raise,precision,differentiate,optimize,simplify";
 
 typedef struct {
     const char *name;

@@ -20,14 +20,6 @@ extern const RuleRow rules_algebra[], rules_shape[], rules_einsum[];
 Value fold_constants(Graph *g, Value v);  /* any op */
 Value hoist_broadcast(Graph *g, Value v); /* any elementwise op */
 
-/* simplify_fold.c: v is a constant (every element has this value). */
-bool constant_value(const Graph *g, Value v, double *x);
-bool is_constant(const Graph *g, Value v, double x);
-/* x as an element of dtype d holds it; f32 stays a double, as in the interpreter. */
-double round_to(Dtype d, double x);
-
-static inline bool is_op(const Graph *g, Value v, Op op) { return node_of(g, v)->op == op; }
-
 /* simplify_einsum.c: einsum v with result dim i being what was dim perm[i]. */
 Value einsum_with_output(Graph *g, Value v, const int64_t *perm);
 

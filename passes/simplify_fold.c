@@ -5,28 +5,6 @@
 
 #include <math.h>
 
-bool constant_value(const Graph *g, Value v, double *x) {
-    if (!is_op(g, v, OP_constant)) return false;
-    *x = attr_float(node_of(g, v), "value");
-    return true;
-}
-
-bool is_constant(const Graph *g, Value v, double x) {
-    double c;
-    return constant_value(g, v, &c) && c == x;
-}
-
-double round_to(Dtype d, double x) {
-    switch (d) {
-    case DT_BF16: return bf16_to_f32(f32_to_bf16((float)x));
-    case DT_F16: return f16_to_f32(f32_to_f16((float)x));
-    case DT_I32:
-    case DT_I64: return trunc(x);
-    case DT_BOOL: return x != 0;
-    default: return x;
-    }
-}
-
 static bool constant_operands(const Graph *g, Value v, double x[3]) {
     uint32_t n = node_of(g, v)->nin;
     if (n == 0 || n > 3) return false;
