@@ -7,7 +7,8 @@
 #include <string.h>
 #include <time.h>
 
-const char pipeline_default[] = "simplify,raise,precision,differentiate,optimize,simplify";
+const char pipeline_default[] =
+    "simplify,raise,precision,differentiate,optimize,simplify,lower,fuse";
 
 typedef struct {
     const char *name;
