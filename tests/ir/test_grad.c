@@ -1,6 +1,7 @@
 /* test_grad.c: the gradient of every differentiable op against central differences in double
  * precision, and of graphs composed of them. A case builds a graph of its inputs; the loss is the
  * sum of all float results times random weights; a plain reverse sweep calls the vjp hooks. */
+#include "tests/ir/random_graph.h"
 #include "tests/ir/sample.h"
 
 #define LIMIT 1e-6
@@ -361,6 +362,55 @@ static void test_every_op_has_a_case(void) {
     }
 }
 
+/* ---- random graphs ---- */
+
+static Sample random_sample(uint32_t seed) {
+    Sample s = sample_new(seed);
+    RandomGraph how = {
+        .seed = seed, .nodes = 25, .dtype = DT_F32, .train = true, .max_size = 4, .bounded = true};
+    graph_free(s.g);
+    s.g = random_graph(s.session, &how);
+    for (Value v = 0; v < s.g->node.n; v++) {
+        if (node_of(s.g, v)->op != OP_input) continue;
+        SampleInput in = {.leaf = v, .name = attr_str(node_of(s.g, v), "name")};
+        in.n = type_elements(type_of(s.g, v));
+        in.data = arena_array(session_arena(s.session), double, in.n);
+        for (int64_t i = 0; i < in.n; i++) in.data[i] = 2 * sample_unit(&s) - 1;
+        vec_push(&s.in, in);
+    }
+    return s;
+}
+
+static Value find_loss(const Graph *g) {
+    for (Value v = 0; v < g->node.n; v++)
+        if (node_of(g, v)->op == OP_output) return operand(g, v, 0);
+    BUG("a random graph without a loss");
+}
+
+static double random_error(uint32_t seed) {
+    Sample plain = random_sample(seed), full = random_sample(seed);
+    Value loss = find_loss(plain.g);
+    Grads *grad = sweep(full.g, loss);
+    double worst = 0;
+    for (uint32_t i = 0; i < plain.in.n; i++) {
+        SampleInput *in = &plain.in.p[i];
+        Value gx = in->leaf < loss ? grad[in->leaf][0] : NO_VALUE;
+        const double *data = gx == NO_VALUE ? NULL : sample_get(&full, gx);
+        worst = fmax(worst, input_error(&plain, loss, in, data));
+    }
+    free(grad);
+    sample_free(&plain), sample_free(&full);
+    return worst;
+}
+
+static void test_random_graphs(void) {
+    for (uint32_t seed = 1; seed <= 200; seed++) {
+        double error = random_error(seed);
+        if (!CHECK(error < LIMIT))
+            fprintf(stderr, "  random graph %u: error %g\n", (unsigned)seed, error);
+    }
+}
+
 /* ---- kinks: the rules that vjp.c states ---- */
 
 static void check_kink(Op op, uint32_t n, const double *a, const double *b, const double *ga,
@@ -395,6 +445,7 @@ static void test_kinks(void) {
 int main(void) {
     test_every_op_has_a_case();
     test_cases();
+    test_random_graphs();
     test_kinks();
     return check_done("grad");
 }
