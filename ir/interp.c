@@ -3,7 +3,8 @@
  *
  * Buffers are made at the first run and used again by the next ones. Leaves keep their values
  * between runs; assignments copy into them after the last node, all sources before any target.
- * i64 is exact up to 2^53 only; floats become integers toward zero, saturating, NaN as 0. */
+ * bf16 and f16 are rounded from f32, as kernels do; i64 is exact up to 2^53; floats become integers
+ * toward zero, saturating, NaN as 0. */
 #include "ir/hooks.h"
 
 #include <math.h>

@@ -106,6 +106,34 @@ static void test_attention(void) {
     }
 }
 
+static double flops(Sample *s, Value v) {
+    const Node *n = node_of(s->g, v);
+    return op_info((Op)n->op)->flops(s->g, n);
+}
+
+/* 2 per multiply-add; 3 heads of width 4, batch 2: 24 per pair that sees each other and product. */
+static void test_flops(void) {
+    Sample s = sample_new(1);
+    Value a = sample_random(&s, sample_type(&s, DT_F32, "2,3,4"), -1, 1);
+    Value b = sample_random(&s, sample_type(&s, DT_F32, "2,4,5"), -1, 1);
+    CHECK(flops(&s, b_einsum(s.g, "bmk,bkn->bmn", a, b)) == 2.0 * 2 * 3 * 4 * 5);
+    static const struct {
+        const char *mask;
+        int64_t prefix;
+        double pairs;
+    } row[] = {{"none", 0, 25}, {"causal", 0, 15}, {"prefix", 3, 18}, {"prefix", 9, 25}};
+    Value x = sample_random(&s, sample_type(&s, DT_F32, "2,5,3,4"), -1, 1);
+    for (size_t i = 0; i < COUNT(row); i++) {
+        AttrValue at[] = {{.s = intern(s.session, row[i].mask)}, {.i = row[i].prefix}, {.f = 1}};
+        Value o = sample_node(&s, OP_attention, at, 3, (Value[]){x, x, x});
+        Value in[] = {x, x, x, b_proj(s.g, o, 0), b_proj(s.g, o, 1), x};
+        Value grad = sample_node(&s, OP_attention_grad, at, 6, in);
+        CHECK(flops(&s, o) == 2 * 2 * 24 * row[i].pairs);
+        CHECK(flops(&s, grad) == 2 * 5 * 24 * row[i].pairs);
+    }
+    sample_free(&s);
+}
+
 /* ---- mixture of experts ---- */
 
 /* One group of four tokens, one prototype of three experts, top 2, two slots each. Choices:
@@ -233,6 +261,7 @@ int main(void) {
     test_rows();
     for (size_t i = 0; i < COUNT(expansions); i++) check_expansion(i);
     test_attention();
+    test_flops();
     test_route_by_hand();
     test_route();
     test_moving_by_hand();
