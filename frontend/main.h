@@ -1,0 +1,52 @@
+/* main.h: the m6c command: one table of subcommands, one option parser, one file per group of
+ * subcommands. Only these files see every folder. */
+#ifndef M6C_MAIN_H
+#define M6C_MAIN_H
+
+#include "ir/base.h"
+#include "runtime/plan.h"
+
+/* ---- main_options.c: options as a table, from which parsing and --help follow ---- */
+
+typedef enum { OPT_FLAG, OPT_TEXT, OPT_INT, OPT_LIST } OptionKind;
+typedef VEC(const char *) TextList;
+
+typedef struct {
+    const char *name; /* without "--"; a single letter is "-o" */
+    OptionKind kind;
+    void *to;        /* bool, const char *, int64_t, TextList */
+    const char *arg; /* how the value is called in --help; NULL for flags */
+    const char *help;
+} Option;
+
+typedef struct {
+    const char *usage; /* "compile model.m6 [-o DIR] …" */
+    const Option *option;
+    size_t noptions;
+    int least, most; /* positional arguments; most -1: any number */
+} OptionTable;
+
+/* Options and positional arguments in any order. EXIT_USAGE names the mistake; *help is set (and
+ * the help printed to stdout) for --help. */
+Status options_parse(const OptionTable *t, int argc, char **argv, TextList *positional, bool *help);
+
+/* ---- the subcommands: argv[0] is the subcommand's name; the result is the exit status ---- */
+
+int main_compile(int argc, char **argv);
+int main_run(int argc, char **argv);
+int main_inspect(int argc, char **argv);
+int main_dump(int argc, char **argv);
+int main_opt(int argc, char **argv);
+int main_fmt(int argc, char **argv);
+
+/* Prints "m6c: text" to stderr, frees the status, returns its code (0 for NULL). */
+int status_exit(Status s);
+
+/* ---- main_plan.c ---- */
+
+/* Reads DIR/NAME. NULL after diagnostics. `dir` may also be the plan file itself. */
+Plan *plan_load(Session *s, const char *dir, const char *name);
+/* Warns on stderr when a source changed since the plan was made or another m6c made it. */
+void plan_warn_stale(const Plan *p);
+
+#endif

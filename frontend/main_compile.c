@@ -1,0 +1,162 @@
+/* main_compile.c: m6c compile: model text to a plan folder. A training plan comes with its forward
+ * half (forward.txt), which `m6c run --validate` uses. */
+#include "frontend/main_model.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "codegen/codegen.h"
+#include "runtime/gemm.h"
+
+typedef struct {
+    ModelArgs model;
+    const char *dir, *target;
+    bool json, plan_only;
+    const char *command; /* this command line */
+} CompileArgs;
+
+static double seconds_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* "m6c compile model.m6 --set batch=4": what makes the plan again; words quoted where needed. */
+static const char *command_line(Session *s, int argc, char **argv) {
+    Buf b = {0};
+    buf_puts(&b, "m6c");
+    for (int i = 0; i < argc; i++) {
+        bool plain = argv[i][0] && !argv[i][strspn(argv[i], "abcdefghijklmnopqrstuvwxyz"
+                                                            "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                                            "0123456789_-+=.,/:%@")];
+        buf_printf(&b, plain ? " %s" : " '%s'", argv[i]);
+    }
+    const char *text = intern(s, b.p);
+    buf_free(&b);
+    return text;
+}
+
+/* ---- products: the fastest implementation of each shape, measured once on this machine ---- */
+
+static Status choose_products(Plan *plan) {
+    Pool *pool = pool_open(0);
+    if (!pool) return status_make(EXIT_SYSTEM, "cannot start the threads");
+    Gemm *g = NULL;
+    Status s = gemm_open(pool, &g);
+    for (uint32_t i = 0; i < plan->step.n && !s; i++) {
+        PlanStep *step = &plan->step.p[i];
+        if (step->kind != STEP_GEMM) continue;
+        const GemmAlgo *algo = gemm_choose(g, &step->gemm);
+        if (!algo) s = status_make(EXIT_SYSTEM, "no implementation of a product of this shape");
+        if (algo) step->gemm.algo = algo->name;
+    }
+    gemm_close(g);
+    pool_close(pool);
+    return s;
+}
+
+/* ---- one plan ---- */
+
+static Plan *make_plan(Session *s, const CompileArgs *a, bool infer) {
+    ModelArgs model = a->model;
+    model.infer = infer;
+    Graph *g = model_graph(s, &model, pipeline_default);
+    if (!g) return NULL;
+    CodegenOptions o = {.target = a->target,
+                        .dir = a->dir,
+                        .name = a->model.infer || !infer ? "plan" : "forward",
+                        .command = a->command,
+                        .plan_only = a->plan_only};
+    Plan *plan = codegen_plan(g, &o);
+    if (plan && !a->plan_only && strcmp(a->target, "cpu") == 0) {
+        Status bad = choose_products(plan);
+        if (bad) diag_error(s, (Loc){0}, "%s", bad->text);
+        free(bad);
+    }
+    if (plan && !codegen_write(plan, &o)) plan = NULL;
+    graph_free(g);
+    return plan;
+}
+
+static int64_t count_parameters(const Plan *p) {
+    int64_t n = 0;
+    for (uint32_t i = 0; i < p->tensor.n; i++) {
+        const PlanBuffer *b = &p->buffer.p[p->tensor.p[i].buffer];
+        if (b->kind == BUF_PARAM) n += plan_elements(b);
+    }
+    return n;
+}
+
+static void report(const CompileArgs *a, const Plan *p, double seconds) {
+    if (!a->json) {
+        printf("%s/plan.txt: %" PRId64
+               " parameters, %u steps, %u kernels, %.1f MiB, compiled in %.2f s\n",
+               a->dir, count_parameters(p), p->step.n, p->kernel.n,
+               (double)p->arena[MEM_DEVICE] / 1048576.0, seconds);
+        return;
+    }
+    json_t *o =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:f}", "steps", (json_int_t)p->step.n, "kernels",
+                  (json_int_t)p->kernel.n, "parameters", (json_int_t)count_parameters(p),
+                  "device_bytes", (json_int_t)p->arena[MEM_DEVICE], "host_bytes",
+                  (json_int_t)p->arena[MEM_HOST], "compile_seconds", seconds);
+    json_dumpf(o, stdout, JSON_REAL_PRECISION(6));
+    printf("\n");
+    json_decref(o);
+}
+
+static int compile(CompileArgs *a, int argc, char **argv) {
+    Session *s = session_new();
+    double begin = seconds_now();
+    a->command = command_line(s, argc, argv);
+    Plan *plan = make_plan(s, a, a->model.infer);
+    Plan *forward = plan && plan->train ? make_plan(s, a, true) : plan;
+    bool good = forward && diag_errors(s) == 0;
+    if (good) report(a, plan, seconds_now() - begin);
+    if (forward && forward != plan) plan_free(forward);
+    if (plan) plan_free(plan);
+    session_free(s);
+    return good ? EXIT_DONE : EXIT_INPUT;
+}
+
+/* Without -o: build/NAME for NAME.m6? The plan goes beside the model: model.m6 -> model.plan. */
+static const char *default_dir(const char *model) {
+    Buf b = {0};
+    size_t n = strlen(model);
+    bool m6 = n > 3 && strcmp(model + n - 3, ".m6") == 0;
+    buf_put(&b, model, m6 ? n - 3 : n);
+    buf_puts(&b, ".plan");
+    return b.p;
+}
+
+int main_compile(int argc, char **argv) {
+    CompileArgs a = {.target = "cpu"};
+    const Option options[] = {
+        {"o", OPT_TEXT, &a.dir, "DIR", "the plan's folder (model.plan)"},
+        {"target", OPT_TEXT, &a.target, "NAME", "cpu or null (cpu)"},
+        {"plan-only", OPT_FLAG, &a.plan_only, NULL, "plan.txt and sources, nothing compiled"},
+        {"json", OPT_FLAG, &a.json, NULL, "one JSON object about the plan"},
+        MODEL_OPTIONS(a.model),
+    };
+    const OptionTable table = {"compile model.m6 [-o DIR] [options]", options, COUNT(options), 1,
+                               1};
+    TextList positional = {0};
+    bool help;
+    Status s = options_parse(&table, argc, argv, &positional, &help);
+    int code = EXIT_DONE;
+    if (s || help) {
+        code = status_exit(s);
+    } else {
+        a.model.path = positional.p[0];
+        const char *made = a.dir ? NULL : default_dir(a.model.path);
+        if (made) a.dir = made;
+        code = compile(&a, argc, argv);
+        free((void *)(uintptr_t)made);
+    }
+    vec_free(&positional);
+    vec_free(&a.model.set);
+    return code;
+}

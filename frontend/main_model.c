@@ -1,0 +1,79 @@
+/* main_model.c: from a model's text to a graph after passes. */
+#include "frontend/main_model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "frontend/elab.h"
+
+/* Settings of the command line that stand in for entries of `place`, as text of that block. */
+static const char *place_text(Session *s, const ModelArgs *a) {
+    const struct {
+        const char *key, *value;
+    } entry[] = {{"mesh", a->mesh},
+                 {"memory", a->memory},
+                 {"host_memory", a->host_memory},
+                 {"disk", a->disk},
+                 {"cluster", a->cluster}};
+    Buf b = {0};
+    for (size_t i = 0; i < COUNT(entry); i++)
+        if (entry[i].value) buf_printf(&b, "%s %s\n", entry[i].key, entry[i].value);
+    const char *text = b.p ? intern(s, b.p) : NULL;
+    buf_free(&b);
+    return text;
+}
+
+static bool set_precision(Session *s, const ModelArgs *a, Graph *g) {
+    Dtype d;
+    if (!a->precision) return true;
+    bool known = dtype_parse(a->precision, &d) && (d == DT_F32 || d == DT_BF16 || d == DT_F16);
+    if (known) g->set.precision = d;
+    if (known && d == DT_F16 && g->set.loss_scale == LOSS_SCALE_NONE)
+        g->set.loss_scale = LOSS_SCALE_DYNAMIC;
+    if (!known) diag_error(s, (Loc){0}, "unknown precision '%s': f32, bf16 or f16", a->precision);
+    return known;
+}
+
+Graph *model_elaborate(Session *s, const ModelArgs *a) {
+    File *f = frontend_load(s, a->path);
+    if (!f) return NULL;
+    ElabOptions o = {.infer = a->infer,
+                     .model = a->name,
+                     .nset = a->set.n,
+                     .set = a->set.p,
+                     .place = place_text(s, a)};
+    Graph *g = elaborate(s, f, &o);
+    if (!g) return NULL;
+    g->set.keep_grads |= a->grads;
+    if (set_precision(s, a, g) && (a->describe || check_capabilities(s, f, g))) return g;
+    graph_free(g);
+    return NULL;
+}
+
+/* The pipeline as it goes for a forward graph: without what trains. */
+static const char *pipeline_of(Session *s, const Graph *g, const char *passes) {
+    static const char *const training[] = {"differentiate", "optimize"};
+    if (g->set.train) return passes;
+    Buf b = {0};
+    for (const char *p = passes; *p;) {
+        size_t n = strcspn(p, ",");
+        bool skip = false;
+        for (size_t i = 0; i < COUNT(training); i++)
+            skip |= strlen(training[i]) == n && strncmp(p, training[i], n) == 0;
+        if (!skip) buf_printf(&b, "%s%.*s", b.n ? "," : "", (int)n, p);
+        p += n + (p[n] == ',');
+    }
+    const char *text = intern(s, b.p ? b.p : "");
+    buf_free(&b);
+    return text;
+}
+
+Graph *model_graph(Session *s, const ModelArgs *a, const char *passes) {
+    Graph *g = model_elaborate(s, a);
+    if (!g) return NULL;
+    PassContext cx = {.session = s, .opt = a->pass};
+    pass_options_env(&cx.opt);
+    if (pipeline_run(g, pipeline_of(s, g, passes), &cx)) return g;
+    graph_free(g);
+    return NULL;
+}

@@ -1,0 +1,39 @@
+/* main_model.h: what compile, dump and opt share: from a model's text to a graph after passes. */
+#ifndef M6C_MAIN_MODEL_H
+#define M6C_MAIN_MODEL_H
+
+#include "frontend/main.h"
+#include "passes/passes.h"
+
+typedef struct {
+    const char *path;
+    TextList set;     /* "name=value" */
+    bool infer;       /* forward only */
+    bool grads;       /* gradients are outputs */
+    bool describe;    /* also what cannot be compiled yet: for dumps */
+    const char *name; /* which model of the file; NULL: the only one */
+    const char *precision, *mesh, *memory, *host_memory, *disk, *cluster;
+    PassOptions pass;
+} ModelArgs;
+
+/* Rows of an option table. */
+#define MODEL_OPTIONS(m)                                                                           \
+    {"set", OPT_LIST, &(m).set, "NAME=VALUE", "a config of the model (repeatable)"},               \
+        {"infer", OPT_FLAG, &(m).infer, NULL, "forward only"},                                     \
+        {"model", OPT_TEXT, &(m).name, "NAME", "which model of the file"},                         \
+        {"grads", OPT_FLAG, &(m).grads, NULL, "keep gradients, for run --grads"},                  \
+        {"precision", OPT_TEXT, &(m).precision, "TYPE", "f32, bf16 or f16"},                       \
+        {"mesh", OPT_TEXT, &(m).mesh, "AXIS=N,…", "how many ranks share the work"},                \
+        {"memory", OPT_TEXT, &(m).memory, "SIZE", "budget of the device's memory"},                \
+        {"host-memory", OPT_TEXT, &(m).host_memory, "SIZE", "budget of the host's memory"},        \
+        {"disk", OPT_TEXT, &(m).disk, "SIZE", "budget of the disk"},                               \
+        {"cluster", OPT_TEXT, &(m).cluster, "FILE", "the machines the plan is for"}, {             \
+        "skip", OPT_TEXT, &(m).pass.skip, "PASS,…", "optional passes to leave out"                 \
+    }
+
+/* Loads and elaborates. NULL after diagnostics. */
+Graph *model_elaborate(Session *s, const ModelArgs *a);
+/* Loads, elaborates and runs the passes named. NULL after diagnostics. */
+Graph *model_graph(Session *s, const ModelArgs *a, const char *passes);
+
+#endif

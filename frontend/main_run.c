@@ -1,0 +1,84 @@
+/* main_run.c: m6c run. */
+#include "frontend/main.h"
+
+#include <stdlib.h>
+
+#include "runtime/train.h"
+
+/* Options whose values the parser writes as int64 or text, and then RunOptions. */
+typedef struct {
+    RunOptions o;
+    int64_t threads, keep, seed;
+} RunArgs;
+
+static Status parse(RunArgs *a, int argc, char **argv, TextList *positional, bool *help) {
+    RunOptions *o = &a->o;
+    const Option options[] = {
+        {"data", OPT_TEXT, &o->data, "SOURCE", "a data folder, FILE.safetensors or random:SEED"},
+        {"split", OPT_TEXT, &o->split, "NAME", "of the data (train; valid with --validate)"},
+        {"vocab", OPT_TEXT, &o->vocab, "FILE", "vocabulary (the data folder's vocab.txt)"},
+        {"steps", OPT_INT, &o->steps, "N", "train until N steps are done in all"},
+        {"resume", OPT_FLAG, &o->resume, NULL, "go on from the newest checkpoint"},
+        {"validate", OPT_FLAG, &o->validate, NULL, "loss and perplexity of a split"},
+        {"blank-images", OPT_FLAG, &o->blank_images, NULL, "pictures all zero"},
+        {"seed", OPT_INT, &a->seed, "N", "of parameters, dropout and data order (1)"},
+        {"save-every", OPT_INT, &o->save_every, "N",
+         "a checkpoint each N steps (200; 0: at the end)"},
+        {"keep", OPT_INT, &a->keep, "N", "checkpoints kept (2)"},
+        {"init", OPT_TEXT, &o->init, "FILE", "parameters from a safetensors file"},
+        {"out", OPT_TEXT, &o->out, "FILE", "what the model returned last, as safetensors"},
+        {"grads", OPT_TEXT, &o->grads, "FILE", "the last step's gradients (compile --grads)"},
+        {"save", OPT_TEXT, &o->save, "FILE", "the parameters after the last step"},
+        {"log", OPT_TEXT, &o->log, "FILE", "JSON lines, appended"},
+        {"json", OPT_FLAG, &o->json, NULL, "a JSON object a step on standard output"},
+        {"trace", OPT_TEXT, &o->trace, "FILE", "every step's times, for Perfetto"},
+        {"check-finite", OPT_FLAG, &o->check_finite, NULL, "name the node that makes a NaN"},
+        {"threads", OPT_INT, &a->threads, "N", "of the CPU device (all cores)"},
+        {"device", OPT_TEXT, &o->device, "NAME", "cpu or null (the plan's target)"},
+    };
+    const OptionTable table = {"run DIR --data SOURCE --steps N [options]", options, COUNT(options),
+                               1, 1};
+    return options_parse(&table, argc, argv, positional, help);
+}
+
+static Status check(const RunArgs *a) {
+    if (a->o.steps < 0) return status_make(EXIT_USAGE, "--steps must not be negative");
+    if (a->keep < 1) return status_make(EXIT_USAGE, "--keep must be at least 1");
+    if (a->threads < 0 || a->threads > 4096)
+        return status_make(EXIT_USAGE, "--threads must be from 0 to 4096");
+    if (a->o.resume && a->o.init)
+        return status_make(EXIT_USAGE, "--resume and --init both say how to start: choose one");
+    if (!a->o.validate && a->o.steps == 0) return status_make(EXIT_USAGE, "how long? give --steps");
+    return NULL;
+}
+
+static int run(RunArgs *a, const char *dir) {
+    Session *s = session_new();
+    a->o.dir = dir;
+    a->o.threads = (int)a->threads;
+    a->o.keep = (int)a->keep;
+    a->o.seed = (uint64_t)a->seed;
+    Plan *plan = plan_load(s, dir, "plan.txt");
+    /* A training plan has its forward half beside it. */
+    if (plan && a->o.validate && plan->train) {
+        plan_free(plan);
+        plan = plan_load(s, dir, "forward.txt");
+    }
+    if (plan) plan_warn_stale(plan);
+    int code = plan ? status_exit(run_plan(&a->o, plan)) : EXIT_INPUT;
+    if (plan) plan_free(plan);
+    session_free(s);
+    return code;
+}
+
+int main_run(int argc, char **argv) {
+    RunArgs a = {.seed = 1, .keep = 2};
+    run_defaults(&a.o);
+    TextList positional = {0};
+    bool help;
+    Status s = parse(&a, argc, argv, &positional, &help);
+    if (!s && !help) s = check(&a);
+    int code = s || help ? status_exit(s) : run(&a, positional.p[0]);
+    vec_free(&positional);
+    return code;
+}

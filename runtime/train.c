@@ -1,0 +1,354 @@
+/* train.c: the training loop. What the next step depends on is in RunState and the plan's tensors
+ * alone, so that a run that was killed goes on from its newest checkpoint with the same losses. */
+#include "runtime/train.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "runtime/checkpoint.h"
+#include "runtime/gemm.h"
+#include "runtime/loader.h"
+#include "runtime/report.h"
+
+enum { MAX_INPUTS = 32 };
+
+typedef struct {
+    const RunOptions *o;
+    const Plan *plan;
+    Pool *pool;
+    Exec *exec;
+    Loader *loader;
+    Report *report;
+    Trace *trace;
+    RunState state;
+    char *checkpoints; /* folder */
+    LoaderInput input[MAX_INPUTS];
+    uint32_t port[MAX_INPUTS]; /* buffer of each input */
+    uint32_t ninputs;
+    int signals; /* descriptor that becomes readable when the run shall stop */
+} Run;
+
+void run_defaults(RunOptions *o) { *o = (RunOptions){.seed = 1, .save_every = 200, .keep = 2}; }
+
+/* ---- signals: blocked, and read from a descriptor between steps ---- */
+
+static int signals_open(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+static bool stop_asked(const Run *r) {
+    struct signalfd_siginfo info;
+    return read(r->signals, &info, sizeof info) == sizeof info;
+}
+
+/* ---- data ---- */
+
+/* The plan's inputs that the loader feeds: all but the runtime's own. */
+static Status inputs_collect(Run *r) {
+    for (uint32_t i = 0; i < r->plan->input.n; i++) {
+        uint32_t index = r->plan->input.p[i].buffer;
+        const PlanBuffer *b = &r->plan->buffer.p[index];
+        if (b->name[0] == '@') continue;
+        if (r->ninputs == COUNT(r->input))
+            return status_make(EXIT_INPUT, "the plan has more than %zu inputs", COUNT(r->input));
+        LoaderInput *in = &r->input[r->ninputs];
+        *in = (LoaderInput){.name = b->name,
+                            .dtype = b->dtype,
+                            .rank = b->rank,
+                            .bound = r->plan->input.p[i].bound};
+        memcpy(in->dim, b->dim, sizeof in->dim);
+        r->port[r->ninputs++] = index;
+    }
+    return NULL;
+}
+
+static Status data_open(Run *r, bool in_order, const char *split) {
+    TRY(inputs_collect(r));
+    if (r->ninputs == 0) return NULL;
+    if (!r->o->data) return status_make(EXIT_USAGE, "which data? give --data");
+    LoaderSpec spec = {.source = r->o->data,
+                       .split = split,
+                       .vocab = r->o->vocab,
+                       .input = r->input,
+                       .ninputs = r->ninputs,
+                       .seed = r->o->seed,
+                       .in_order = in_order,
+                       .blank_images = r->o->blank_images};
+    return loader_open(&spec, &r->loader);
+}
+
+/* Feeds the next batch; *batch is NULL when the data are at their end. */
+static Status feed(Run *r, const LoaderBatch **batch) {
+    static const LoaderBatch none = {0}; /* of a model without inputs */
+    *batch = &none;
+    if (!r->loader) return NULL;
+    TRY(loader_next(r->loader, batch));
+    for (uint32_t i = 0; *batch && i < r->ninputs; i++)
+        TRY(exec_write(r->exec, r->port[i], (*batch)->data[i],
+                       r->plan->buffer.p[r->port[i]].bytes));
+    return NULL;
+}
+
+/* ---- opening and closing ---- */
+
+static Status open_exec(Run *r) {
+    const char *name = r->o->device ? r->o->device : r->plan->target;
+    const DeviceOps *device = device_find(name);
+    if (!device) return status_make(EXIT_INPUT, "this m6c has no device '%s'", name);
+    r->pool = pool_open(r->o->threads);
+    if (!r->pool) return status_make(EXIT_SYSTEM, "cannot start the threads");
+    ExecOptions options = {.device = device, .pool = r->pool, .dir = r->o->dir};
+    return exec_open(r->plan, &options, &r->exec);
+}
+
+static void run_close(Run *r) {
+    report_close(r->report);
+    loader_close(r->loader);
+    exec_close(r->exec);
+    pool_close(r->pool);
+    if (r->signals >= 0) close(r->signals);
+    free(r->checkpoints);
+}
+
+static Status start_fresh(Run *r) {
+    TRY(exec_init_params(r->exec, r->o->seed));
+    if (r->o->init) TRY(tensors_init(r->o->init, r->plan, r->exec));
+    return NULL;
+}
+
+/* Tensors, step and data position: from the newest checkpoint or from the start. */
+static Status start(Run *r) {
+    r->state = (RunState){.seed = r->o->seed, .position = {.seed = r->o->seed}};
+    char *newest = NULL;
+    if (r->o->resume) TRY(checkpoint_newest(r->checkpoints, &newest));
+    if (!newest) {
+        if (r->o->resume) fprintf(stderr, "no checkpoint in %s: starting anew\n", r->checkpoints);
+        return start_fresh(r);
+    }
+    Status s = checkpoint_load(newest, r->plan, r->exec, false, &r->state);
+    if (!s) fprintf(stderr, "resuming from %s\n", newest);
+    free(newest);
+    if (s) return s;
+    exec_set_seed(r->exec, r->state.seed);
+    return r->loader ? loader_seek(r->loader, r->state.position) : NULL;
+}
+
+static double machine_peak(Run *r) {
+    Gemm *g = NULL;
+    if (strcmp(r->plan->target, "cpu") != 0) return 0;
+    Status s = gemm_open(r->pool, &g);
+    double peak = s ? 0 : gemm_peak(g);
+    free(s);
+    gemm_close(g);
+    return peak;
+}
+
+/* ---- one step ---- */
+
+static double scalar(Run *r, const char *name, Status *s) {
+    double x = NAN;
+    bool found = false;
+    if (!*s) *s = exec_read_scalar(r->exec, name, &x, &found);
+    return found ? x : NAN;
+}
+
+static Status read_report(Run *r, double seconds, StepReport *out) {
+    Status s = NULL;
+    *out = (StepReport){.step = r->state.step, .seconds = seconds, .tokens = r->plan->tokens};
+    out->loss = scalar(r, "loss", &s);
+    out->lr = scalar(r, "lr", &s);
+    out->grad_norm = scalar(r, "grad_norm", &s);
+    out->loss_scale = scalar(r, "loss_scale", &s);
+    out->overflow = scalar(r, "overflow", &s) == 1;
+    return s;
+}
+
+/* The loss is no number: the step is run again from the same parameters (the executor stopped it
+ * before they changed), this time looking at every tensor. */
+static Status explain_nan(Run *r) {
+    exec_check_finite(r->exec, true);
+    TRY(exec_step(r->exec, r->state.step + 1));
+    return status_make(EXIT_INPUT,
+                       "step %" PRId64 ": the loss is not a finite number, though every tensor is",
+                       r->state.step + 1);
+}
+
+static Status step_once(Run *r, StepReport *report) {
+    const LoaderBatch *batch;
+    TRY(feed(r, &batch));
+    double begin = now_seconds();
+    bool guarded = false;
+    TRY(exec_step_guarded(r->exec, r->state.step + 1, &guarded));
+    if (guarded) return explain_nan(r);
+    double seconds = now_seconds() - begin;
+    r->state.step++;
+    if (r->loader) r->state.position = loader_position(r->loader);
+    return read_report(r, seconds, report);
+}
+
+/* ---- the loop ---- */
+
+static Status save(Run *r) {
+    return checkpoint_save(r->checkpoints, r->plan, r->exec, &r->state, r->o->keep);
+}
+
+static Status train_loop(Run *r) {
+    bool stop = false;
+    int64_t saved = r->state.step;
+    while (r->state.step < r->o->steps && !stop) {
+        StepReport report;
+        TRY(step_once(r, &report));
+        TRY(report_step(r->report, &report));
+        stop = stop_asked(r);
+        bool due = r->o->save_every > 0 && r->state.step % r->o->save_every == 0;
+        if (due && !stop && r->state.step < r->o->steps) {
+            TRY(save(r));
+            saved = r->state.step;
+        }
+    }
+    if (stop) report_line(r->report, "stopped after step %" PRId64, r->state.step);
+    return saved < r->state.step ? save(r) : NULL;
+}
+
+static int64_t peak_rss(void) {
+    int64_t kib = 0;
+    char line[256];
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f)) sscanf(line, "VmHWM: %" SCNd64, &kib);
+    if (f) fclose(f);
+    return kib * 1024;
+}
+
+static void report_memory(Run *r) {
+    int64_t arenas = 0;
+    for (int m = 0; m < MEM_COUNT; m++) arenas += exec_arena_bytes(r->exec, (Mem)m);
+    int64_t loader = r->loader ? loader_bytes(r->loader) : 0;
+    double mib = 1024.0 * 1024.0;
+    report_line(r->report,
+                "memory: arenas %.1f MiB (as planned), data %.1f MiB, peak resident %.1f MiB",
+                (double)arenas / mib, (double)loader / mib, (double)peak_rss() / mib);
+}
+
+/* What was asked for after the last step. */
+static Status write_results(Run *r) {
+    const RunOptions *o = r->o;
+    const Plan *p = r->plan;
+    if (o->grads && p->grad.n == 0)
+        return status_make(EXIT_USAGE, "the plan keeps no gradients: compile it with --grads");
+    if (o->out) TRY(tensors_write(o->out, p, r->exec, p->output.p, p->output.n, ""));
+    if (o->grads) TRY(tensors_write(o->grads, p, r->exec, p->grad.p, p->grad.n, "grad/"));
+    if (o->save) TRY(tensors_save_params(o->save, p, r->exec));
+    return NULL;
+}
+
+static Status open_reports(Run *r) {
+    const RunOptions *o = r->o;
+    ReportOptions report = {.first = r->state.step,
+                            .last = o->steps,
+                            .flops = r->plan->flops,
+                            .peak = machine_peak(r),
+                            .log = o->log,
+                            .json = o->json};
+    TRY(report_open(&report, &r->report));
+    if (o->trace) {
+        TRY(trace_open(o->trace, r->plan, &r->trace));
+        exec_set_timer(r->exec, trace_step, r->trace);
+    }
+    exec_check_finite(r->exec, o->check_finite);
+    return NULL;
+}
+
+static Status run_steps(Run *r) {
+    TRY(open_exec(r));
+    TRY(data_open(r, false, r->o->split));
+    TRY(start(r));
+    TRY(open_reports(r));
+    TRY(train_loop(r));
+    TRY(write_results(r));
+    report_memory(r);
+    return NULL;
+}
+
+/* ---- validation ---- */
+
+typedef struct {
+    double nll;
+    int64_t targets, examples;
+} Score;
+
+/* Parameters of the newest checkpoint, or of --init. */
+static Status load_trained(Run *r) {
+    if (r->o->init) return tensors_init(r->o->init, r->plan, r->exec);
+    char *newest = NULL;
+    TRY(checkpoint_newest(r->checkpoints, &newest));
+    if (!newest)
+        return status_make(EXIT_INPUT, "no checkpoint in %s: train first, or give --init",
+                           r->checkpoints);
+    Status s = checkpoint_load(newest, r->plan, r->exec, true, NULL);
+    free(newest);
+    return s;
+}
+
+static Status score_batches(Run *r, Score *score) {
+    for (int64_t i = 0; r->o->steps <= 0 || i < r->o->steps; i++) {
+        const LoaderBatch *batch;
+        TRY(feed(r, &batch));
+        if (!batch) return NULL;
+        TRY(exec_step(r->exec, i + 1));
+        Status s = NULL;
+        double loss = scalar(r, "return", &s);
+        if (s) return s;
+        if (isnan(loss))
+            return status_make(EXIT_INPUT, "the model returns no finite scalar to validate");
+        score->nll += loss * (double)batch->targets;
+        score->targets += batch->targets;
+        score->examples += batch->examples;
+    }
+    return NULL;
+}
+
+static void print_score(const Run *r, const char *split, const Score *s) {
+    double loss = s->nll / (double)MAX(s->targets, 1);
+    if (r->o->json)
+        printf("{\"split\":\"%s\",\"loss\":%.9g,\"perplexity\":%.9g,\"targets\":%" PRId64
+               ",\"examples\":%" PRId64 "}\n",
+               split, loss, exp(loss), s->targets, s->examples);
+    else
+        printf("%s: loss %.4f, perplexity %.2f over %" PRId64 " targets of %" PRId64 " examples\n",
+               split, loss, exp(loss), s->targets, s->examples);
+}
+
+static Status run_validate(Run *r) {
+    const char *split = r->o->split ? r->o->split : "valid";
+    Score score = {0};
+    TRY(open_exec(r));
+    TRY(data_open(r, true, split));
+    TRY(exec_init_params(r->exec, r->o->seed)); /* states of the model, if it has any */
+    TRY(load_trained(r));
+    TRY(score_batches(r, &score));
+    print_score(r, split, &score);
+    return NULL;
+}
+
+Status run_plan(const RunOptions *o, const Plan *plan) {
+    Run r = {.o = o, .plan = plan, .signals = signals_open()};
+    Buf folder = {0};
+    buf_printf(&folder, "%s/checkpoints", o->dir);
+    r.checkpoints = folder.p;
+    Status s = o->validate ? run_validate(&r) : run_steps(&r);
+    Status t = trace_close(r.trace);
+    run_close(&r);
+    if (!s) return t;
+    free(t);
+    return s;
+}
