@@ -2,6 +2,7 @@
  * a walk over an array. It knows no device: everything goes through the table of device.h. */
 #include "runtime/exec_private.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -57,6 +58,23 @@ static uint32_t find_input(const Plan *p, const char *name) {
     return UINT32_MAX;
 }
 
+static uint32_t find_output(const Plan *p, const char *name) {
+    for (uint32_t i = 0; i < p->output.n; i++)
+        if (strcmp(p->buffer.p[p->output.p[i].buffer].name, name) == 0)
+            return p->output.p[i].buffer;
+    return UINT32_MAX;
+}
+
+/* Where exec_step_guarded looks: nowhere in plans that scale the loss dynamically. */
+static void find_loss(Exec *e) {
+    e->loss_step = UINT32_MAX;
+    e->loss = find_output(e->plan, "loss");
+    if (e->loss == UINT32_MAX || find_output(e->plan, "overflow") != UINT32_MAX) return;
+    for (uint32_t i = 0; i < e->plan->step.n; i++)
+        for (uint32_t j = 0; j < e->plan->step.p[i].nargs; j++)
+            if (e->plan->step.p[i].arg[j].buffer == e->loss) e->loss_step = i;
+}
+
 Status exec_open(const Plan *plan, const ExecOptions *o, Exec **out) {
     Exec *e = xcalloc(1, sizeof *e);
     e->plan = plan;
@@ -73,6 +91,7 @@ Status exec_open(const Plan *plan, const ExecOptions *o, Exec **out) {
     resolve(e);
     e->step_input = find_input(plan, "@step");
     e->seed_input = find_input(plan, "@seed");
+    find_loss(e);
     *out = e;
     return NULL;
 }
@@ -256,12 +275,33 @@ static Status write_i32(Exec *e, uint32_t buffer, int32_t v) {
     return buffer == UINT32_MAX ? NULL : exec_write(e, buffer, &v, sizeof v);
 }
 
-Status exec_step(Exec *e, int64_t step) {
+static Status loss_is_finite(Exec *e, bool *finite) {
+    double x = 0;
+    bool found;
+    TRY(exec_read_scalar(e, "loss", &x, &found));
+    *finite = isfinite(x);
+    return NULL;
+}
+
+/* Runs the steps; with `stopped`, looks at the loss as soon as it is there. */
+static Status run_steps(Exec *e, int64_t step, bool *stopped) {
     TRY(write_i32(e, e->step_input, (int32_t)step));
     TRY(write_i32(e, e->seed_input, (int32_t)(uint32_t)(e->seed ^ e->seed >> 32)));
     if (e->check_finite) TRY(exec_check_kept(e));
     bool watched = e->timer || e->check_finite;
-    for (uint32_t i = 0; i < e->plan->step.n; i++)
+    for (uint32_t i = 0; i < e->plan->step.n; i++) {
         TRY(watched ? run_watched(e, i) : start_step(e, i));
+        if (!stopped || i != e->loss_step) continue;
+        bool finite;
+        TRY(loss_is_finite(e, &finite));
+        if ((*stopped = !finite)) return NULL;
+    }
     return e->ops->sync(e->device);
+}
+
+Status exec_step(Exec *e, int64_t step) { return run_steps(e, step, NULL); }
+
+Status exec_step_guarded(Exec *e, int64_t step, bool *stopped) {
+    *stopped = false;
+    return run_steps(e, step, stopped);
 }

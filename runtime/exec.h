@@ -41,6 +41,11 @@ Status exec_read_scalar(Exec *e, const char *name, double *value, bool *found);
  * waits for the end. */
 Status exec_step(Exec *e, int64_t step);
 
+/* The same, but stops right after the step that computes output "loss" when that is not a finite
+ * number: *stopped is then true, and no tensor was changed if the plan updates them after that step
+ * (plans with a dynamic loss scale, which deal with it themselves, are not stopped). */
+Status exec_step_guarded(Exec *e, int64_t step, bool *stopped);
+
 /* With a timer, each step is waited for and reported: its index in plan->step, and the seconds of
  * a monotonic clock at which it began and ended. NULL switches it off. */
 typedef void ExecTimer(void *ctx, uint32_t step, double begin, double end);

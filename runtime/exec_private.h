@@ -15,6 +15,7 @@ struct Exec {
     size_t *first_arg; /* of each step */
     bool *awaited;     /* whether a later step waits for it */
     uint32_t step_input, seed_input;
+    uint32_t loss, loss_step; /* output "loss" and the last step that has it as an argument */
     uint64_t seed;
     ExecTimer *timer;
     void *timer_ctx;
