@@ -152,6 +152,7 @@ static Status choose_algos(Cpu *d, const Plan *plan) {
         if (!d->algo[i])
             return status_make(EXIT_INPUT, "step %u: no implementation runs this product", i);
     }
+    if (d->gemm) gemm_save(d->gemm);
     return NULL;
 }
 

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAX_CANDIDATES = 16, ROUNDS = 40, PEAK_SIZE = 1024 };
+enum { MAX_CANDIDATES = 24, ROUNDS = 40, PEAK_SIZE = 1024 };
 static const double measured_flops = 3e8;  /* largest product that is measured */
 static const double shape_seconds = 0.03;  /* for one shape, all candidates */
 static const double peak_seconds = 0.3;    /* for the peak */
@@ -66,6 +66,20 @@ static Status blas_open(Blas *b, int threads) {
     return NULL;
 }
 
+/* Not having it is no error. */
+static void dnnl_open(Dnnl *d) {
+    static const char *const names[] = {"libdnnl.so.3", "libdnnl.so.2"};
+    void *symbol;
+    for (size_t i = 0; i < COUNT(names) && !d->library; i++)
+        d->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+#define X(type, name, args)                                                                        \
+    symbol = d->library ? dlsym(d->library, #name) : NULL;                                         \
+    if (!symbol) d->library = NULL;                                                                \
+    memcpy(&d->name, &symbol, sizeof symbol);
+    DNNL_SYMBOLS(X)
+#undef X
+}
+
 /* ---- open and close ---- */
 
 static void put_processor(Buf *out) {
@@ -88,6 +102,7 @@ static char *make_signature(const Gemm *g) {
     put_processor(&b);
     buf_printf(&b, "%s %s %s", M6C_VERSION, g->blas.openblas_get_config(),
                g->blas.openblas_get_corename());
+    buf_puts(&b, g->dnnl.library ? " dnnl" : "");
     for (size_t i = 0; i < gemm_algo_count; i++)
         buf_printf(&b, " %s %s", gemm_algos[i].name, gemm_algos[i].doc);
     uint64_t h = hash_bytes(b.p, b.n, 0);
@@ -104,6 +119,7 @@ Status gemm_open(Pool *pool, Gemm **out) {
         return s;
     }
     g->pool = pool;
+    dnnl_open(&g->dnnl);
     g->scratch = xcalloc((size_t)pool_threads(pool), sizeof *g->scratch);
     g->scratch_bytes = xcalloc((size_t)pool_threads(pool), sizeof *g->scratch_bytes);
     g->signature = make_signature(g);
@@ -111,6 +127,8 @@ Status gemm_open(Pool *pool, Gemm **out) {
     *out = g;
     return NULL;
 }
+
+void gemm_save(Gemm *g) { gemm_wisdom_save(g); }
 
 void gemm_close(Gemm *g) {
     if (!g) return;
@@ -125,7 +143,7 @@ void gemm_close(Gemm *g) {
     free(g->scratch);
     free(g->scratch_bytes);
     free(g->signature);
-    free(g); /* the BLAS stays loaded: its threads cannot be unloaded safely */
+    free(g); /* the libraries stay loaded: their threads cannot be unloaded safely */
 }
 
 static void *aligned_room(size_t bytes) {
@@ -231,10 +249,15 @@ static const GemmAlgo *fastest(Gemm *g, const GemmAlgo *const *algo, int n, cons
     return algo[winner];
 }
 
-const GemmAlgo *gemm_choose(Gemm *g, const PlanGemm *s) {
-    const GemmAlgo *algo[MAX_CANDIDATES], *known = NULL;
+static int candidates(const Gemm *g, const PlanGemm *s, const GemmAlgo **algo) {
     int n = 0;
     while (n < MAX_CANDIDATES && (algo[n] = gemm_candidate(g, s, n))) n++;
+    return n;
+}
+
+const GemmAlgo *gemm_choose(Gemm *g, const PlanGemm *s) {
+    const GemmAlgo *algo[MAX_CANDIDATES], *known = NULL;
+    int n = candidates(g, s, algo);
     Buf key = {0};
     gemm_key(g, s, &key);
     const Wisdom *w = gemm_recall(g, key.p);
@@ -261,10 +284,11 @@ double gemm_peak(Gemm *g) {
     enum { N = PEAK_SIZE };
     if (g->peak == 0) {
         PlanGemm s = {.m = N, .n = N, .k = N, .lda = N, .ldb = N, .ldc = N, .alpha = 1};
-        const GemmAlgo *algo[] = {gemm_candidate(g, &s, 0), gemm_candidate(g, &s, 1)};
+        const GemmAlgo *algo[MAX_CANDIDATES];
         double least = 0;
+        int n = candidates(g, &s, algo);
         if (!need_operands(g, &s)) return 0;
-        fastest(g, algo, 2, &s, peak_seconds, &least);
+        fastest(g, algo, n, &s, peak_seconds, &least);
         g->peak = flops_of(&s) / least / 1e9;
         g->news = true;
     }

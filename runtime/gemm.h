@@ -15,7 +15,10 @@ typedef struct Gemm Gemm;
 /* Loads what the candidates need and the wisdom of this machine, if there is any. Fails (status 3)
  * with a BLAS that is not safe to call from several threads. The pool must outlive it. */
 Status gemm_open(Pool *pool, Gemm **out);
-void gemm_close(Gemm *g); /* writes the wisdom that is new; a failure to write is not an error */
+void gemm_close(Gemm *g); /* saves too */
+/* Writes the wisdom that is new; a failure to write is not an error. A run that will be resumed
+ * must find the same choices: save before it starts. */
+void gemm_save(Gemm *g);
 
 /* One way to run a product. run() gives C bit for bit the same each time. */
 typedef struct GemmAlgo {

@@ -1,18 +1,21 @@
-/* gemm_blas.c: products by a single-threaded BLAS called from the pool.
+/* gemm_blas.c: products by a single-threaded library (OpenBLAS, oneDNN) called from the pool.
  *
  * C is cut into tiles, and tiles of all batches are the pool's items; how it is cut is what the
- * candidates differ in. A tile is one call of sgemm or dgemm. Operands in 16-bit formats are
+ * candidates differ in. A tile is one call of
+ * sgemm or dgemm. Operands in 16-bit formats are
  * widened by panels into the thread's scratch, K_PANEL of k at a time, accumulated in f32 and
- * rounded once. Every tile sums over k in the order of the BLAS, so neither threads nor timing
+ * rounded once. Every tile sums over k in the library's order, so neither threads nor timing
  * change the bits. */
 #include "runtime/gemm_private.h"
-
-#include <string.h>
+#include "runtime/half.h"
 
 enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112, K_PANEL = 1536 };
 
+typedef enum { BLAS, DNNL } Library;
+
 typedef struct {
     Gemm *g;
+    Library library;
     const PlanGemm *s;
     const char *a, *b;
     char *c;
@@ -21,26 +24,15 @@ typedef struct {
 
 /* ---- widening and rounding ---- */
 
-/* rows x cols of a 16-bit matrix as f32, dense. Loops are plain so that they vectorise. */
-static void widen(Dtype d, const uint16_t *restrict from, int64_t ld, int64_t rows, int64_t cols,
-                  float *restrict to) {
-    for (int64_t i = 0; i < rows; i++, from += ld, to += cols) {
-        if (d == DT_BF16) {
-            for (int64_t j = 0; j < cols; j++) {
-                uint32_t u = (uint32_t)from[j] << 16;
-                memcpy(&to[j], &u, sizeof u);
-            }
-        } else {
-            for (int64_t j = 0; j < cols; j++) to[j] = f16_to_f32(from[j]);
-        }
-    }
+/* rows x cols of a 16-bit matrix as f32, dense; and back. */
+static void widen(Dtype d, const uint16_t *from, int64_t ld, int64_t rows, int64_t cols,
+                  float *to) {
+    for (int64_t i = 0; i < rows; i++) half_widen(d, from + i * ld, to + i * cols, cols);
 }
 
-static void narrow(Dtype d, const float *restrict from, int64_t rows, int64_t cols,
-                   uint16_t *restrict to, int64_t ld) {
-    for (int64_t i = 0; i < rows; i++, from += cols, to += ld)
-        for (int64_t j = 0; j < cols; j++)
-            to[j] = d == DT_BF16 ? f32_to_bf16(from[j]) : f32_to_f16(from[j]);
+static void narrow(Dtype d, const float *from, int64_t rows, int64_t cols, uint16_t *to,
+                   int64_t ld) {
+    for (int64_t i = 0; i < rows; i++) half_narrow(d, from + i * cols, to + i * ld, cols);
 }
 
 static bool is_half(Dtype d) { return d == DT_BF16 || d == DT_F16; }
@@ -79,7 +71,21 @@ static Panel panel(Dtype d, const char *from, int64_t ld, int64_t rows, int64_t 
     return p;
 }
 
-static void tile_f32(const Gemm *g, const PlanGemm *s, const Tile *t, float *scratch) {
+static void sgemm(const Gemm *g, Library library, const PlanGemm *s, int64_t m, int64_t n,
+                  int64_t k, Panel a, Panel b, float beta, float *c, int64_t ldc) {
+    if (library == DNNL) {
+        g->dnnl.omp_set_num_threads(1);
+        g->dnnl.dnnl_sgemm(s->ta ? 'T' : 'N', s->tb ? 'T' : 'N', m, n, k, s->alpha, a.p, a.ld, b.p,
+                           b.ld, beta, c, ldc);
+    } else {
+        g->blas.cblas_sgemm(ROW_MAJOR, s->ta ? TRANS : NO_TRANS, s->tb ? TRANS : NO_TRANS, (int)m,
+                            (int)n, (int)k, s->alpha, a.p, (int)a.ld, b.p, (int)b.ld, beta, c,
+                            (int)ldc);
+    }
+}
+
+static void tile_f32(const Tiled *x, const Tile *t, float *scratch) {
+    const PlanGemm *s = x->s;
     bool narrow_c = is_half(s->dc);
     float *c = (float *)(void *)t->c, beta = s->beta;
     int64_t ldc = s->ldc, k_panel = is_half(s->da) || is_half(s->db) ? K_PANEL : s->k;
@@ -95,9 +101,7 @@ static void tile_f32(const Gemm *g, const PlanGemm *s, const Tile *t, float *scr
         const char *b = t->b + (s->tb ? k0 : k0 * s->ldb) * dtype_size(s->db);
         Panel pa = panel(s->da, a, s->lda, s->ta ? k : t->m, s->ta ? t->m : k, &room);
         Panel pb = panel(s->db, b, s->ldb, s->tb ? t->n : k, s->tb ? k : t->n, &room);
-        g->blas.cblas_sgemm(ROW_MAJOR, s->ta ? TRANS : NO_TRANS, s->tb ? TRANS : NO_TRANS,
-                            (int)t->m, (int)t->n, (int)k, s->alpha, pa.p, (int)pa.ld, pb.p,
-                            (int)pb.ld, beta, c, (int)ldc);
+        sgemm(x->g, x->library, s, t->m, t->n, k, pa, pb, beta, c, ldc);
     }
     if (narrow_c) narrow(s->dc, c, t->m, t->n, (uint16_t *)(void *)t->c, s->ldc);
 }
@@ -122,7 +126,7 @@ static void run_tile(const Tiled *x, int64_t item, int thread) {
     if (s->dc == DT_F64)
         tile_f64(x->g, s, &t);
     else
-        tile_f32(x->g, s, &t, x->g->scratch[thread]);
+        tile_f32(x, &t, x->g->scratch[thread]);
 }
 
 static void run_tiles(void *ctx, int64_t lo, int64_t hi, int thread) {
@@ -144,19 +148,18 @@ static size_t scratch_bytes(const PlanGemm *s, int64_t tile_m, int64_t tile_n) {
 }
 
 /* Tiles of tile_m x tile_n; `even` gives every thread the same number of them in advance. */
-static void run_tiled(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c,
-                      int64_t tile_m, int64_t tile_n, bool even) {
-    tile_m = MIN(tile_m, s->m);
-    tile_n = MIN(tile_n, s->n);
-    Tiled x = {.g = g, .s = s, .a = a, .b = b, .c = c, .tile_m = tile_m, .tile_n = tile_n};
-    x.tiles_m = (s->m + tile_m - 1) / tile_m;
-    x.tiles_n = (s->n + tile_n - 1) / tile_n;
-    gemm_need_scratch(g, scratch_bytes(s, tile_m, tile_n));
+static void run_tiled(Tiled x, int64_t tile_m, int64_t tile_n, bool even) {
+    const PlanGemm *s = x.s;
+    x.tile_m = MIN(tile_m, s->m);
+    x.tile_n = MIN(tile_n, s->n);
+    x.tiles_m = (s->m + x.tile_m - 1) / x.tile_m;
+    x.tiles_n = (s->n + x.tile_n - 1) / x.tile_n;
+    gemm_need_scratch(x.g, scratch_bytes(s, x.tile_m, x.tile_n));
     int64_t items = batches(s) * x.tiles_m * x.tiles_n;
     if (even)
-        pool_run(g->pool, run_tiles, &x, items, 1);
+        pool_run(x.g->pool, run_tiles, &x, items, 1);
     else
-        pool_run_chunks(g->pool, run_tiles, &x, items, 1);
+        pool_run_chunks(x.g->pool, run_tiles, &x, items, 1);
 }
 
 /* An n-th of a size, in whole vectors of 16 so that no thread gets a ragged edge. */
@@ -164,6 +167,16 @@ static int64_t share(int64_t size, int n) {
     int64_t each = (size + n - 1) / n;
     return MAX((each + 15) / 16 * 16, (int64_t)1);
 }
+
+static void rows(const Tiled *x) {
+    run_tiled(*x, share(x->s->m, pool_threads(x->g->pool)), x->s->n, true);
+}
+static void columns(const Tiled *x) {
+    run_tiled(*x, x->s->m, share(x->s->n, pool_threads(x->g->pool)), true);
+}
+static void whole(const Tiled *x) { run_tiled(*x, x->s->m, x->s->n, true); }
+static void tiles(const Tiled *x) { run_tiled(*x, 192, 384, false); }
+static void wide_tiles(const Tiled *x) { run_tiled(*x, 384, 1024, false); }
 
 /* ---- the candidates ---- */
 
@@ -174,21 +187,11 @@ static bool fits_blas(const PlanGemm *s) {
     return true;
 }
 
-/* Whole matrices must fit the scratch when they are widened. */
-static bool whole_fits(const PlanGemm *s) {
-    return fits_blas(s) &&
-           (!any_half(s) || (s->m <= 4096 && s->n <= 4096 && s->m * s->n <= 1 << 20));
+static bool has_dnnl(const Gemm *g, const PlanGemm *s) {
+    return g->dnnl.library && s->dc != DT_F64;
 }
 
-static bool can_single(const Gemm *g, const PlanGemm *s) {
-    (void)g;
-    return whole_fits(s) && 2.0 * (double)s->m * (double)s->n * (double)s->k < 1e6 &&
-           batches(s) == 1;
-}
-static bool can_batch(const Gemm *g, const PlanGemm *s) {
-    (void)g;
-    return whole_fits(s) && batches(s) > 1;
-}
+/* Shares grow with the matrix, and with them the scratch for widened operands: only f32 and f64. */
 static bool can_rows(const Gemm *g, const PlanGemm *s) {
     (void)g;
     return fits_blas(s) && !any_half(s) && s->m >= 32;
@@ -196,51 +199,53 @@ static bool can_rows(const Gemm *g, const PlanGemm *s) {
 static bool can_columns(const Gemm *g, const PlanGemm *s) {
     return fits_blas(s) && !any_half(s) && pool_threads(g->pool) > 1 && s->n >= 32;
 }
-static bool can_tile(const Gemm *g, const PlanGemm *s) {
+static bool can_whole(const Gemm *g, const PlanGemm *s) {
     (void)g;
-    return fits_blas(s);
+    return fits_blas(s) && s->m <= 4096 && s->n <= 4096 && s->m * s->n <= 1 << 18;
 }
-static bool can_large_tile(const Gemm *g, const PlanGemm *s) {
+static bool can_tiles(const Gemm *g, const PlanGemm *s) {
     (void)g;
     return fits_blas(s) && (s->m > 192 || s->n > 384);
 }
+static bool can_dnnl_rows(const Gemm *g, const PlanGemm *s) {
+    return has_dnnl(g, s) && can_rows(g, s);
+}
+static bool can_dnnl_columns(const Gemm *g, const PlanGemm *s) {
+    return has_dnnl(g, s) && can_columns(g, s);
+}
+static bool can_dnnl_whole(const Gemm *g, const PlanGemm *s) {
+    return has_dnnl(g, s) && can_whole(g, s);
+}
+static bool can_dnnl_tiles(const Gemm *g, const PlanGemm *s) {
+    return has_dnnl(g, s) && can_tiles(g, s);
+}
 
-static void run_single(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {
-    Tiled x = {.g = g,
-               .s = s,
-               .a = a,
-               .b = b,
-               .c = c,
-               .tile_m = s->m,
-               .tile_n = s->n,
-               .tiles_m = 1,
-               .tiles_n = 1};
-    gemm_need_scratch(g, scratch_bytes(s, s->m, s->n));
-    run_tiles(&x, 0, batches(s), 0);
-}
-static void run_batch(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {
-    run_tiled(g, s, a, b, c, s->m, s->n, true);
-}
-static void run_rows(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {
-    run_tiled(g, s, a, b, c, share(s->m, pool_threads(g->pool)), s->n, true);
-}
-static void run_columns(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {
-    run_tiled(g, s, a, b, c, s->m, share(s->n, pool_threads(g->pool)), true);
-}
-static void run_tile_small(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {
-    run_tiled(g, s, a, b, c, 192, 384, false);
-}
-static void run_tile_large(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {
-    run_tiled(g, s, a, b, c, 384, 1024, false);
-}
+#define RUN(name, split, lib)                                                                      \
+    static void name(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {          \
+        split(&(Tiled){.g = g, .library = lib, .s = s, .a = a, .b = b, .c = c});                   \
+    }
+RUN(blas_rows, rows, BLAS)
+RUN(blas_columns, columns, BLAS)
+RUN(blas_whole, whole, BLAS)
+RUN(blas_tiles, tiles, BLAS)
+RUN(blas_wide_tiles, wide_tiles, BLAS)
+RUN(dnnl_rows, rows, DNNL)
+RUN(dnnl_columns, columns, DNNL)
+RUN(dnnl_whole, whole, DNNL)
+RUN(dnnl_tiles, tiles, DNNL)
+RUN(dnnl_wide_tiles, wide_tiles, DNNL)
 
 /* In order of preference: a later one must be measurably faster. */
 const GemmAlgo gemm_algos[] = {
-    {"blas-rows", "rows of C shared among the threads", can_rows, run_rows},
-    {"blas-columns", "columns of C shared among the threads", can_columns, run_columns},
-    {"blas-batch", "batches shared among the threads", can_batch, run_batch},
-    {"blas-single", "the calling thread alone", can_single, run_single},
-    {"blas-tile", "tiles of 192 x 384, taken in turn", can_tile, run_tile_small},
-    {"blas-wide-tile", "tiles of 384 x 1024, taken in turn", can_large_tile, run_tile_large},
+    {"blas-rows", "OpenBLAS, rows of C shared among the threads", can_rows, blas_rows},
+    {"blas-columns", "OpenBLAS, columns of C shared", can_columns, blas_columns},
+    {"blas-whole", "OpenBLAS, whole matrices, batches shared", can_whole, blas_whole},
+    {"blas-tiles", "OpenBLAS, tiles of 192 x 384 in turn", can_tiles, blas_tiles},
+    {"blas-wide-tiles", "OpenBLAS, tiles of 384 x 1024 in turn", can_tiles, blas_wide_tiles},
+    {"dnnl-rows", "oneDNN, rows of C shared", can_dnnl_rows, dnnl_rows},
+    {"dnnl-columns", "oneDNN, columns of C shared", can_dnnl_columns, dnnl_columns},
+    {"dnnl-whole", "oneDNN, whole matrices, batches shared", can_dnnl_whole, dnnl_whole},
+    {"dnnl-tiles", "oneDNN, tiles of 192 x 384 in turn", can_dnnl_tiles, dnnl_tiles},
+    {"dnnl-wide-tiles", "oneDNN, tiles of 384 x 1024 in turn", can_dnnl_tiles, dnnl_wide_tiles},
 };
 const size_t gemm_algo_count = COUNT(gemm_algos);

@@ -32,9 +32,24 @@ typedef struct {
     double gflops;
 } Wisdom;
 
+/* oneDNN, where it is installed: faster on large products of some processors. */
+#define DNNL_SYMBOLS(X)                                                                            \
+    X(int, dnnl_sgemm,                                                                             \
+      (char, char, int64_t, int64_t, int64_t, float, const float *, int64_t, const float *,        \
+       int64_t, float, float *, int64_t))                                                          \
+    X(void, omp_set_num_threads, (int)) /* of the calling thread */
+
+typedef struct {
+    void *library; /* NULL: not here */
+#define X(type, name, args) type(*name) args;
+    DNNL_SYMBOLS(X)
+#undef X
+} Dnnl;
+
 struct Gemm {
     Pool *pool;
     Blas blas;
+    Dnnl dnnl;
     void **scratch; /* of each thread */
     size_t *scratch_bytes;
     void *bench[3]; /* operands to measure on */

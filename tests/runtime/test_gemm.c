@@ -2,6 +2,7 @@
  * odd sizes, padding, transposes, batches, alpha and beta, all formats; nothing outside C is
  * touched; the same bits in each run; what was measured is remembered. */
 #include "runtime/gemm.h"
+#include "runtime/half.h"
 #include "tests/check.h"
 
 #include <math.h>
@@ -161,14 +162,14 @@ static void test_batches(Gemm *g) {
 
 /* The number of threads may change which tiles there are, not what a tile's elements are. */
 static void test_threads(Gemm *g1, Gemm *g2) {
-    PlanGemm s = {.m = 150, .n = 96, .k = 300, .lda = 300, .ldb = 96, .ldc = 96, .alpha = 1};
-    Matrix a = make(DT_F32, 150 * 300, 1), b = make(DT_F32, 300 * 96, 2);
-    Matrix c = make(DT_F32, 150 * 96, 3), d = make(DT_F32, 150 * 96, 3);
-    const GemmAlgo *algo = gemm_find(g1, &s, "blas-tile");
+    PlanGemm s = {.m = 300, .n = 96, .k = 300, .lda = 300, .ldb = 96, .ldc = 96, .alpha = 1};
+    Matrix a = make(DT_F32, 300 * 300, 1), b = make(DT_F32, 300 * 96, 2);
+    Matrix c = make(DT_F32, 300 * 96, 3), d = make(DT_F32, 300 * 96, 3);
+    const GemmAlgo *algo = gemm_find(g1, &s, "blas-tiles");
     if (!CHECK(algo != NULL)) return;
     algo->run(g1, &s, a.p, b.p, c.p);
     algo->run(g2, &s, a.p, b.p, d.p);
-    CHECK(memcmp(c.p, d.p, 150 * 96 * sizeof(float)) == 0);
+    CHECK(memcmp(c.p, d.p, 300 * 96 * sizeof(float)) == 0);
     free(a.p), free(b.p), free(c.p), free(d.p);
 }
 
@@ -199,7 +200,47 @@ static void test_wisdom(Pool *pool, const char *dir) {
     buf_free(&path);
 }
 
+/* Rows of halves have the bits of the scalar functions: all of them one way; on the way back every
+ * half, its neighbours, and the points halfway between. */
+static void test_halves(Dtype d) {
+    uint16_t h[8 + 3], back[8 + 3];
+    float f[8 + 3];
+    bool bf = d == DT_BF16;
+    for (uint32_t i = 0; i < 65536; i += 8) {
+        for (uint32_t j = 0; j < 11; j++) h[j] = (uint16_t)(i + j);
+        half_widen(d, h, f, 11);
+        for (int j = 0; j < 11; j++) {
+            float want = bf ? bf16_to_f32(h[j]) : f16_to_f32(h[j]);
+            CHECK(memcmp(&f[j], &want, 4) == 0);
+        }
+        for (int32_t nudge = -1; nudge <= 1; nudge++) {
+            for (int half = 0; half < 2; half++) {
+                for (int j = 0; j < 11; j++) {
+                    uint32_t u;
+                    memcpy(&u, &f[j], 4);
+                    u += (uint32_t)nudge + (half ? bf ? 0x8000u : 0x1000u : 0u);
+                    memcpy(&f[j], &u, 4);
+                }
+                half_narrow(d, f, back, 11);
+                for (int j = 0; j < 11; j++)
+                    CHECK(back[j] == (bf ? f32_to_bf16(f[j]) : f32_to_f16(f[j])));
+            }
+        }
+    }
+    float small[11];
+    for (uint32_t i = 0; i < 3000; i++) { /* f16's subnormals, where rounding is done by adding */
+        for (int j = 0; j < 11; j++)
+            small[j] =
+                ldexpf(random_unit(philox(5, i * 16 + (uint32_t)j, NULL)) - 0.5f, -(int)(i % 40));
+        half_narrow(d, small, back, 11);
+        for (int j = 0; j < 11; j++)
+            CHECK(back[j] == (bf ? f32_to_bf16(small[j]) : f32_to_f16(small[j])));
+    }
+}
+
 int main(void) {
+    test_halves(DT_BF16);
+    test_halves(DT_F16);
     char dir[] = "/tmp/m6c-gemm-XXXXXX";
     if (!mkdtemp(dir)) return 1;
     setenv("M6C_CACHE", dir, 1);
