@@ -55,6 +55,9 @@ Value rewrite_copy(Rewrite *r, Value v);
 /* Gives `from` the nodes of `to` and frees the rest; true when that changed anything. */
 bool rewrite_end(Rewrite *r);
 
+/* graph_compact, but a graph to be trained keeps its parameters, used or not. */
+void compact(Graph *g);
+
 /* Attribute records from fields in schema order. */
 const Attr *attr_of1(Graph *g, Op op, AttrValue a);
 const Attr *attr_of2(Graph *g, Op op, AttrValue a, AttrValue b);

@@ -204,7 +204,7 @@ static Value raise_node(Graph *g, Value v) {
 static bool raise_rows(Graph *g, Arena *a) {
     Rewrite r = rewrite_begin(g, a);
     for (Value v = 0; v < g->node.n; v++) r.map[v] = raise_node(r.to, rewrite_copy(&r, v));
-    graph_compact(r.to, NULL);
+    compact(r.to);
     return rewrite_end(&r);
 }
 
@@ -218,7 +218,7 @@ static bool raise_attentions(Graph *g, Arena *a) {
         else
             r.map[v] = w;
     }
-    graph_compact(r.to, NULL);
+    compact(r.to);
     return rewrite_end(&r);
 }
 

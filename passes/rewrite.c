@@ -38,6 +38,19 @@ bool rewrite_end(Rewrite *r) {
     return changed;
 }
 
+/* Outputs of the parameters hold them during the sweep; they are the last nodes, and go again. */
+void compact(Graph *g) {
+    uint32_t n = g->node.n, held = 0;
+    for (Value v = 0; g->set.train && v < n; v++) {
+        if (!is_op(g, v, OP_param)) continue;
+        b_output(g, v, "param");
+        held++;
+    }
+    graph_compact(g, NULL);
+    g->node.n -= held;
+    g->operand.n -= held;
+}
+
 const Attr *attr_of1(Graph *g, Op op, AttrValue a) { return attr_intern(g->session, op, &a); }
 
 const Attr *attr_of2(Graph *g, Op op, AttrValue a, AttrValue b) {

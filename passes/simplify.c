@@ -149,7 +149,7 @@ static bool sweep(Graph *g, Arena *a) {
         w = perm ? permute_einsum(r.to, w, perm) : simplify_node(&index, r.to, w);
         r.map[v] = number_value(&table, r.to, w);
     }
-    graph_compact(r.to, NULL);
+    compact(r.to);
     return rewrite_end(&r);
 }
 
