@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks the diagnostics of the language: run_errors.py M6_CHECK [FILE…]
+"""Checks the diagnostics of the language: check_language.py M6_CHECK [FILE…]
 
 Every tests/frontend/errors/*.m6 carries, in its last lines, what m6_check must print about it:
     # error: LINE:COL: text      (notes and warnings likewise; FILE:LINE:COL: for another file)

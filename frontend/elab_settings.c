@@ -1,0 +1,349 @@
+/* elab_settings.c: `train` and `place` into the graph's Settings, one table row per key, and what
+ * this compiler has to refuse among them. */
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+#include "frontend/value.h"
+
+/* Axes that `split` may name without a mesh that has them; they have size 1 then. */
+const char *const mesh_axes[4] = {"data", "expert", "tensor", "pipeline"};
+
+typedef enum {
+    K_WHOLE, /* from 1 */
+    K_COUNT, /* from 0 */
+    K_NUMBER,
+    K_BYTES,
+    K_DTYPE,
+    K_TEXT,
+    K_SCOPES, /* a word, a text or a list of texts */
+    K_LOSS_SCALE,
+    K_MESH,
+    K_OPTIMIZER /* read by elab_optimizer.c */
+} Kind;
+
+typedef struct {
+    const char *key;
+    Kind kind;
+    size_t at; /* in Settings */
+} Row;
+
+#define AT(field) offsetof(Settings, field)
+static const Row train_rows[] = {
+    {"optimizer", K_OPTIMIZER, 0},
+    {"precision", K_DTYPE, AT(precision)},
+    {"clip", K_NUMBER, AT(clip)},
+    {"groups", K_WHOLE, AT(groups)},
+    {"num_apply_group", K_WHOLE, AT(groups)},
+    {"num_micro_batch", K_WHOLE, AT(micro_batches)},
+    {"loss_scale", K_LOSS_SCALE, 0},
+    {"tokens", K_COUNT, AT(tokens)},
+};
+static const Row place_rows[] = {
+    {"cluster", K_TEXT, AT(cluster)},
+    {"mesh", K_MESH, 0},
+    {"memory", K_BYTES, AT(memory)},
+    {"host_memory", K_BYTES, AT(host_memory)},
+    {"disk", K_BYTES, AT(disk)},
+    {"checkpoint", K_SCOPES, AT(checkpoint)},
+    {"offload", K_SCOPES, AT(offload)},
+    {"num_communicators", K_WHOLE, AT(num_communicators)},
+    {"max_splits", K_COUNT, AT(max_splits)},
+    {"fp16", K_COUNT, AT(fp16)},
+    {"fp16_scale", K_NUMBER, AT(fp16_scale)},
+};
+
+/* ---- values ---- */
+
+static bool set_whole(Elab *e, const Row *r, const Val *v, Loc loc, int64_t *out) {
+    int64_t least = r->kind == K_WHOLE, n;
+    const char *what = arena_printf(e->a, "'%s'", r->key);
+    if (v->unit != U_NONE && v->kind != V_BOOL)
+        return fail(e, loc, "%s takes a plain number, without a unit", what);
+    if (v->kind == V_BOOL)
+        n = v->b;
+    else if (!want_int(e, v, loc, what, &n))
+        return false;
+    if (n < least || n > INT32_MAX)
+        return fail(e, loc, "%s must be at least %lld, but is %lld", what, (long long)least,
+                    (long long)n);
+    *out = n;
+    return true;
+}
+
+static bool set_number(Elab *e, const Row *r, const Val *v, Loc loc, double *out) {
+    if (!is_number(v) || v->unit != U_NONE)
+        return fail(e, loc, "'%s' takes a plain number, but got %s", r->key,
+                    is_number(v) ? "one with a unit" : describe(e, v));
+    if (number_of(v) < 0) return fail(e, loc, "'%s' cannot be negative", r->key);
+    *out = number_of(v);
+    return true;
+}
+
+static bool set_bytes(Elab *e, const Row *r, const Val *v, Loc loc, int64_t *out) {
+    if (!is_number(v) || v->unit != U_BYTES)
+        return fail(e, loc, "'%s' takes a size with its unit, as in 32GB or 512MiB", r->key);
+    if (number_of(v) < 1) return fail(e, loc, "'%s' must be at least one byte", r->key);
+    return want_int(e, v, loc, "a size", out);
+}
+
+static bool set_dtype(Elab *e, const Row *r, const Val *v, Loc loc, Dtype *out) {
+    bool ok =
+        v->kind == V_DTYPE && (v->dtype == DT_F32 || v->dtype == DT_BF16 || v->dtype == DT_F16);
+    if (!ok) return fail(e, loc, "'%s' is f32, bf16 or f16, not %s", r->key, describe(e, v));
+    *out = v->dtype;
+    return true;
+}
+
+static bool set_text(Elab *e, const Row *r, const Val *v, Loc loc, const char **out) {
+    if (v->kind != V_TEXT)
+        return fail(e, loc, "'%s' takes a text in quotes, but got %s", r->key, describe(e, v));
+    *out = v->s;
+    return true;
+}
+
+static bool set_scopes(Elab *e, const Row *r, const Val *v, Loc loc, const char **out) {
+    if (v->kind == V_WORD || v->kind == V_TEXT) return *out = v->s, true;
+    Buf b = {0};
+    bool ok = v->kind == V_LIST;
+    for (uint32_t i = 0; ok && i < v->n; i++) {
+        ok = v->p[i].kind == V_TEXT;
+        if (ok) buf_printf(&b, "%s%s", i ? "," : "", v->p[i].s);
+    }
+    *out = intern(e->s, b.p ? b.p : "none");
+    buf_free(&b);
+    return ok ||
+           fail(e, loc, "'%s' is none, auto, all, or a list of scopes such as [\"block[0].ffn\"]",
+                r->key);
+}
+
+static bool set_loss_scale(Elab *e, const Expr *x) {
+    Settings *set = &e->g->set;
+    Val v;
+    if (x->kind == E_NAME && !strcmp(x->name, "dynamic")) {
+        set->loss_scale = LOSS_SCALE_DYNAMIC;
+        return true;
+    }
+    if (!eval(e, x, &v)) return false;
+    if (v.kind == V_WORD && !strcmp(v.s, "none")) return set->loss_scale = LOSS_SCALE_NONE, true;
+    if (!is_number(&v) || number_of(&v) <= 0)
+        return fail(e, x->loc, "'loss_scale' is none, dynamic or a positive number, not %s",
+                    describe(e, &v));
+    set->loss_scale = LOSS_SCALE_FIXED;
+    set->loss_scale_value = number_of(&v);
+    return true;
+}
+
+/* ---- the mesh: axis = size, or axis = another axis over the same devices ---- */
+
+static bool mesh_size(Elab *e, const Arg *a, int64_t *size) {
+    const Settings *set = &e->g->set;
+    for (int i = 0; i < set->nmesh; i++)
+        if (a->value->kind == E_NAME && set->mesh[i].axis == a->value->name)
+            return *size = set->mesh[i].size, true;
+    Val v;
+    if (!eval(e, a->value, &v)) return false;
+    const char *what = arena_printf(e->a, "the size of mesh axis '%s'", a->name);
+    if (!want_int(e, &v, a->value->loc, what, size)) return false;
+    if (*size >= 1 && *size <= 65536) return true;
+    return fail(e, a->value->loc, "%s must be from 1 to 65536, not %lld", what, (long long)*size);
+}
+
+static bool set_mesh(Elab *e, const Entry *t) {
+    Settings *set = &e->g->set;
+    set->nmesh = 0;
+    for (const Arg *a = t->args.head; a; a = a->next) {
+        if (!a->name) return fail(e, a->loc, "a mesh is written 'mesh data = 4, expert = data'");
+        for (int i = 0; i < set->nmesh; i++)
+            if (set->mesh[i].axis == a->name)
+                return fail(e, a->loc, "mesh axis '%s' is given twice", a->name);
+        if (set->nmesh == MAX_RANK) return fail(e, a->loc, "a mesh has at most %d axes", MAX_RANK);
+        int64_t size;
+        if (!mesh_size(e, a, &size)) return false;
+        set->mesh[set->nmesh].axis = a->name;
+        set->mesh[set->nmesh++].size = size;
+    }
+    return true;
+}
+
+/* ---- entries ---- */
+
+static bool set_value(Elab *e, const Row *r, const Expr *x) {
+    void *to = (char *)&e->g->set + r->at;
+    Val v;
+    if (r->kind == K_LOSS_SCALE) return set_loss_scale(e, x);
+    if (r->kind == K_OPTIMIZER) return true;
+    if (!eval(e, x, &v)) return false;
+    switch (r->kind) {
+    case K_WHOLE:
+    case K_COUNT: return set_whole(e, r, &v, x->loc, to);
+    case K_NUMBER: return set_number(e, r, &v, x->loc, to);
+    case K_BYTES: return set_bytes(e, r, &v, x->loc, to);
+    case K_DTYPE: return set_dtype(e, r, &v, x->loc, to);
+    case K_TEXT: return set_text(e, r, &v, x->loc, to);
+    default: return set_scopes(e, r, &v, x->loc, to);
+    }
+}
+
+static bool unknown_key(Elab *e, const Entry *t, const char *where, const Row *rows, size_t n) {
+    Words words = {0};
+    for (size_t i = 0; i < n; i++) vec_push(&words, rows[i].key);
+    const char *near = suggestion(e, t->key, &words);
+    vec_free(&words);
+    return fail(e, t->loc, "'%s' has no setting '%s'%s", where, t->key, near);
+}
+
+static bool read_entry(Elab *e, const Entry *t, const char *where, const Row *rows, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(rows[i].key, t->key)) continue;
+        if (rows[i].kind == K_MESH) return set_mesh(e, t);
+        const Arg *a = t->args.head;
+        if (a->name || a->next)
+            return fail(e, a->name ? a->loc : a->next->loc, "'%s' takes one value", t->key);
+        return set_value(e, &rows[i], a->value);
+    }
+    return unknown_key(e, t, where, rows, n);
+}
+
+/* `key` may stand once; the other spelling of groups counts as the same. */
+static bool check_twice(Elab *e, const EntryList *l) {
+    bool ok = true;
+    for (const Entry *t = l->head; t; t = t->next)
+        for (const Entry *u = l->head; u != t; u = u->next)
+            if (u->key == t->key) {
+                fail(e, t->loc, "'%s' is set twice", t->key);
+                diag_note(e->s, u->loc, "the first one is here");
+                ok = false;
+                break;
+            }
+    return ok;
+}
+
+static bool read_entries(Elab *e, const Item *item) {
+    bool train = item->kind == I_TRAIN, ok = check_twice(e, &item->entries);
+    const char *where = train ? "train" : "place";
+    const Row *rows = train ? train_rows : place_rows;
+    size_t n = train ? COUNT(train_rows) : COUNT(place_rows);
+    for (const Entry *t = item->entries.head; t; t = t->next)
+        ok = read_entry(e, t, where, rows, n) && ok;
+    return ok;
+}
+
+/* ---- blocks ---- */
+
+static bool second_block(Elab *e, const Item *i, const Item *first, const char *what) {
+    fail(e, i->loc, "there is already a '%s'%s", what, i->kind == I_TRAIN ? " for this model" : "");
+    diag_note(e->s, first->loc, "the first one is here");
+    return false;
+}
+
+static bool check_train_name(Elab *e, const Item *train) {
+    const Def *d = find_definition(e, e->file, train->name);
+    if (d && d->item->kind == I_MODEL) return true;
+    Words words = {0};
+    for (const Item *i = e->file->items.head; i; i = i->next)
+        if (i->kind == I_MODEL) vec_push(&words, i->name);
+    const char *near = suggestion(e, train->name, &words);
+    vec_free(&words);
+    return fail(e, train->name_loc, "there is no model '%s' to train%s", train->name, near);
+}
+
+static bool place_option(Elab *e) {
+    if (!e->opt->place) return true;
+    const char *text = arena_printf(e->a, "place {\n%s\n}", e->opt->place);
+    File *f = frontend_parse(e->s, "place options", text, strlen(text));
+    return f && f->items.n == 1 && read_entries(e, f->items.head);
+}
+
+static bool has_entry(const Item *item, const char *key) {
+    for (const Entry *t = item->entries.head; t; t = t->next)
+        if (!strcmp(t->key, key)) return true;
+    return false;
+}
+
+static bool check_optimizer(Elab *e, const Item *train) {
+    if (has_entry(train, "optimizer")) return true;
+    return fail(e, train->loc, "'train' needs an optimizer, as in 'optimizer = adamw(lr = 1e-3)'");
+}
+
+bool read_settings(Elab *e, const Item *model) {
+    const Item *train = NULL, *place = NULL;
+    bool ok = true;
+    e->g->set.train = e->training;
+    for (const Item *i = e->file->items.head; i; i = i->next) {
+        if (i->kind == I_PLACE) {
+            ok = (place ? second_block(e, i, place, "place") : read_entries(e, i)) && ok;
+            place = i;
+        }
+        if (i->kind != I_TRAIN) continue;
+        ok = check_train_name(e, i) && ok;
+        if (i->name != model->name) continue;
+        ok = (train ? second_block(e, i, train, "train")
+                    : check_optimizer(e, i) && read_entries(e, i)) &&
+             ok;
+        train = i;
+    }
+    Settings *set = &e->g->set;
+    if (train && set->precision == DT_F16 && set->loss_scale == LOSS_SCALE_NONE &&
+        !has_entry(train, "loss_scale"))
+        set->loss_scale = LOSS_SCALE_DYNAMIC;
+    return place_option(e) && ok;
+}
+
+/* ---- what is refused ---- */
+
+static Loc entry_loc(const File *f, const char *key) {
+    for (const Item *i = f->items.head; i; i = i->next)
+        if (i->kind == I_PLACE)
+            for (const Entry *t = i->entries.head; t; t = t->next)
+                if (!strcmp(t->key, key)) return t->loc;
+    return (Loc){0};
+}
+
+static bool check_annotations(Session *s, const Graph *g) {
+    bool ok = true;
+    for (uint32_t i = 0; i < g->note.n; i++) {
+        const Annotation *n = &g->note.p[i];
+        bool several = (!strcmp(n->kind, "replicate") || !strcmp(n->kind, "split")) && n->n > 1;
+        bool moves = !strcmp(n->kind, "checkpoint") || !strcmp(n->kind, "offload");
+        if (!several && !moves) continue;
+        diag_error(s, n->loc,
+                   several ? "'%s' over several devices is not possible yet"
+                           : "'%s' blocks are not possible yet",
+                   n->kind);
+        ok = false;
+    }
+    return ok;
+}
+
+bool check_capabilities(Session *s, const File *f, const Graph *g) {
+    const Settings *set = &g->set;
+    const char *bad_checkpoint =
+        strcmp(set->checkpoint, "none") && strcmp(set->checkpoint, "auto") ? set->checkpoint : NULL;
+    const char *bad_offload =
+        strcmp(set->offload, "none") && strcmp(set->offload, "auto") ? set->offload : NULL;
+    bool larger = false;
+    for (int i = 0; i < set->nmesh; i++) larger = larger || set->mesh[i].size > 1;
+    const struct {
+        bool wanted;
+        const char *key, *text;
+    } refused[] = {
+        {larger, "mesh", "a mesh larger than 1 is not possible yet"},
+        {set->memory > 0, "memory", "a memory budget is not possible yet"},
+        {set->host_memory > 0, "host_memory", "a host memory budget is not possible yet"},
+        {set->disk > 0, "disk", "a disk budget is not possible yet"},
+        {set->cluster != NULL, "cluster", "a cluster other than this machine is not possible yet"},
+        {bad_checkpoint != NULL, "checkpoint", "'checkpoint' can only be none or auto yet"},
+        {bad_offload != NULL, "offload", "'offload' can only be none or auto yet"},
+        {set->num_communicators > 1, "num_communicators",
+         "several communicators are not possible yet"},
+        {set->max_splits > 0, "max_splits", "split communication is not possible yet"},
+        {set->fp16 > 0, "fp16", "communication in half precision is not possible yet"},
+    };
+    bool ok = check_annotations(s, g);
+    for (size_t i = 0; i < COUNT(refused); i++)
+        if (refused[i].wanted) {
+            diag_error(s, entry_loc(f, refused[i].key), "%s", refused[i].text);
+            ok = false;
+        }
+    return ok;
+}
