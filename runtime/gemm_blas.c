@@ -177,6 +177,10 @@ static void columns(const Tiled *x) {
 static void whole(const Tiled *x) { run_tiled(*x, x->s->m, x->s->n, true); }
 static void tiles(const Tiled *x) { run_tiled(*x, 192, 384, false); }
 static void wide_tiles(const Tiled *x) { run_tiled(*x, 384, 1024, false); }
+static void square_tiles(const Tiled *x) {
+    int64_t half = share(x->s->n, pool_threads(x->g->pool));
+    run_tiled(*x, 1024, MIN(half, (int64_t)1024), false);
+}
 
 /* ---- the candidates ---- */
 
@@ -207,6 +211,11 @@ static bool can_tiles(const Gemm *g, const PlanGemm *s) {
     (void)g;
     return fits_blas(s) && (s->m > 192 || s->n > 384);
 }
+/* What is widened is used often: at f32 the same as sharing columns. */
+static bool can_squares(const Gemm *g, const PlanGemm *s) {
+    (void)g;
+    return fits_blas(s) && any_half(s) && (s->m > 384 || s->n > 384);
+}
 static bool can_dnnl_rows(const Gemm *g, const PlanGemm *s) {
     return has_dnnl(g, s) && can_rows(g, s);
 }
@@ -215,6 +224,9 @@ static bool can_dnnl_columns(const Gemm *g, const PlanGemm *s) {
 }
 static bool can_dnnl_whole(const Gemm *g, const PlanGemm *s) {
     return has_dnnl(g, s) && can_whole(g, s);
+}
+static bool can_dnnl_squares(const Gemm *g, const PlanGemm *s) {
+    return has_dnnl(g, s) && can_squares(g, s);
 }
 static bool can_dnnl_tiles(const Gemm *g, const PlanGemm *s) {
     return has_dnnl(g, s) && can_tiles(g, s);
@@ -229,11 +241,13 @@ RUN(blas_columns, columns, BLAS)
 RUN(blas_whole, whole, BLAS)
 RUN(blas_tiles, tiles, BLAS)
 RUN(blas_wide_tiles, wide_tiles, BLAS)
+RUN(blas_square_tiles, square_tiles, BLAS)
 RUN(dnnl_rows, rows, DNNL)
 RUN(dnnl_columns, columns, DNNL)
 RUN(dnnl_whole, whole, DNNL)
 RUN(dnnl_tiles, tiles, DNNL)
 RUN(dnnl_wide_tiles, wide_tiles, DNNL)
+RUN(dnnl_square_tiles, square_tiles, DNNL)
 
 /* In order of preference: a later one must be measurably faster. */
 const GemmAlgo gemm_algos[] = {
@@ -242,10 +256,13 @@ const GemmAlgo gemm_algos[] = {
     {"blas-whole", "OpenBLAS, whole matrices, batches shared", can_whole, blas_whole},
     {"blas-tiles", "OpenBLAS, tiles of 192 x 384 in turn", can_tiles, blas_tiles},
     {"blas-wide-tiles", "OpenBLAS, tiles of 384 x 1024 in turn", can_tiles, blas_wide_tiles},
+    {"blas-square-tiles", "OpenBLAS, tiles of up to 1024 x 1024", can_squares, blas_square_tiles},
     {"dnnl-rows", "oneDNN, rows of C shared", can_dnnl_rows, dnnl_rows},
     {"dnnl-columns", "oneDNN, columns of C shared", can_dnnl_columns, dnnl_columns},
     {"dnnl-whole", "oneDNN, whole matrices, batches shared", can_dnnl_whole, dnnl_whole},
     {"dnnl-tiles", "oneDNN, tiles of 192 x 384 in turn", can_dnnl_tiles, dnnl_tiles},
     {"dnnl-wide-tiles", "oneDNN, tiles of 384 x 1024 in turn", can_dnnl_tiles, dnnl_wide_tiles},
+    {"dnnl-square-tiles", "oneDNN, tiles of up to 1024 x 1024", can_dnnl_squares,
+     dnnl_square_tiles},
 };
 const size_t gemm_algo_count = COUNT(gemm_algos);

@@ -14,16 +14,24 @@ typedef uint32_t Bits __attribute__((vector_size(W * 4)));
 typedef int32_t Mask __attribute__((vector_size(W * 4)));
 typedef float Real __attribute__((vector_size(W * 4)));
 
+/* Compiled twice, for processors with and without AVX2; the loader picks. */
+#if defined(__x86_64__) && !defined(__clang__) /* clang 14 misnames the clones */
+#define CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define CLONES
+#endif
+
+#define ALWAYS             inline __attribute__((always_inline))
 #define CHOOSE(mask, a, b) (((a) & (Bits)(mask)) | ((b) & ~(Bits)(mask)))
 
-static void widen_bf16(const uint16_t *from, float *to) {
+static ALWAYS void widen_bf16(const uint16_t *from, float *to) {
     Half h;
     memcpy(&h, from, sizeof h);
     Bits u = __builtin_convertvector(h, Bits) << 16;
     memcpy(to, &u, sizeof u);
 }
 
-static void widen_f16(const uint16_t *from, float *to) {
+static ALWAYS void widen_f16(const uint16_t *from, float *to) {
     Half h;
     memcpy(&h, from, sizeof h);
     Bits u = __builtin_convertvector(h, Bits), a = u & 0x7fff;
@@ -33,7 +41,7 @@ static void widen_f16(const uint16_t *from, float *to) {
     memcpy(to, &x, sizeof x);
 }
 
-static void narrow_bf16(const float *from, uint16_t *to) {
+static ALWAYS void narrow_bf16(const float *from, uint16_t *to) {
     Bits u;
     memcpy(&u, from, sizeof u);
     Mask nan = (Mask)(u & 0x7fffffff) > 0x7f800000;
@@ -42,7 +50,7 @@ static void narrow_bf16(const float *from, uint16_t *to) {
     memcpy(to, &h, sizeof h);
 }
 
-static void narrow_f16(const float *from, uint16_t *to) {
+static ALWAYS void narrow_f16(const float *from, uint16_t *to) {
     Bits u;
     memcpy(&u, from, sizeof u);
     Bits a = u & 0x7fffffff, odd = a >> 13 & 1;
@@ -55,7 +63,7 @@ static void narrow_f16(const float *from, uint16_t *to) {
     memcpy(to, &h, sizeof h);
 }
 
-void half_widen(Dtype d, const uint16_t *from, float *to, int64_t n) {
+CLONES void half_widen(Dtype d, const uint16_t *from, float *to, int64_t n) {
     int64_t i = 0;
     if (d == DT_BF16)
         for (; i + W <= n; i += W) widen_bf16(from + i, to + i);
@@ -64,7 +72,7 @@ void half_widen(Dtype d, const uint16_t *from, float *to, int64_t n) {
     for (; i < n; i++) to[i] = d == DT_BF16 ? bf16_to_f32(from[i]) : f16_to_f32(from[i]);
 }
 
-void half_narrow(Dtype d, const float *from, uint16_t *to, int64_t n) {
+CLONES void half_narrow(Dtype d, const float *from, uint16_t *to, int64_t n) {
     int64_t i = 0;
     if (d == DT_BF16)
         for (; i + W <= n; i += W) narrow_bf16(from + i, to + i);
