@@ -8,8 +8,7 @@
  * The gradient of a value has its dtype; those of a parameter and of its low-precision copies are
  * summed in the parameter's.
  *
- * New nodes are PHASE_BACKWARD with the scope and location of the node they belong to, and the
- * micro-batch of the last contribution they need.
+ * New nodes are PHASE_BACKWARD with the scope, location and micro-batch of the node they belong to.
  * The seed is 1, or the loss scale: every gradient then carries it as a factor, and the optimize
  * pass divides it out. The sinks are `gradient` nodes in the order of the parameters. */
 #include "passes/passes.h"
@@ -87,36 +86,28 @@ static void contribute(Diff *d, Value owner, uint32_t result, Value x, int16_t m
     *head = p;
 }
 
-/* Micro-batches in order; what belongs to all of them last. */
-static bool comes_before(const Part *a, const Part *b) {
-    return (uint16_t)a->micro < (uint16_t)b->micro;
-}
-
+/* Micro-batches in order, after what belongs to none of them. */
 static Part *sort_parts(Part *list) {
     Part *sorted = NULL;
     while (list) {
         Part *p = list, **at = &sorted;
         list = p->next;
-        while (*at && comes_before(*at, p)) at = &(*at)->next;
+        while (*at && (*at)->micro < p->micro) at = &(*at)->next;
         p->next = *at;
         *at = p;
     }
     return sorted;
 }
 
-/* The gradient of one result of v, or NO_VALUE. It belongs to the last micro-batch that
- * contributes: *micro rises to that. */
-static Value total(Diff *d, Value v, uint32_t result, int16_t *micro) {
+/* The gradient of one result of v, or NO_VALUE. */
+static Value total(Diff *d, Value v, uint32_t result) {
     Part *p = sort_parts(d->part[d->slot[v] + result]);
     if (!p) return NO_VALUE;
-    const Part *last = p;
     Value sum = p->sum;
     for (p = p->next; p; p = p->next) {
         at_backward(d->g, v, p->micro);
         sum = b_ew2(d->g, OP_add, sum, p->sum);
-        last = p;
     }
-    if (!comes_before(last, &(Part){.micro = *micro})) *micro = last->micro;
     return sum;
 }
 
@@ -126,9 +117,9 @@ static void visit(Diff *d, Value v) {
     uint32_t n = result_count(type_of(g, v)), nin = node_of(g, v)->nin;
     bool any = false;
     ASSERT(n <= MAX_OPERANDS);
-    int16_t micro = 0;
-    for (uint32_t i = 0; i < n; i++) any |= (gout[i] = total(d, v, i, &micro)) != NO_VALUE;
+    for (uint32_t i = 0; i < n; i++) any |= (gout[i] = total(d, v, i)) != NO_VALUE;
     if (!any) return;
+    int16_t micro = node_of(g, v)->micro;
     if (node_of(g, v)->op == OP_proj) {
         uint32_t index = (uint32_t)attr_int(node_of(g, v), "index");
         contribute(d, operand(g, v, 0), index, gout[0], micro);
@@ -168,8 +159,7 @@ static Value seed(Graph *g, const Type *t) {
 static void add_sink(Diff *d, Value param) {
     Graph *g = d->g;
     const char *name = attr_str(node_of(g, param), "name");
-    int16_t micro = 0;
-    Value x = total(d, param, 0, &micro);
+    Value x = total(d, param, 0);
     at_backward(g, param, -1);
     if (x == NO_VALUE) {
         diag_warning(g->session, node_of(g, param)->loc,

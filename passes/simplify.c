@@ -56,12 +56,17 @@ static bool same_key(const Graph *g, Value v, Value w) {
     return true;
 }
 
-/* The first node equal to v: v itself when there is none. */
+/* The first node equal to v: v itself when there is none. A node that several micro-batches turn
+ * out to share belongs to none of them. */
 static Value number_value(Table *t, const Graph *g, Value v) {
     if (op_info((Op)node_of(g, v)->op)->flags & (OPF_UNIQUE | OPF_EFFECT)) return v;
     uint32_t i = (uint32_t)key_hash(g, v) & t->mask;
     for (; t->slot[i] != NO_VALUE; i = (i + 1) & t->mask)
-        if (same_key(g, v, t->slot[i])) return t->slot[i];
+        if (same_key(g, v, t->slot[i])) {
+            Node *first = node_of(g, t->slot[i]);
+            if (first->micro != node_of(g, v)->micro) first->micro = -1;
+            return t->slot[i];
+        }
     return t->slot[i] = v;
 }
 

@@ -229,9 +229,9 @@ static inline Graph *model_build(Session *s, ModelKind kind) {
         g->at.micro = kind.micro ? (int16_t)i : -1;
         Value loss = model_loss(g, kind, model_slice_rows(g, text, i * MODEL_B, MODEL_B),
                                 model_slice_rows(g, target, i * MODEL_B, MODEL_B));
+        g->at.micro = -1;
         sum = sum == NO_VALUE ? loss : b_ew2(g, OP_add, sum, loss);
     }
-    g->at.micro = -1;
     b_output(g, model_scaled(g, sum, 1.0 / (double)n), "loss");
     return g;
 }

@@ -3,14 +3,22 @@
 #include "tests/ir/random_graph.h"
 #include "tests/passes/model.h"
 
-/* Results stay, a second run changes nothing, and no node is added. */
+/* Nodes that compute something. */
+static int computing(const Graph *g) {
+    int n = 0;
+    for (Value v = 0; v < g->node.n; v++)
+        n += !(op_info((Op)node_of(g, v)->op)->flags & (OPF_VIEW | OPF_LEAF | OPF_EFFECT));
+    return n;
+}
+
+/* Results stay, a second run changes nothing, and no work is added. */
 static void check_random(uint64_t seed, Dtype d) {
     Session *s = session_new();
     Graph *g =
         random_graph(s, &(RandomGraph){.seed = seed, .nodes = 40, .dtype = d, .bounded = true});
     Graph *plain = model_copy(g);
     model_pipeline(g, "simplify");
-    CHECK(g->node.n <= plain->node.n);
+    CHECK(computing(g) <= computing(plain));
     Interp *a = model_run(g), *b = model_run(plain);
     if (!CHECK(model_compare(a, b) < (d == DT_F32 ? 1e-9 : 0.1)))
         fprintf(stderr, "seed %llu, %s\n", (unsigned long long)seed, dtype_name(d));
