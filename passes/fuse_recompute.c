@@ -2,13 +2,14 @@
  *
  * A forward elementwise value that the backward phase reads is computed there again, from values
  * that are kept anyway (leaves, products, reductions, other kept values), when what must be kept
- * for that has no more bytes than the value itself. Decided in topological order, so that kept
- * values are known when those made from them are decided. Trees of more than MAX_TREE nodes are
- * not copied. */
+ * for that has no more bytes than the value itself and few large tensors are read for it: a
+ * residual stream is kept, not summed up again from all layers below. Decided in topological order,
+ * so that kept values are known when those made from them are decided. Trees of more than MAX_TREE
+ * nodes are not copied. */
 #include "ir/storage.h"
 #include "passes/fuse.h"
 
-enum { MAX_TREE = 16 };
+enum { MAX_TREE = 16, MAX_LARGE = 3 };
 
 typedef struct {
     const Graph *g;
@@ -18,7 +19,7 @@ typedef struct {
 
 /* Walking one tree of cheap values. */
 typedef struct {
-    int nodes, large;
+    int nodes, large; /* large: values of the frontier with more than a quarter of the bytes */
     int64_t bytes;
     int nfrontier;
     Value frontier[4 * MAX_TREE];
@@ -32,12 +33,13 @@ static bool cheap(const Graph *g, Value v) {
 
 static bool is_free(const Node *n) { return (op_info(n->op)->flags & OPF_LEAF) != 0; }
 
-static void add_frontier(const Keep *k, Tree *t, Value v) {
+static void add_frontier(const Keep *k, Tree *t, Value v, int64_t size) {
     for (int i = 0; i < t->nfrontier; i++)
         if (t->frontier[i] == v) return;
     if (t->nfrontier == (int)COUNT(t->frontier)) return;
     t->frontier[t->nfrontier++] = v;
     if (!k->kept[v]) t->bytes += type_bytes(type_of(k->g, v));
+    if (type_bytes(type_of(k->g, v)) * 4 > size) t->large++;
 }
 
 static void walk_tree(const Keep *k, Tree *t, Value v, int64_t size) {
@@ -49,18 +51,17 @@ static void walk_tree(const Keep *k, Tree *t, Value v, int64_t size) {
             walk_tree(k, t, b, size);
             continue;
         }
-        add_frontier(k, t, b);
-        if (!k->kept[b] && type_bytes(type_of(k->g, b)) * 4 > size) t->large++;
+        add_frontier(k, t, b, size);
     }
 }
 
-/* Equal bytes are worth it when only one large value is kept instead: then the forward kernel need
- * not write this one at all. */
+/* Equal bytes are worth it when only one large value is read: then the forward kernel need not write
+ * this one at all. */
 static void decide(Keep *k, Value v) {
     Tree t = {0};
     int64_t size = type_bytes(type_of(k->g, v));
     walk_tree(k, &t, v, size);
-    bool less = t.bytes < size || (t.bytes == size && t.large <= 1);
+    bool less = (t.bytes < size && t.large <= MAX_LARGE) || (t.bytes == size && t.large <= 1);
     if (t.nodes > MAX_TREE || !less) {
         k->kept[v] = true;
         return;
