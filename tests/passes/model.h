@@ -28,8 +28,10 @@ static inline Value model_param(Graph *g, const char *name, int rank, const int6
     if (found != NO_VALUE) return found;
     int16_t micro = g->at.micro;
     g->at.micro = -1;
-    AttrValue at[] = {
-        {.s = intern(g->session, name)}, {.s = intern(g->session, "normal")}, {.f = 0.5}, {.f = 0}};
+    AttrValue at[] = {{.s = intern(g->session, name)},
+                      {.s = intern(g->session, "normal")},
+                      {.f = 0.1},
+                      {.f = 0.6}};
     Value v = graph_leaf(g, OP_param, attr_intern(g->session, OP_param, at),
                          model_type(g, DT_F32, rank, dim));
     g->at.micro = micro;

@@ -50,11 +50,14 @@ static void check_model(Graph *g, const char *pipeline, int samples) {
     model_pipeline(g, pipeline);
     Interp *run = model_run(g);
     int sinks = 0;
+    double size = 0;
     for (Value v = 0; v < g->node.n; v++) {
         if (!is_op(g, v, OP_gradient)) continue;
         check_gradient(plain, run, v, samples);
+        size += fabs(interp_get(run, operand(g, v, 0))->data[0]);
         sinks++;
     }
+    CHECK(sinks == 0 || size > 0);
     CHECK(sinks == model_count(g, OP_param));
     interp_free(run);
     graph_free(plain);
