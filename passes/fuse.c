@@ -8,7 +8,7 @@
 #include "ir/storage.h"
 #include "passes/fuse.h"
 
-enum { SEARCH_LIMIT = 256, MAX_CANDIDATES = 8 };
+enum { SEARCH_LIMIT = 256, MAX_CANDIDATES = 8, SMALL = 1 << 14 };
 
 typedef struct {
     Space space;
@@ -164,6 +164,15 @@ static int add_candidate(const Fuse *f, uint32_t *out, int n, uint32_t gid, Valu
     return n + 1;
 }
 
+/* Is reading b in one kernel rather than two a gain? Constants are not read at all, but small
+ * kernels that have one in common (updates of biases) are worth one launch: large ones would only
+ * keep their operands alive together. */
+static bool worth_sharing(const Graph *g, Value b, Value v) {
+    if (node_of(g, b)->op == OP_constant || node_of(g, b)->op == OP_iota)
+        return type_elements(type_of(g, b)) <= SMALL;
+    return type_elements(type_of(g, b)) >= type_elements(type_of(g, v));
+}
+
 /* Groups that compute an operand of v first (*nproducers of them), then groups that read one. */
 static int candidates(const Fuse *f, Value v, uint32_t *out, int *nproducers) {
     const Graph *g = f->g;
@@ -173,8 +182,7 @@ static int candidates(const Fuse *f, Value v, uint32_t *out, int *nproducers) {
     *nproducers = n;
     for (uint32_t i = 0; i < node_of(g, v)->nin; i++) {
         Value b = view_base(g, operand(g, v, i));
-        if (type_elements(type_of(g, b)) >= type_elements(type_of(g, v)))
-            n = add_candidate(f, out, n, f->reader[b], v);
+        if (worth_sharing(g, b, v)) n = add_candidate(f, out, n, f->reader[b], v);
     }
     return n;
 }

@@ -55,8 +55,8 @@ static void walk_tree(const Keep *k, Tree *t, Value v, int64_t size) {
     }
 }
 
-/* Equal bytes are worth it when only one large value is read: then the forward kernel need not write
- * this one at all. */
+/* Equal bytes are worth it when only one large value is read: then the forward kernel need not
+ * write this one at all. */
 static void decide(Keep *k, Value v) {
     Tree t = {0};
     int64_t size = type_bytes(type_of(k->g, v));
