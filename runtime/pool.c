@@ -155,6 +155,16 @@ void pool_run_chunks(Pool *p, PoolFn *fn, void *ctx, int64_t items, int64_t chun
 
 int pool_threads(const Pool *p) { return p->started + 1; }
 
+void pool_cpu_seconds(const Pool *p, double *seconds) {
+    for (int i = 0; i <= p->started; i++) {
+        clockid_t clock;
+        struct timespec t = {0};
+        if (pthread_getcpuclockid(i ? p->worker[i].thread : p->caller, &clock) == 0)
+            clock_gettime(clock, &t);
+        seconds[i] = (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+    }
+}
+
 /* ---- start and stop ---- */
 
 static void pin(const Pool *p, pthread_t thread, int index) {

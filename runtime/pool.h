@@ -19,6 +19,10 @@ int pool_threads(const Pool *p);
  * the process began with. Decoding and checkpoint threads call it first. */
 void pool_unpin_thread(const Pool *p);
 
+/* Processor time each thread has used so far, seconds[pool_threads]: what a measurement takes when
+ * other programs share the machine. 0 where the system does not tell. */
+void pool_cpu_seconds(const Pool *p, double *seconds);
+
 /* Runs items lo <= i < hi on thread `thread` (0 is the caller). */
 typedef void PoolFn(void *ctx, int64_t lo, int64_t hi, int thread);
 
