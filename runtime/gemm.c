@@ -311,5 +311,13 @@ double gemm_peak(Gemm *g) {
         g->peak = measure_peak(g);
         g->news = true;
     }
+    /* A product that did better while the machine was quieter raises what is known. */
+    for (uint32_t i = 0; i < g->wisdom.n; i++) {
+        const Wisdom *w = &g->wisdom.p[i];
+        bool here = atoi(w->shape) == pool_threads(g->pool) && !strstr(w->shape, "f64");
+        if (!here || w->gflops <= g->peak) continue;
+        g->peak = w->gflops;
+        g->news = true;
+    }
     return g->peak;
 }
