@@ -92,7 +92,10 @@ static bool f_cast(Elab *e, const Call *c, Val *out) {
     Value v;
     if (!want_tensor(e, &c->v[0], c->at[0], "what is cast", &v)) return false;
     place_nodes(e, c->loc);
-    *out = val_tensor(b_cast(e->g, v, d));
+    /* A cast of f32 to f32 is a node as well: to the precision pass it says "stay f32". */
+    AttrValue to = {.i = d};
+    *out = val_tensor(d == DT_F32 ? graph_add(e->g, OP_cast, attr_intern(e->s, OP_cast, &to), 1, &v)
+                                  : b_cast(e->g, v, d));
     return true;
 }
 

@@ -189,9 +189,11 @@ static Value reduce_ones(Graph *g, Value v) {
 
 /* ---- elementwise ops of broadcasts ---- */
 
-/* f(broadcast(x), broadcast(y), c) = broadcast(f(x, y, c)), all broadcast alike */
+/* f(broadcast(x), broadcast(y), c) = broadcast(f(x, y, c)), all broadcast alike. A cast alone is
+ * free where it is and would be a kernel of its own in front. */
 Value hoist_broadcast(Graph *g, Value v) {
     uint32_t n = node_of(g, v)->nin;
+    if (is_op(g, v, OP_cast)) return NO_VALUE;
     Value in[3], first = NO_VALUE;
     for (uint32_t i = 0; i < n; i++) {
         Value a = in[i] = operand(g, v, i);
