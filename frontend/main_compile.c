@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "codegen/codegen.h"
+#include "frontend/frontend.h"
 #include "runtime/gemm.h"
 
 typedef struct {
@@ -60,25 +61,39 @@ static Status choose_products(Plan *plan) {
 
 /* ---- one plan ---- */
 
-static Plan *make_plan(Session *s, const CompileArgs *a, bool infer) {
+/* Sources with the hashes of their texts, so that a stale plan can be told. */
+static void record_sources(Session *s, Plan *plan) {
+    for (uint16_t i = 1; i < session_files(s); i++) {
+        size_t n = 0;
+        const char *text = session_file_text(s, i, &n);
+        if (!text || text == m6_library) continue; /* the compiler's hash stands for the library */
+        PlanSource source = {session_file_name(s, i), hash_bytes(text, n, 0)};
+        vec_push(&plan->source, source);
+    }
+}
+
+static Status finish_plan(Session *s, const CompileArgs *a, Codegen *cg, const char *name) {
+    record_sources(s, cg->plan);
+    if (!a->plan_only && strcmp(a->target, "cpu") == 0) TRY(choose_products(cg->plan));
+    return codegen_write(cg, a->dir, name);
+}
+
+/* Compiles the model, or with `forward` its forward half, to DIR/NAME.txt. NULL after diagnostics.
+ */
+static Codegen *make_plan(Session *s, const CompileArgs *a, bool forward) {
     ModelArgs model = a->model;
-    model.infer = infer;
+    model.infer |= forward;
     Graph *g = model_graph(s, &model, pipeline_default);
     if (!g) return NULL;
-    CodegenOptions o = {.target = a->target,
-                        .dir = a->dir,
-                        .name = a->model.infer || !infer ? "plan" : "forward",
-                        .command = a->command,
-                        .plan_only = a->plan_only};
-    Plan *plan = codegen_plan(g, &o);
-    if (plan && !a->plan_only && strcmp(a->target, "cpu") == 0) {
-        Status bad = choose_products(plan);
+    CodegenOptions o = {.target = a->target, .command = a->command, .no_compile = a->plan_only};
+    Codegen *cg = NULL;
+    if (codegen_plan(g, &o, &cg)) {
+        Status bad = finish_plan(s, a, cg, forward ? "forward" : "plan");
         if (bad) diag_error(s, (Loc){0}, "%s", bad->text);
         free(bad);
     }
-    if (plan && !codegen_write(plan, &o)) plan = NULL;
     graph_free(g);
-    return plan;
+    return cg;
 }
 
 static int64_t count_parameters(const Plan *p) {
@@ -112,17 +127,18 @@ static int compile(CompileArgs *a, int argc, char **argv) {
     Session *s = session_new();
     double begin = seconds_now();
     a->command = command_line(s, argc, argv);
-    Plan *plan = make_plan(s, a, a->model.infer);
-    Plan *forward = plan && plan->train ? make_plan(s, a, true) : plan;
-    bool good = forward && diag_errors(s) == 0;
-    if (good) report(a, plan, seconds_now() - begin);
-    if (forward && forward != plan) plan_free(forward);
-    if (plan) plan_free(plan);
+    Codegen *cg = make_plan(s, a, false);
+    bool both = cg && cg->plan->train && diag_errors(s) == 0;
+    Codegen *forward = both ? make_plan(s, a, true) : NULL;
+    if (forward) codegen_free(forward);
+    bool good = cg && diag_errors(s) == 0;
+    if (good) report(a, cg->plan, seconds_now() - begin);
+    if (cg) codegen_free(cg);
     session_free(s);
     return good ? EXIT_DONE : EXIT_INPUT;
 }
 
-/* Without -o: build/NAME for NAME.m6? The plan goes beside the model: model.m6 -> model.plan. */
+/* Without -o the plan goes beside the model: model.m6 -> model.plan. */
 static const char *default_dir(const char *model) {
     Buf b = {0};
     size_t n = strlen(model);

@@ -102,6 +102,9 @@ const void *intern_bytes(Session *s, const void *p, size_t n);
 /* Registers a source text (kept by reference) under a display name; returns its file index. */
 uint16_t session_add_file(Session *s, const char *name, const char *text, size_t n);
 const char *session_file_name(Session *s, uint16_t file); /* "" for 0 */
+uint16_t session_files(const Session *s);                 /* files are 1 … session_files - 1 */
+/* The text as registered, *n its length; NULL for a file that is only a name. */
+const char *session_file_text(const Session *s, uint16_t file, size_t *n);
 uint16_t session_find_file(Session *s, const char *name); /* registers a text-less name if new */
 const char *loc_text(Session *s, Loc loc);                /* "model.m6:3:7", "" if none */
 

@@ -103,6 +103,14 @@ uint16_t session_add_file(Session *s, const char *name, const char *text, size_t
     return f;
 }
 
+uint16_t session_files(const Session *s) { return (uint16_t)s->file.n; }
+
+const char *session_file_text(const Session *s, uint16_t file, size_t *n) {
+    ASSERT(file < s->file.n);
+    *n = s->file.p[file].n;
+    return s->file.p[file].text;
+}
+
 const char *session_file_name(Session *s, uint16_t file) {
     return file < s->file.n ? s->file.p[file].name : "";
 }

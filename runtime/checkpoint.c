@@ -174,6 +174,17 @@ Status checkpoint_newest(const char *folder, char **path) {
     return NULL;
 }
 
+/* What a process that was killed while it wrote left behind. */
+static void remove_torn(const char *folder) {
+    DIR *d = opendir(folder);
+    for (struct dirent *entry; d && (entry = readdir(d));) {
+        bool torn = strncmp(entry->d_name, "step-", 5) == 0 &&
+                    strstr(entry->d_name, ".safetensors.tmp") != NULL;
+        if (torn) unlinkat(dirfd(d), entry->d_name, 0);
+    }
+    if (d) closedir(d);
+}
+
 static void remove_old(const char *folder, int keep) {
     DIR *d = opendir(folder);
     int64_t step = INT64_MAX;
@@ -198,6 +209,7 @@ static Status save_list(const char *path, const StList *list, const RunState *st
 Status checkpoint_save(const char *folder, const Plan *plan, Exec *e, const RunState *state,
                        int keep) {
     TRY(make_dirs(folder));
+    remove_torn(folder);
     StList list = {0};
     Copies copies = {0};
     char *path = step_path(folder, state->step);
