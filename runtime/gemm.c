@@ -6,7 +6,7 @@
  * the processor choose here.
  *
  * Measuring. All candidates take turns on the same operands; the least time of each counts. Large
- * products are measured on a smaller one of like shape, so that a shape costs some 30 ms. */
+ * products are measured on a smaller one of like shape, so that a shape costs some 20 ms. */
 #include "runtime/gemm_private.h"
 
 #include <dlfcn.h>
@@ -16,7 +16,7 @@
 
 enum { MAX_CANDIDATES = 24, ROUNDS = 40, PEAK_SIZE = 1024 };
 static const double measured_flops = 2e8;  /* largest product that is measured */
-static const double shape_seconds = 0.03;  /* for one shape, all candidates */
+static const double shape_seconds = 0.02;  /* for one shape, all candidates */
 static const double peak_seconds = 0.3;    /* for the peak */
 static const double clearly_faster = 0.97; /* of the time: a later candidate must beat it */
 
@@ -128,13 +128,23 @@ Status gemm_open(Pool *pool, Gemm **out) {
     return NULL;
 }
 
-void gemm_save(Gemm *g) { gemm_wisdom_save(g); }
+static void free_operands(Gemm *g) {
+    for (int i = 0; i < 3; i++) {
+        free(g->bench[i]);
+        g->bench[i] = NULL;
+        g->bench_bytes[i] = 0;
+    }
+}
+
+void gemm_save(Gemm *g) {
+    gemm_wisdom_save(g);
+    free_operands(g);
+}
 
 void gemm_close(Gemm *g) {
     if (!g) return;
-    gemm_wisdom_save(g);
+    gemm_save(g);
     for (int i = 0; i < pool_threads(g->pool); i++) free(g->scratch[i]);
-    for (int i = 0; i < 3; i++) free(g->bench[i]);
     for (uint32_t i = 0; i < g->wisdom.n; i++) {
         free(g->wisdom.p[i].shape);
         free(g->wisdom.p[i].algo);

@@ -16,11 +16,11 @@ typedef struct Gemm Gemm;
  * with a BLAS that is not safe to call from several threads. The pool must outlive it. */
 Status gemm_open(Pool *pool, Gemm **out);
 void gemm_close(Gemm *g); /* saves too */
-/* Writes the wisdom that is new; a failure to write is not an error. A run that will be resumed
- * must find the same choices: save before it starts. */
+/* Writes the wisdom that is new (a failure to write is not an error) and frees what measuring took.
+ * A run that will be resumed must find the same choices: save before it starts. */
 void gemm_save(Gemm *g);
 
-/* One way to run a product. run() gives C bit for bit the same each time. */
+/* One way to run a product. run() gives C bit for bit the same each time on as many threads. */
 typedef struct GemmAlgo {
     const char *name;
     const char *doc;
@@ -28,7 +28,8 @@ typedef struct GemmAlgo {
     void (*run)(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c);
 } GemmAlgo;
 
-/* The fastest candidate for this shape: remembered, or measured now (about 30 ms at most). */
+/* The fastest candidate for this shape: remembered, or measured now (about 20 ms, more on a busy
+ * machine). */
 const GemmAlgo *gemm_choose(Gemm *g, const PlanGemm *s);
 /* By the name in a plan; NULL when there is none, or it cannot run this shape here. */
 const GemmAlgo *gemm_find(const Gemm *g, const PlanGemm *s, const char *name);

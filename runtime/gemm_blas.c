@@ -1,11 +1,13 @@
 /* gemm_blas.c: products by a single-threaded library (OpenBLAS, oneDNN) called from the pool.
  *
  * C is cut into tiles, and tiles of all batches are the pool's items; how it is cut is what the
- * candidates differ in. A tile is one call of
- * sgemm or dgemm. Operands in 16-bit formats are
+ * candidates differ in. A tile is one call of sgemm or dgemm. Operands in 16-bit formats are
  * widened by panels into the thread's scratch, K_PANEL of k at a time, accumulated in f32 and
- * rounded once. Every tile sums over k in the library's order, so neither threads nor timing
- * change the bits. */
+ * rounded once.
+ *
+ * The bits of C follow from where it is cut, never from timing. Cuts into tiles of fixed size are
+ * the same on any number of threads; shares of rows or columns are not, and the libraries may sum a
+ * narrower share in another order. */
 #include "runtime/gemm_private.h"
 #include "runtime/half.h"
 
