@@ -124,7 +124,6 @@ Value view_base(const Graph *g, Value v) {
 /* An iota's elements are its own affine map; a constant's do not depend on the place. */
 static void layout_of_root(const Node *n, Layout *l) {
     layout_of_type(n->type, l);
-    if (n->group != 0) return;
     if (n->op == OP_constant) memset(l->stride, 0, sizeof l->stride);
     if (n->op != OP_iota) return;
     memset(l->stride, 0, sizeof l->stride);

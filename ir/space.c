@@ -211,9 +211,7 @@ bool space_takes(const Graph *g, Value v) {
     switch (n->op) {
     case OP_pad:
     case OP_pick:
-    case OP_random:
-    case OP_constant:
-    case OP_iota: return true;
+    case OP_random: return true;
     case OP_unpick: {
         const Type *index = type_of(g, operand(g, v, 0));
         return index->dim[index->rank - 1] <= 4 && attr_int(n, "size") > 1;

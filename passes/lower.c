@@ -85,8 +85,12 @@ static Value copy_of(Graph *g, Value v) {
                      &v);
 }
 
-static bool has_bytes(const Node *n) {
-    return n->group != 0 || (n->op != OP_constant && n->op != OP_iota);
+static bool has_bytes(const Node *n) { return n->op != OP_constant && n->op != OP_iota; }
+
+/* v itself when its root has bytes; a copy otherwise. */
+static Value with_bytes(Lower *lo, Value v) {
+    Layout l;
+    return has_bytes(node_of(lo->g, root_of(lo, v, &l))) ? v : copy_of(lo->g, v);
 }
 
 /* v itself when its root has bytes and v is one block of them; a copy otherwise. */
@@ -229,11 +233,10 @@ static Value lower_einsum(Lower *lo, Value v) {
     int64_t k = label_product(&e, e.k), mn = label_product(&e, e.m) * label_product(&e, e.n);
     if ((k == 1 || mn == 1) && strlen(e.c) + strlen(e.k) <= MAX_RANK)
         return as_product(g, &e, x, y, t);
-    Layout l;
     char la[MAX_RANK + 1], lb[MAX_RANK + 1], lc[MAX_RANK + 1];
     memcpy(la, e.a, sizeof la), memcpy(lb, e.b, sizeof lb), memcpy(lc, e.c, sizeof lc);
-    if (!has_bytes(node_of(g, root_of(lo, x, &l)))) x = copy_of(g, x);
-    if (!has_bytes(node_of(g, root_of(lo, y, &l)))) y = copy_of(g, y);
+    x = with_bytes(lo, x);
+    y = with_bytes(lo, y);
     for (int tries = 0; tries < 4; tries++) {
         Contract fit;
         if (x != operand(g, v, 0) || y != operand(g, v, 1) || strcmp(lc, e.c) != 0)
@@ -290,6 +293,7 @@ static Value lower_node(Lower *lo, Rewrite *r, Value v) {
         Value *x = &r->map[operand(r->from, v, i)];
         saved[i] = *x;
         if (opaque) *x = as_block(lo, *x);
+        if (n->op == OP_pad || n->op == OP_pick) *x = with_bytes(lo, *x);
         if (n->op == OP_output || (n->op == OP_assign && i == 1)) *x = own_bytes(lo, *x);
     }
     Value x = rewrite_copy(r, v);

@@ -1,0 +1,420 @@
+/* plan_make.c: a lowered, scheduled, allocated graph becomes a Plan: buffers for values that own
+ * bytes, one step a unit, kernels stored once per text, copies for assignments that could not be
+ * made in place, at the end of the step. */
+#include "codegen/codegen.h"
+#include "codegen/opaque.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { KERNELS_PER_FILE = 8 };
+
+typedef struct {
+    uint64_t hash;
+    const char *body, *comment; /* comment: the kernel's IR and where it comes from */
+} KernelText;
+
+typedef struct {
+    const Graph *g;
+    Codegen *cg;
+    Plan *p;
+    Arena *arena;
+    Units us;
+    uint32_t *buffer; /* by value: its buffer, or UINT32_MAX */
+    bool *done;       /* by unit: its step is in the plan */
+    VEC(KernelText) text;
+} Make;
+
+/* ---- buffers ---- */
+
+static uint32_t add_buffer(Make *m, Value v, const char *name, BufKind kind, const Type *shape) {
+    const Node *n = node_of(m->g, v);
+    if (n->offset < 0) BUG("%%%u owns bytes but was not allocated", v);
+    PlanBuffer b = {.name = intern(m->p->session, name),
+                    .kind = kind,
+                    .dtype = n->type->dtype,
+                    .rank = shape->rank,
+                    .mem = MEM_DEVICE,
+                    .offset = n->offset,
+                    .bytes = type_bytes(n->type),
+                    .loc = n->loc};
+    memcpy(b.dim, shape->dim, (size_t)shape->rank * sizeof b.dim[0]);
+    int64_t end = (b.offset + b.bytes + 63) / 64 * 64;
+    m->p->arena[MEM_DEVICE] = MAX(m->p->arena[MEM_DEVICE], end);
+    vec_push(&m->p->buffer, b);
+    return m->buffer[v] = m->p->buffer.n - 1;
+}
+
+static void add_leaf(Make *m, Value v, BufKind kind) {
+    const Node *n = node_of(m->g, v);
+    const char *name = attr_str(n, "name");
+    uint32_t b = add_buffer(m, v, name, kind, n->type);
+    if (kind == BUF_INPUT) {
+        vec_push(&m->p->input, ((PlanPort){b, attr_int(n, "bound")}));
+        return;
+    }
+    PlanTensor t = {.buffer = b,
+                    .init = {.a = attr_float(n, "a"),
+                             .b = attr_float(n, "b"),
+                             .site = hash_bytes(name, strlen(name), 0)}};
+    if (!init_kind_parse(attr_str(n, "init"), &t.init.kind))
+        BUG("%s starts as '%s'", name, attr_str(n, "init"));
+    vec_push(&m->p->tensor, t);
+}
+
+static void add_leaves(Make *m) {
+    static const struct {
+        Op op;
+        BufKind kind;
+    } order[] = {{OP_param, BUF_PARAM}, {OP_state, BUF_STATE}, {OP_input, BUF_INPUT}};
+    for (size_t i = 0; i < COUNT(order); i++)
+        for (Value v = 0; v < m->g->node.n; v++)
+            if (node_of(m->g, v)->op == order[i].op) add_leaf(m, v, order[i].kind);
+}
+
+static void add_outputs(Make *m) {
+    for (Value v = 0; v < m->g->node.n; v++) {
+        const Node *n = node_of(m->g, v);
+        if (n->op != OP_output) continue;
+        const char *name = attr_str(n, "name");
+        bool grad = strncmp(name, "grad/", 5) == 0;
+        Value base = view_base(m->g, operand(m->g, v, 0));
+        uint32_t b = add_buffer(m, base, name, grad ? BUF_GRAD : BUF_OUTPUT, n->type);
+        if (grad)
+            vec_push(&m->p->grad, ((PlanPort){.buffer = b}));
+        else
+            vec_push(&m->p->output, ((PlanPort){.buffer = b}));
+    }
+}
+
+/* A value assigned in place has its leaf's buffer. */
+static void add_in_place(Make *m) {
+    for (Value v = 0; v < m->g->node.n; v++) {
+        if (node_of(m->g, v)->op != OP_assign) continue;
+        Value leaf = operand(m->g, v, 0), x = view_base(m->g, operand(m->g, v, 1));
+        if (node_of(m->g, x)->offset == node_of(m->g, leaf)->offset && m->buffer[x] == UINT32_MAX)
+            m->buffer[x] = m->buffer[leaf];
+    }
+}
+
+static void add_buffers(Make *m) {
+    add_leaves(m);
+    add_outputs(m);
+    add_in_place(m);
+    for (Value v = 0; v < m->g->node.n; v++) {
+        char name[16];
+        if (!m->us.owns[v] || m->buffer[v] != UINT32_MAX) continue;
+        snprintf(name, sizeof name, "%%%u", v);
+        add_buffer(m, v, name, BUF_TEMP, type_of(m->g, v));
+    }
+}
+
+/* ---- steps ---- */
+
+static PlanArg place(const Make *m, Value v, int64_t elements) {
+    ASSERT(m->buffer[v] != UINT32_MAX);
+    return (PlanArg){m->buffer[v], elements * dtype_size(type_of(m->g, v)->dtype)};
+}
+
+static PlanArg *add_args(Make *m, PlanStep *s, uint32_t n) {
+    s->nargs = n;
+    return s->arg = arena_array(session_arena(m->p->session), PlanArg, n + 1);
+}
+
+/* "add gelu cast": the ops of a unit in order, each once; scope and place of the last that has
+ * them. */
+static void describe(Make *m, const Unit *u, PlanStep *s) {
+    Buf what = {0};
+    uint64_t seen[(OP_COUNT + 63) / 64] = {0};
+    for (uint32_t i = 0; i < u->nnode; i++) {
+        const Node *n = node_of(m->g, u->node[i]);
+        if (n->op == OP_proj) continue;
+        if (!(seen[n->op / 64] >> n->op % 64 & 1))
+            buf_printf(&what, "%s%s", what.n ? " " : "", op_info(n->op)->name);
+        seen[n->op / 64] |= (uint64_t)1 << n->op % 64;
+        if (n->scope && *n->scope) s->scope = intern(m->p->session, n->scope);
+        if (n->loc.line) s->loc = n->loc;
+    }
+    s->what = intern(m->p->session, what.p);
+    buf_free(&what);
+}
+
+static void write_comment(Make *m, const Unit *u, const Kernel *k, Buf *out) {
+    if (k) kernel_print(k, out);
+    for (uint32_t i = 0; i < u->nnode; i++) {
+        const Node *n = node_of(m->g, u->node[i]);
+        const char *loc = loc_text(m->g->session, n->loc);
+        if (n->op == OP_proj) continue;
+        buf_printf(out, "%%%u = %s", u->node[i], op_info(n->op)->name);
+        for (uint32_t j = 0; j < n->nin; j++)
+            buf_printf(out, " %%%u", operand(m->g, u->node[i], j));
+        buf_puts(out, " : ");
+        type_print(n->type, out);
+        buf_printf(out, " ; %s %s\n", n->scope ? n->scope : "", loc);
+    }
+}
+
+/* The kernel with this body: an equal one, or a new one named after what it computes. */
+static uint32_t add_kernel(Make *m, const PlanStep *s, const Code *c, const Buf *comment) {
+    uint64_t hash = hash_bytes(c->body.p, c->body.n, 0);
+    for (uint32_t i = 0; i < m->text.n; i++)
+        if (m->text.p[i].hash == hash) return i;
+    Session *ss = m->p->session;
+    Arena *a = session_arena(ss);
+    Buf name = {0};
+    buf_puts(&name, "k_");
+    for (const char *p = s->what; *p && name.n < 32; p++) buf_put(&name, *p == ' ' ? "_" : p, 1);
+    buf_printf(&name, "_%08x", (unsigned)(hash >> 32));
+    PlanKernel k = {.name = intern(ss, name.p),
+                    .source = intern(ss, arena_printf(a, "k%u.c", m->text.n / KERNELS_PER_FILE)),
+                    .nargs = (int)s->nargs,
+                    .hash = hash};
+    vec_push(&m->p->kernel, k);
+    vec_push(&m->text, ((KernelText){hash, arena_strdup(a, c->body.p, c->body.n),
+                                     arena_strdup(a, comment->p, comment->n)}));
+    buf_free(&name);
+    return m->text.n - 1;
+}
+
+static void finish_kernel(Make *m, const Unit *u, const Kernel *k, Code *c, PlanStep *s) {
+    Buf comment = {0};
+    s->kind = STEP_KERNEL;
+    s->items = c->items;
+    s->grain = c->grain;
+    s->flops = c->flops;
+    for (uint32_t i = 0; i < s->nargs; i++)
+        s->traffic += (double)m->p->buffer.p[s->arg[i].buffer].bytes;
+    write_comment(m, u, k, &comment);
+    s->kernel = add_kernel(m, s, c, &comment);
+    buf_free(&comment);
+    buf_free(&c->body);
+}
+
+static void fused_step(Make *m, uint32_t u, PlanStep *s) {
+    Kernel k;
+    Code c = {0};
+    kernel_build(m->g, &m->us, u, &k);
+    target_c_print(&k, &c);
+    PlanArg *arg = add_args(m, s, k.arg.n);
+    for (uint32_t i = 0; i < k.arg.n; i++) {
+        arg[i] = place(m, k.arg.p[i].value, 0);
+        if (k.arg.p[i].written && i < 64) s->writes |= (uint64_t)1 << i;
+    }
+    finish_kernel(m, &m->us.unit[u], &k, &c, s);
+    kernel_free(&k);
+}
+
+static void opaque_step(Make *m, uint32_t u, PlanStep *s) {
+    const Unit *unit = &m->us.unit[u];
+    Value v = unit->node[0], result[8];
+    const Node *n = node_of(m->g, v);
+    bool tuple = n->type->dtype == DT_TUPLE;
+    Opaque o = {.g = m->g, .n = n, .nin = n->nin, .nout = tuple ? n->type->nelem : 1};
+    ASSERT(o.nout <= COUNT(o.out));
+    for (uint32_t i = 0; i < o.nin; i++) o.in[i] = type_of(m->g, operand(m->g, v, i));
+    for (uint32_t i = 0; i < o.nout; i++) o.out[i] = tuple ? n->type->elem[i] : n->type;
+    for (uint32_t i = 0; i < unit->nwrite; i++) {
+        Value w = unit->write[i];
+        uint32_t r = tuple ? (uint32_t)attr_int(node_of(m->g, w), "index") : 0;
+        o.want[r] = true;
+        result[r] = w;
+    }
+    PlanArg *arg = add_args(m, s, o.nin + unit->nwrite);
+    for (uint32_t i = 0; i < o.nin; i++) {
+        Layout l;
+        Value root = view_root(m->g, operand(m->g, v, i), &l);
+        arg[i] = place(m, root, l.offset);
+    }
+    uint32_t next = o.nin;
+    for (uint32_t i = 0; i < o.nout; i++) {
+        if (!o.want[i]) continue;
+        s->writes |= next < 64 ? (uint64_t)1 << next : 0;
+        arg[next++] = place(m, result[i], 0);
+    }
+    Code c = {0};
+    opaque_print(&o, &c);
+    finish_kernel(m, unit, NULL, &c, s);
+    if (op_info(n->op)->flops) {
+        s->flops = op_info(n->op)->flops(m->g, n);
+        m->p->flops += s->flops;
+    }
+}
+
+static void gemm_step(Make *m, uint32_t u, PlanStep *s) {
+    Value v = m->us.unit[u].node[0];
+    Contract c;
+    if (contract_fit(m->g, v, &c) != CONTRACT_OK) BUG("%%%u is no matrix product", v);
+    PlanGemm *p = &s->gemm;
+    s->kind = STEP_GEMM;
+    *p = (PlanGemm){.m = c.m,
+                    .n = c.n,
+                    .k = c.k,
+                    .ta = c.ta,
+                    .tb = c.tb,
+                    .lda = c.lda,
+                    .ldb = c.ldb,
+                    .ldc = c.ldc,
+                    .nbatch = c.nbatch,
+                    .alpha = 1,
+                    .da = type_of(m->g, c.a)->dtype,
+                    .db = type_of(m->g, c.b)->dtype,
+                    .dc = type_of(m->g, v)->dtype};
+    s->flops = 2.0 * (double)c.m * (double)c.n * (double)c.k;
+    for (int i = 0; i < c.nbatch; i++) {
+        p->count[i] = c.count[i];
+        p->sa[i] = c.sa[i], p->sb[i] = c.sb[i], p->sc[i] = c.sc[i];
+        s->flops *= (double)c.count[i];
+    }
+    PlanArg *arg = add_args(m, s, 3);
+    arg[0] = place(m, c.a, c.a_offset);
+    arg[1] = place(m, c.b, c.b_offset);
+    arg[2] = place(m, v, 0);
+    for (int i = 0; i < 3; i++) s->traffic += (double)m->p->buffer.p[arg[i].buffer].bytes;
+    m->p->flops += s->flops;
+}
+
+/* In the nodes' order, but never before what it reads: a scheduled graph's order is legal. */
+static void unit_step(Make *m, uint32_t u) {
+    const Unit *unit = &m->us.unit[u];
+    if (m->done[u]) return;
+    m->done[u] = true;
+    for (uint32_t i = 0; i < unit->nread; i++)
+        if (m->us.of[unit->read[i]] != NO_UNIT) unit_step(m, m->us.of[unit->read[i]]);
+    const Node *n = node_of(m->g, unit->node[0]);
+    PlanStep s = {.stream = n->stream};
+    describe(m, unit, &s);
+    if (n->op == OP_einsum)
+        gemm_step(m, u, &s);
+    else if (m->us.space[u].n)
+        fused_step(m, u, &s);
+    else
+        opaque_step(m, u, &s);
+    vec_push(&m->p->step, s);
+}
+
+static void copy_steps(Make *m) {
+    for (Value v = 0; v < m->g->node.n; v++) {
+        const Node *n = node_of(m->g, v);
+        if (n->op != OP_assign) continue;
+        Value leaf = operand(m->g, v, 0), x = view_base(m->g, operand(m->g, v, 1));
+        if (m->buffer[leaf] == m->buffer[x]) continue;
+        PlanStep s = {.kind = STEP_COPY, .bytes = type_bytes(type_of(m->g, leaf)), .loc = n->loc};
+        if (n->scope && *n->scope) s.scope = intern(m->p->session, n->scope);
+        s.what = intern(m->p->session, "assign");
+        s.traffic = 2 * (double)s.bytes;
+        PlanArg *arg = add_args(m, &s, 2);
+        arg[0] = place(m, leaf, 0);
+        arg[1] = place(m, x, 0);
+        vec_push(&m->p->step, s);
+    }
+}
+
+/* Largest sum of bytes that are alive at once: what persists, and temporaries from the step that
+ * writes them first to the last that reads them. */
+static int64_t live_bytes(const Plan *p, Arena *a) {
+    uint32_t n = p->buffer.n;
+    int64_t *change = arena_array(a, int64_t, p->step.n + 2), live = 0, most = 0;
+    uint32_t *first = arena_array(a, uint32_t, n + 1), *last = arena_array(a, uint32_t, n + 1);
+    for (uint32_t s = 0; s < p->step.n; s++)
+        for (uint32_t i = 0; i < p->step.p[s].nargs; i++) {
+            uint32_t b = p->step.p[s].arg[i].buffer;
+            if (!first[b]) first[b] = s + 1;
+            last[b] = s + 1;
+        }
+    for (uint32_t b = 0; b < n; b++) {
+        int64_t bytes = (p->buffer.p[b].bytes + 63) / 64 * 64;
+        if (p->buffer.p[b].kind != BUF_TEMP) {
+            live += bytes;
+        } else if (first[b]) {
+            change[first[b] - 1] += bytes;
+            change[last[b]] -= bytes;
+        }
+    }
+    most = live;
+    for (uint32_t s = 0; s < p->step.n; s++) {
+        live += change[s];
+        most = MAX(most, live);
+    }
+    return most;
+}
+
+/* ---- sources ---- */
+
+static void print_kernel(const PlanKernel *k, const KernelText *t, Buf *out) {
+    buf_puts(out, "\n/*\n");
+    for (const char *p = t->comment; *p;) {
+        size_t n = strcspn(p, "\n");
+        buf_printf(out, " * %.*s\n", (int)n, p);
+        p += n + (p[n] == '\n');
+    }
+    buf_printf(out, " */\nvoid %s(void *const *arg, int64_t lo, int64_t hi) %s", k->name, t->body);
+}
+
+static void make_sources(Make *m) {
+    Plan *p = m->p;
+    for (uint32_t i = 0; i < p->kernel.n;) {
+        Buf text = {0};
+        const char *name = p->kernel.p[i].source;
+        uint64_t hash = codegen_hash();
+        buf_printf(&text, "/* Generated by m6c %s: kernels of model %s. */\n", M6C_VERSION,
+                   p->model);
+        prelude_print(&text);
+        for (; i < p->kernel.n && p->kernel.p[i].source == name; i++) {
+            hash = hash_bytes(p->kernel.p[i].name, strlen(p->kernel.p[i].name), hash);
+            hash = hash_mix(hash, p->kernel.p[i].hash);
+            print_kernel(&p->kernel.p[i], &m->text.p[i], &text);
+        }
+        const char *kept = arena_strdup(session_arena(p->session), text.p, text.n);
+        vec_push(&m->cg->source, ((CodegenSource){name, kept, hash}));
+        buf_free(&text);
+    }
+}
+
+uint64_t codegen_hash(void) {
+    Buf b = {0};
+    buf_printf(&b, "%s %s\n", M6C_VERSION, cc_flags());
+    prelude_print(&b);
+    uint64_t h = hash_bytes(b.p, b.n, 0);
+    buf_free(&b);
+    return h;
+}
+
+static Plan *start_plan(const Graph *g, const CodegenOptions *o) {
+    Plan *p = plan_new(g->session);
+    p->model = intern(g->session, g->name);
+    p->target = intern(g->session, o->target ? o->target : "cpu");
+    p->command = o->command ? intern(g->session, o->command) : NULL;
+    p->train = g->set.train;
+    p->model_hash = o->model_hash ? o->model_hash : graph_hash(g);
+    p->compiler_hash = codegen_hash();
+    p->tokens = g->set.tokens;
+    return p;
+}
+
+bool codegen_plan(const Graph *g, const CodegenOptions *options, Codegen **out) {
+    Codegen *cg = xcalloc(1, sizeof *cg);
+    Arena *a = arena_new();
+    cg->options = *options;
+    cg->plan = start_plan(g, options);
+    Make m = {.g = g, .cg = cg, .p = cg->plan, .arena = a, .us = units_build(g, a)};
+    m.buffer = arena_array(a, uint32_t, g->node.n + 1);
+    m.done = arena_array(a, bool, m.us.n + 1);
+    memset(m.buffer, 0xff, g->node.n * sizeof *m.buffer);
+    add_buffers(&m);
+    for (Value v = 0; v < g->node.n; v++)
+        if (m.us.of[v] != NO_UNIT) unit_step(&m, m.us.of[v]);
+    copy_steps(&m);
+    cg->plan->lower_bound[MEM_DEVICE] = live_bytes(cg->plan, a);
+    make_sources(&m);
+    vec_free(&m.text);
+    arena_free(a);
+    *out = cg;
+    return true;
+}
+
+void codegen_free(Codegen *cg) {
+    if (!cg) return;
+    plan_free(cg->plan);
+    vec_free(&cg->source);
+    free(cg);
+}

@@ -1,0 +1,25 @@
+/* target.h: between the files of codegen that print C. */
+#ifndef M6C_CODEGEN_TARGET_H
+#define M6C_CODEGEN_TARGET_H
+
+#include "codegen/kernel.h"
+
+/* What every generated file starts with. */
+void prelude_print(Buf *out);
+
+/* C types: of a dtype in memory, and in a register. */
+const char *ctype_storage(Dtype d);
+const char *ctype_register(Dtype d);
+
+/* A kernel's code: the body of `void NAME(void *const *arg, int64_t lo, int64_t hi)`, braces
+ * included, and how its work is cut. */
+typedef struct {
+    Buf body;
+    int64_t items, grain;
+    double flops, traffic;
+} Code;
+
+/* The loop nest of a fused group. Arguments in the order of k->arg. */
+void target_c_print(const Kernel *k, Code *c);
+
+#endif
