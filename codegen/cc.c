@@ -30,7 +30,7 @@ static const char *const flags[] = {"-std=gnu17",
 
 const char *cc_flags(void) { return "O2 vectorize native simd no-errno no-trap no-signed-zeros 1"; }
 
-static const char *compiler(const CcOptions *o) {
+static const char *compiler(const CodegenOptions *o) {
     const char *env = getenv("CC");
     return o->cc ? o->cc : env && *env ? env : "cc";
 }
@@ -182,7 +182,7 @@ static Status kernel_cache(Buf *out) {
     return make_dirs(out->p);
 }
 
-Status cc_compile(const CcOptions *o, const CodegenSource *source, uint32_t n, const char *dir) {
+Status cc_compile(const CodegenOptions *o, const CodegenSource *source, uint32_t n) {
     Buf cache = {0};
     uint64_t tools = 0;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -195,11 +195,11 @@ Status cc_compile(const CcOptions *o, const CodegenSource *source, uint32_t n, c
         buf_printf(&job[i].so, "%s/%016llx.so", cache.p, key);
         buf_printf(&job[i].tmp, "%s/%016llx.%d.tmp", cache.p, key, (int)getpid());
         buf_printf(&job[i].log, "%s/%016llx.%d.log", cache.p, key, (int)getpid());
-        buf_printf(&job[i].c, "%s/%s", dir, source[i].name);
+        buf_printf(&job[i].c, "%s/%s", o->dir, source[i].name);
     }
     if (!s) s = run_jobs(job, n, compiler(o), (uint32_t)(o->jobs > 0 ? o->jobs : MAX(cores, 1)));
     for (uint32_t i = 0; i < n; i++) {
-        if (!s) s = place(&job[i], dir);
+        if (!s) s = place(&job[i], o->dir);
         job_free(&job[i]);
     }
     free(job);

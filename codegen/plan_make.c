@@ -16,13 +16,14 @@ typedef struct {
 
 typedef struct {
     const Graph *g;
-    Codegen *cg;
+    const CodegenOptions *o;
     Plan *p;
     Arena *arena;
     Units us;
     uint32_t *buffer; /* by value: its buffer, or UINT32_MAX */
     bool *done;       /* by unit: its step is in the plan */
     VEC(KernelText) text;
+    VEC(CodegenSource) source;
 } Make;
 
 /* ---- buffers ---- */
@@ -154,6 +155,8 @@ static void write_comment(Make *m, const Unit *u, const Kernel *k, Buf *out) {
     }
 }
 
+static const char *plan_name(const CodegenOptions *o) { return o->name ? o->name : "plan"; }
+
 /* The kernel with this body: an equal one, or a new one named after what it computes. */
 static uint32_t add_kernel(Make *m, const PlanStep *s, const Code *c, const Buf *comment) {
     uint64_t hash = hash_bytes(c->body.p, c->body.n, 0);
@@ -166,7 +169,8 @@ static uint32_t add_kernel(Make *m, const PlanStep *s, const Code *c, const Buf 
     for (const char *p = s->what; *p && name.n < 32; p++) buf_put(&name, *p == ' ' ? "_" : p, 1);
     buf_printf(&name, "_%08x", (unsigned)(hash >> 32));
     PlanKernel k = {.name = intern(ss, name.p),
-                    .source = intern(ss, arena_printf(a, "k%u.c", m->text.n / KERNELS_PER_FILE)),
+                    .source = intern(ss, arena_printf(a, "%s_%u.c", plan_name(m->o),
+                                                      m->text.n / KERNELS_PER_FILE)),
                     .nargs = (int)s->nargs,
                     .hash = hash};
     vec_push(&m->p->kernel, k);
@@ -365,7 +369,7 @@ static void make_sources(Make *m) {
             print_kernel(&p->kernel.p[i], &m->text.p[i], &text);
         }
         const char *kept = arena_strdup(session_arena(p->session), text.p, text.n);
-        vec_push(&m->cg->source, ((CodegenSource){name, kept, hash}));
+        vec_push(&m->source, ((CodegenSource){name, kept, hash}));
         buf_free(&text);
     }
 }
@@ -391,12 +395,33 @@ static Plan *start_plan(const Graph *g, const CodegenOptions *o) {
     return p;
 }
 
-bool codegen_plan(const Graph *g, const CodegenOptions *options, Codegen **out) {
-    Codegen *cg = xcalloc(1, sizeof *cg);
+static Status write_in(const char *dir, const char *name, const char *text, size_t n) {
+    Buf path = {0};
+    buf_printf(&path, "%s/%s", dir, name);
+    Status s = file_write_atomic(path.p, text, n);
+    buf_free(&path);
+    return s;
+}
+
+static Status write_sources(const Make *m) {
+    TRY(make_dirs(m->o->dir));
+    for (uint32_t i = 0; i < m->source.n; i++) {
+        const CodegenSource *s = &m->source.p[i];
+        TRY(write_in(m->o->dir, s->name, s->text, strlen(s->text)));
+    }
+    return m->o->plan_only ? NULL : cc_compile(m->o, m->source.p, m->source.n);
+}
+
+/* True when there is nothing to report. */
+static bool reported(Session *s, Status bad) {
+    if (bad) diag_error(s, (Loc){0}, "%s", bad->text);
+    free(bad);
+    return !bad;
+}
+
+Plan *codegen_plan(const Graph *g, const CodegenOptions *o) {
     Arena *a = arena_new();
-    cg->options = *options;
-    cg->plan = start_plan(g, options);
-    Make m = {.g = g, .cg = cg, .p = cg->plan, .arena = a, .us = units_build(g, a)};
+    Make m = {.g = g, .o = o, .p = start_plan(g, o), .arena = a, .us = units_build(g, a)};
     m.buffer = arena_array(a, uint32_t, g->node.n + 1);
     m.done = arena_array(a, bool, m.us.n + 1);
     memset(m.buffer, 0xff, g->node.n * sizeof *m.buffer);
@@ -404,17 +429,22 @@ bool codegen_plan(const Graph *g, const CodegenOptions *options, Codegen **out) 
     for (Value v = 0; v < g->node.n; v++)
         if (m.us.of[v] != NO_UNIT) unit_step(&m, m.us.of[v]);
     copy_steps(&m);
-    cg->plan->lower_bound[MEM_DEVICE] = live_bytes(cg->plan, a);
+    m.p->lower_bound[MEM_DEVICE] = live_bytes(m.p, a);
     make_sources(&m);
+    bool ok = reported(g->session, write_sources(&m));
+    if (!ok) plan_free(m.p);
     vec_free(&m.text);
+    vec_free(&m.source);
     arena_free(a);
-    *out = cg;
-    return true;
+    return ok ? m.p : NULL;
 }
 
-void codegen_free(Codegen *cg) {
-    if (!cg) return;
-    plan_free(cg->plan);
-    vec_free(&cg->source);
-    free(cg);
+bool codegen_write(const Plan *plan, const CodegenOptions *o) {
+    Buf text = {0}, name = {0};
+    plan_print(plan, &text);
+    buf_printf(&name, "%s.txt", plan_name(o));
+    bool ok = reported(plan->session, write_in(o->dir, name.p, text.p, text.n));
+    buf_free(&text);
+    buf_free(&name);
+    return ok;
 }
