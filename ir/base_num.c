@@ -3,7 +3,7 @@
  * Text never depends on the locale: a decimal comma set by somebody's setlocale is undone here. */
 #include "ir/base.h"
 
-#include <errno.h>
+#include <float.h>
 #include <locale.h>
 #include <math.h>
 #include <stdlib.h>
@@ -30,6 +30,18 @@ static void trim_exponent(char *s) {
     memmove(to, from, strlen(from) + 1);
 }
 
+/* A lower bound, mostly exact, of the digits that tell x apart: any 15 survive the way to a double
+ * and back (not so among subnormals), so those of the 15 nearest x that are not trailing zeros. */
+static int fewest_digits(double x) {
+    char s[48];
+    if (fabs(x) < DBL_MIN) return 1;
+    snprintf(s, sizeof s, "%.14e", x);
+    char *end = strchr(s, 'e');
+    int digits = 15;
+    while (digits > 1 && *--end == '0') digits--;
+    return digits;
+}
+
 void buf_double(Buf *b, double x) {
     char s[48] = "nan";
     if (isinf(x)) {
@@ -37,10 +49,9 @@ void buf_double(Buf *b, double x) {
     } else if (x == floor(x) && fabs(x) < 1e6) {
         snprintf(s, sizeof s, "%.0f", x);
     } else if (!isnan(x)) {
-        for (int digits = 1; digits <= 17; digits++) {
-            snprintf(s, sizeof s, "%.*g", digits, x);
-            if (strtod(s, NULL) == x) break;
-        }
+        int digits = fewest_digits(x);
+        do snprintf(s, sizeof s, "%.*g", digits, x);
+        while (strtod(s, NULL) != x && digits++ < 17);
         swap_point(s, localeconv()->decimal_point, ".", sizeof s);
         trim_exponent(s);
     }
