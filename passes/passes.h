@@ -54,6 +54,8 @@ Rewrite rewrite_begin(Graph *g, Arena *scratch);
 Value rewrite_copy(Rewrite *r, Value v);
 /* Gives `from` the nodes of `to` and frees the rest; true when that changed anything. */
 bool rewrite_end(Rewrite *r);
+/* The same for a pass that knows by itself whether it changed anything. */
+void rewrite_take(Rewrite *r);
 
 /* graph_compact, but a graph to be trained keeps its parameters, used or not. */
 void compact(Graph *g);

@@ -24,6 +24,11 @@ static bool same_nodes(const Graph *a, const Graph *b) {
 
 bool rewrite_end(Rewrite *r) {
     bool changed = !same_nodes(r->from, r->to);
+    rewrite_take(r);
+    return changed;
+}
+
+void rewrite_take(Rewrite *r) {
     Graph old = *r->from;
     r->from->node.p = r->to->node.p, r->from->node.n = r->to->node.n;
     r->from->node.cap = r->to->node.cap;
@@ -35,7 +40,6 @@ bool rewrite_end(Rewrite *r) {
     free(old.operand.p);
     graph_free(r->to);
     r->to = NULL;
-    return changed;
 }
 
 /* Outputs of the parameters hold them during the sweep; they are the last nodes, and go again. */

@@ -143,7 +143,9 @@ static Value permute_einsum(Graph *g, Value v, const Ints *perm) {
 
 /* ---- sweeps ---- */
 
+/* Nothing changed when no node was replaced and none went. */
 static bool sweep(Graph *g, Arena *a) {
+    uint32_t before = g->node.n, replaced = 0;
     Rewrite r = rewrite_begin(g, a);
     RuleIndex index = index_rules(a);
     Table table = table_new(a, g->node.n * 2);
@@ -151,11 +153,13 @@ static bool sweep(Graph *g, Arena *a) {
     for (Value v = 0; v < g->node.n; v++) {
         Value w = rewrite_copy(&r, v);
         const Ints *perm = common_transpose(g, &uses, v);
-        w = perm ? permute_einsum(r.to, w, perm) : simplify_node(&index, r.to, w);
-        r.map[v] = number_value(&table, r.to, w);
+        Value s = perm ? permute_einsum(r.to, w, perm) : simplify_node(&index, r.to, w);
+        replaced += s != w;
+        r.map[v] = number_value(&table, r.to, s);
     }
     compact(r.to);
-    return rewrite_end(&r);
+    rewrite_take(&r);
+    return replaced > 0 || g->node.n != before;
 }
 
 bool pass_simplify(Graph *g, PassContext *cx) {
