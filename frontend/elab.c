@@ -5,15 +5,17 @@
  * no parameter, are added up first. Everything else is averaged, or put back together along the
  * first dimension. */
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include "frontend/value.h"
 
 /* ---- messages ---- */
 
-void note_calls(Elab *e) {
+/* How the model came to `loc`; a call on the same line says nothing new. */
+static void note_calls(Elab *e, Loc loc) {
     int n = 0;
     for (const Frame *f = e->frame; f && n < 5; f = f->caller)
-        if (f->item && f->call.line) {
+        if (f->item && f->call.line && (f->call.line != loc.line || f->call.file != loc.file)) {
             diag_note(e->s, f->call, "in '%s', called from here", f->item->name);
             n++;
         }
@@ -27,7 +29,7 @@ bool fail(Elab *e, Loc loc, const char *fmt, ...) {
     va_end(ap);
     diag_error(e->s, loc, "%s", b.p);
     buf_free(&b);
-    note_calls(e);
+    note_calls(e, loc);
     return false;
 }
 
@@ -55,6 +57,7 @@ static bool define(Elab *e, Map *names, const char *name, Def def, Loc loc) {
 bool define_files(Elab *e, File *f) {
     if (map_get(&e->files, f)) return true;
     Map *names = arena_new_of(e->a, Map);
+    *names = map_new(e->a);
     map_put(&e->files, f, names);
     bool ok = true;
     for (const Item *i = f->items.head; i; i = i->next) {
@@ -97,39 +100,31 @@ void add_definitions(Elab *e, File *f, bool callable, Words *out) {
 /* ---- configs ---- */
 
 static const Arg *find_override(const Elab *e, const char *name) {
-    for (uint32_t i = e->overrides.n; i-- > 0;)
-        if (e->overrides.p[i]->name == name) return e->overrides.p[i];
+    for (uint32_t i = e->noverrides; i-- > 0;)
+        if (e->overrides[i]->name == name) return e->overrides[i];
     return NULL;
 }
 
-static bool divide_config(Elab *e, const Arg *c, Val *v) {
-    if (c->name != e->divided) return true;
-    int64_t n;
-    if (!want_int(e, v, c->loc, arena_printf(e->a, "config '%s'", c->name), &n)) return false;
-    if (n % e->divisor)
-        return fail(e, c->loc, "'%s' is %lld, which num_micro_batch = %lld does not divide",
-                    c->name, (long long)n, (long long)e->divisor);
-    *v = val_int(n / e->divisor);
-    return true;
-}
-
-static const Val evaluating = {.kind = V_WORD};
+/* Marks of configs that are being evaluated, and of those that were found wrong. */
+static const Val evaluating = {.kind = V_WORD}, wrong = {.kind = V_WORD};
 
 bool config_value(Elab *e, const Def *d, Val *out) {
     const Arg *c = d->config, *override = find_override(e, c->name);
     const Val *known = map_get(&e->configs, c);
     if (known == &evaluating) return fail(e, c->loc, "config '%s' depends on itself", c->name);
+    if (known == &wrong) return false;
     if (known) return *out = *known, true;
     map_put(&e->configs, c, (void *)&evaluating);
     push_frame(e, NULL, d->item->file, c->loc, e->frame->scope);
     bool ok = eval(e, override ? override->value : c->value, out);
     if (ok && (out->kind == V_TENSOR || out->kind == V_TUPLE))
         ok = fail(e, c->loc, "config '%s' must be a number, not %s", c->name, describe(e, out));
-    ok = ok && divide_config(e, c, out);
+    if (ok && c->name == e->divided && is_number(out)) /* check_divisible has seen to it */
+        *out = val_int((int64_t)number_of(out) / e->divisor);
     pop_frame(e);
     Val *kept = arena_new_of(e->a, Val);
     *kept = *out;
-    if (ok) map_put(&e->configs, c, kept);
+    map_put(&e->configs, c, ok ? (void *)kept : (void *)&wrong);
     return ok;
 }
 
@@ -167,9 +162,9 @@ static bool read_override(Elab *e, const char *text) {
         add_definitions(e, e->file, false, &words);
         const char *near = suggestion(e, c->name, &words);
         vec_free(&words);
-        return fail(e, c->loc, "unknown config '%s'%s", c->name, near);
+        return fail(e, (Loc){0}, "--set %s: unknown config '%s'%s", text, c->name, near);
     }
-    vec_push(&e->overrides, c);
+    e->overrides[e->noverrides++] = c;
     return true;
 }
 
@@ -265,9 +260,24 @@ static const char *batch_config(Elab *e, const Item *model) {
     return NULL;
 }
 
-static Val slice_input(Elab *e, const Param *p, Val v, int64_t i) {
+static bool is_sliced(const Elab *e, const Param *p) {
     const Expr *x = p->shaped && p->dims.head ? p->dims.head->value : NULL;
-    if (v.kind != V_TENSOR || !x || x->kind != E_NAME || x->name != e->divided) return v;
+    return e->divided && x && x->kind == E_NAME && x->name == e->divided;
+}
+
+static bool check_divisible(Elab *e, const Item *model, const Val *inputs) {
+    for (const Param *p = model->params.head; p; p = p->next, inputs++) {
+        if (!is_sliced(e, p) || inputs->kind != V_TENSOR) continue;
+        int64_t n = type_of(e->g, inputs->v)->dim[0];
+        if (n % e->divisor)
+            return fail(e, p->loc, "num_micro_batch = %lld does not divide '%s' = %lld",
+                        (long long)e->divisor, e->divided, (long long)n);
+    }
+    return true;
+}
+
+static Val slice_input(Elab *e, const Param *p, Val v, int64_t i) {
+    if (v.kind != V_TENSOR || !is_sliced(e, p)) return v;
     const Type *t = type_of(e->g, v.v);
     int64_t start[MAX_RANK] = {0}, limit[MAX_RANK], n = t->dim[0] / e->divisor;
     memcpy(limit, t->dim, sizeof limit);
@@ -311,7 +321,7 @@ static bool take_results(Elab *e, const Item *model, const Frame *f, Body *out) 
 
 static bool run_model(Elab *e, const Item *model, const Val *inputs, int64_t i, Body *out) {
     Frame *f = push_frame(e, model, model->file, (Loc){0}, scope_new(e, "", ""));
-    map_free(&e->random_sites);
+    e->random_sites = map_new(e->a);
     e->aux.n = 0;
     for (const Param *p = model->params.head; p; p = p->next, inputs++)
         set_var(e, p->name, slice_input(e, p, *inputs, i), p->loc);
@@ -429,7 +439,8 @@ static bool write_out(Elab *e, const Item *model) {
             return fail(e, model->name_loc,
                         "num_micro_batch divides the config that names the first "
                         "dimension of the inputs, but none does");
-        map_free(&e->configs);
+        e->configs = map_new(e->a);
+        if (!check_divisible(e, model, inputs)) return false;
     }
     for (int64_t i = 0; i < n; i++) {
         e->g->at.micro = n > 1 ? (int16_t)i : -1;
@@ -437,7 +448,7 @@ static bool write_out(Elab *e, const Item *model) {
     }
     add_outputs(e, model, (uint32_t)n, body);
     e->divided = NULL;
-    map_free(&e->configs);
+    e->configs = map_new(e->a);
     return true;
 }
 
@@ -466,22 +477,23 @@ Graph *elaborate(Session *s, File *f, const ElabOptions *options) {
                 .opt = options,
                 .step = NO_VALUE,
                 .seed = NO_VALUE};
+    e->params = e->files = e->configs = e->random_sites = map_new(e->a);
+    e->overrides = arena_array(e->a, const Arg *, options->nset + 1);
     push_frame(e, NULL, f, (Loc){0}, scope_new(e, "", ""));
+    e->g = graph_new(s, intern(s, ""));
+    settings_default(&e->g->set);
+    e->g->at.scope = intern(s, "");
+    e->g->at.micro = -1;
     const Item *model = prepare(e) ? find_model(e) : NULL;
     bool ok = model != NULL;
     if (ok) {
-        e->g = graph_new(s, model->name);
-        settings_default(&e->g->set);
-        e->g->at.scope = intern(s, "");
-        e->g->at.micro = -1;
+        e->g->name = model->name;
         e->training = !options->infer && is_trained(e, model);
         ok = read_settings(e, model) && write_out(e, model) && try_optimizer(e);
     }
-    map_free(&e->params);
-    map_free(&e->random_sites);
     vec_free(&e->aux);
     free_scopes(e);
     if (ok) return e->g;
-    if (e->g) graph_free(e->g);
+    graph_free(e->g);
     return NULL;
 }

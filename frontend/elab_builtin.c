@@ -1,6 +1,7 @@
 /* elab_builtin.c: the functions that the compiler itself provides. Elementwise ones come straight
  * from ir/ops.def; the rest are rows of the table below. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include "frontend/value.h"
 
@@ -370,7 +371,7 @@ static bool f_step(Elab *e, const Call *c, Val *out) {
 
 /* Every call is a site of its own, named after its scope. */
 static const char *random_site(Elab *e) {
-    const char *path = e->frame->scope->path;
+    const char *path = e->frame->scope->names;
     uintptr_t n = (uintptr_t)map_get(&e->random_sites, path);
     map_put(&e->random_sites, path, (void *)(n + 1));
     const char *site = arena_printf(e->a, "%s%srandom", path, *path ? "." : "");

@@ -1,5 +1,6 @@
 /* elab_call.c: frames, scopes, and calls of layers: arguments by position and by name, and the
  * dimensions that their shapes bind. */
+#include <stdlib.h>
 #include <string.h>
 #include "frontend/value.h"
 
@@ -176,6 +177,16 @@ static bool assign_args(Elab *e, const Item *item, const ArgList *args, uint32_t
     return true;
 }
 
+/* "f(x: [n, d], n)": an argument may say again what a shape has bound already. */
+static bool agrees(Elab *e, const Param *p, const Val *v, Loc loc) {
+    const Binding *b = find_var(e->frame, p->name);
+    if (!b || !b->is_dim || (is_number(v) && number_of(v) == number_of(&b->val))) return true;
+    fail(e, loc, "argument '%s' is %s, but a shape has bound '%s' to %s", p->name, describe(e, v),
+         p->name, describe(e, &b->val));
+    diag_note(e->s, b->loc, "the shape of this argument");
+    return false;
+}
+
 /* Binds the parameters of `item` in the current frame. Arguments are evaluated in the frame of the
  * caller, defaults in the new one; the first `given` have the values `first`. */
 bool bind_params(Elab *e, const Item *item, const ArgList *args, Frame *caller, uint32_t given,
@@ -197,7 +208,7 @@ bool bind_params(Elab *e, const Item *item, const ArgList *args, Frame *caller, 
             return fail(e, frame->call, "'%s' needs the argument '%s'", item->name, p->name);
         else if (!found[i] && !eval(e, p->value, &value[i]))
             return false;
-        if (!match_shape(e, p, &value[i], loc)) return false;
+        if (!match_shape(e, p, &value[i], loc) || !agrees(e, p, &value[i], loc)) return false;
         set_var(e, p->name, value[i], loc);
     }
     return ok;

@@ -1,6 +1,7 @@
 /* elab_expr.c: expressions. Elementwise operations broadcast as in NumPy: the IR's need equal
  * shapes, so `broadcast` nodes are put in front of them. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include "frontend/value.h"
 
@@ -77,6 +78,11 @@ void place_nodes(Elab *e, Loc loc) {
     e->g->at.loc = loc;
 }
 
+/* "is not defined on i32" follows the op's name directly, a whole sentence after a colon. */
+static bool is_predicate(const char *text) {
+    return !strncmp(text, "is ", 3) || !strncmp(text, "takes ", 6) || !strncmp(text, "needs ", 6);
+}
+
 bool emit(Elab *e, Loc loc, const char *what, Op op, const AttrValue *attr, uint32_t nin,
           const Value *in, Value *out) {
     Buf err = {0};
@@ -86,7 +92,7 @@ bool emit(Elab *e, Loc loc, const char *what, Op op, const AttrValue *attr, uint
     if (t)
         *out = graph_add(e->g, op, a, nin, in);
     else
-        fail(e, loc, "%s: %s", what, err.p ? err.p : "not possible here");
+        fail(e, loc, "%s%s %s", what, is_predicate(err.p) ? "" : ":", err.p);
     buf_free(&err);
     return t != NULL;
 }
@@ -106,12 +112,14 @@ static bool shape_conflict(Elab *e, Loc loc, const char *what, const Type *a, co
     Buf x = {0}, y = {0};
     type_print(a, &x);
     type_print(b, &y);
-    int fromEnd = dim + 1;
-    fail(e, loc,
-         "%s cannot combine %s with %s: the sizes %lld and %lld of dimension %d from the end "
-         "differ",
-         what, x.p, y.p, (long long)a->dim[a->rank - fromEnd], (long long)b->dim[b->rank - fromEnd],
-         fromEnd);
+    long long m = a->dim[a->rank - 1 - dim], n = b->dim[b->rank - 1 - dim];
+    if (dim == 0)
+        fail(e, loc, "%s cannot combine %s with %s: their last sizes, %lld and %lld, differ", what,
+             x.p, y.p, m, n);
+    else
+        fail(e, loc,
+             "%s cannot combine %s with %s: the sizes %lld and %lld at dimension -%d differ", what,
+             x.p, y.p, m, n, dim + 1);
     diag_note(e->s, locs[0], "%s is this", x.p);
     diag_note(e->s, locs[i], "%s is this", y.p);
     buf_free(&x);
@@ -151,7 +159,13 @@ static bool prepare(Elab *e, Loc loc, Op op, uint32_t i, const Val *in, const Ty
                     const Loc *locs, Value *out) {
     Dtype own = op == OP_select && i == 0 ? DT_BOOL : d;
     const Type *t = type_tensor(e->s, own, shape->rank, shape->dim);
-    if (type_bytes(t) < 0) return fail(e, loc, "the result of this does not fit in 64 bits");
+    if (type_bytes(t) < 0) {
+        Buf b = {0};
+        type_print(t, &b);
+        fail(e, loc, "the size of the result, %s, does not fit in 64 bits", b.p);
+        buf_free(&b);
+        return false;
+    }
     if (in[i].kind != V_TENSOR) return number_to_tensor(e, locs[i], &in[i], t, out);
     const Type *have = type_of(e->g, in[i].v);
     *out = b_broadcast_to(e->g, in[i].v, type_with_dtype(e->s, t, have->dtype));
@@ -204,7 +218,7 @@ bool elementwise(Elab *e, Loc loc, const char *what, Op op, uint32_t n, const Va
                          &v))
             return false;
         const Type *t = type_of(e->g, v);
-        if (!shape.dtype && !shape.rank && !shape.nelem) shape.dtype = t->dtype;
+        shape.dtype = t->dtype;
         if (!join_shapes(e, loc, what, &shape, t, locs, i)) return false;
     }
     common_dtype(e, op, n, in, &d);

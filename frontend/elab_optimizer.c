@@ -1,5 +1,6 @@
 /* elab_optimizer.c: the optimizer's body, evaluated once per parameter when the `optimize` pass
  * asks. The pass cannot see the frontend: it calls through Graph.optimizer. */
+#include <stdlib.h>
 #include <string.h>
 #include "frontend/value.h"
 

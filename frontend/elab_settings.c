@@ -2,6 +2,7 @@
  * this compiler has to refuse among them. */
 #include <math.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include "frontend/value.h"
 

@@ -1,5 +1,6 @@
 /* elab_stmt.c: statements. Parameters are made once per full name, so that shared layers and
  * micro-batches meet the same one; states exist only inside optimizers. */
+#include <stdlib.h>
 #include <string.h>
 #include "frontend/value.h"
 
@@ -324,7 +325,7 @@ static Ran run_annotation(Elab *e, const Stmt *s) {
     Scope *outer = e->frame->scope;
     Scope *scope = scope_below(e, outer, s->name ? s->name : kind, true);
     Annotation note = {scope->path, intern(e->s, kind), n, s->name, s->loc};
-    vec_push(&e->g->note, note);
+    if (e->g->at.micro <= 0) vec_push(&e->g->note, note);
     e->frame->scope = scope;
     Ran ran = run_block(e, &s->body);
     e->frame->scope = outer;

@@ -93,11 +93,10 @@ static const char *beside(Session *s, const char *user, const char *name) {
     return intern(s, arena_printf(session_arena(s), "%.*s/%s", (int)(slash - user), user, name));
 }
 
-static bool report_cycle(Session *s, const Chain *chain, const char *path, const char *name,
-                         Loc use) {
+static bool report_cycle(Session *s, const Chain *chain, const char *path, const Item *item) {
     for (const Chain *c = chain; c; c = c->up) {
         if (c->path != path) continue;
-        diag_error(s, use, "'%s' uses itself", name);
+        diag_error(s, item->name_loc, "'%s' uses itself", item->name);
         for (const Chain *d = chain; d != c; d = d->up)
             diag_note(s, d->use, "on the way from here");
         return true;
@@ -135,7 +134,7 @@ static File *load_use(Loader *l, const File *user, const Item *item, const Chain
     bool library = !strcmp(item->name, "m6");
     const char *name = library ? "m6.m6" : beside(l->s, user->name, item->name);
     const char *path = library ? intern(l->s, library_path) : absolute(l->s, name);
-    if (report_cycle(l->s, chain, path, name, item->name_loc)) return NULL;
+    if (report_cycle(l->s, chain, path, item)) return NULL;
     for (uint32_t i = 0; i < l->files.n; i++)
         if (l->files.p[i]->path == path) return l->files.p[i];
     if (!library) return load_file(l, name, chain, item->name_loc);

@@ -1,11 +1,12 @@
-/* map.h: a hash table from interned strings (or any pointers) to pointers. Nothing is removed. */
+/* map.h: a hash table from interned strings (or any pointers) to pointers, in an arena. Nothing is
+ * removed; a table is emptied by setting n and cap to zero. */
 #ifndef M6C_MAP_H
 #define M6C_MAP_H
 
-#include <stdlib.h>
 #include "ir/base.h"
 
 typedef struct {
+    Arena *arena;
     struct MapEntry {
         const void *key;
         void *value;
@@ -25,12 +26,10 @@ static inline void *map_get(const Map *m, const void *key) {
 
 static inline void map_put(Map *m, const void *key, void *value) {
     if (2 * (m->n + 1) > m->cap) {
-        Map larger = {.cap = m->cap ? 2 * m->cap : 16};
-        larger.entry = xcalloc(larger.cap, sizeof *larger.entry);
+        Map larger = {.arena = m->arena, .n = m->n, .cap = m->cap ? 2 * m->cap : 16};
+        larger.entry = arena_array(m->arena, struct MapEntry, larger.cap);
         for (uint32_t i = 0; i < m->cap; i++)
             if (m->entry[i].key) *map_slot(&larger, m->entry[i].key) = m->entry[i];
-        free(m->entry);
-        larger.n = m->n;
         *m = larger;
     }
     struct MapEntry *e = map_slot(m, key);
@@ -38,6 +37,6 @@ static inline void map_put(Map *m, const void *key, void *value) {
     *e = (struct MapEntry){key, value};
 }
 
-static inline void map_free(Map *m) { free(m->entry), *m = (Map){0}; }
+static inline Map map_new(Arena *a) { return (Map){.arena = a}; }
 
 #endif

@@ -57,7 +57,7 @@ static void m6_error(Span *span, void *scanner, Lexer *lx, const char *text);
 %token END 0 "the end of the file"
 %token SEP "the end of the line"
 %token <number> NUMBER "a number"
-%token <name> STRING "a text" NAME "a name"
+%token <name> STRING "a text in quotes" NAME "a name"
 %token <name> AND "'and'" AS "'as'" AUX "'aux'" CHECKPOINT "'checkpoint'" CONFIG "'config'"
 %token <name> ELSE "'else'" IF "'if'" KEEP "'keep'" LAYER "'layer'" MODEL "'model'" NOT "'not'"
 %token <name> OFFLOAD "'offload'" OPTIMIZER "'optimizer'" OR "'or'" PARAM "'param'" PLACE "'place'"

@@ -34,7 +34,10 @@ typedef struct {
     bool stopped; /* gave up: everything after is the end of the file */
     bool failed;
     int previous; /* last token handed to the parser */
-    int held;     /* token held back behind an inserted separator, -1 if none */
+    int before;   /* the one before it, and its text */
+    const char *before_token;
+    uint32_t before_n;
+    int held; /* token held back behind an inserted separator, -1 if none */
     Span held_span;
     const char *token; /* text of the last token, in file->text */
     uint32_t token_n;

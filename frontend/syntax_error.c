@@ -20,8 +20,8 @@ static const struct {
       "'stage'", "'checkpoint'", "'keep'", "'offload'", "a name", "the end of the line"}},
     {"a number",
      "an expression",
-     {"a number", "a text", "a name", "'('", "'['", "'-'", "'not'", "'checkpoint'", "'keep'",
-      "'offload'", "'optimizer'", "'replicate'", "'split'", "'stage'", "'state'"}},
+     {"a number", "a text in quotes", "a name", "'('", "'['", "'-'", "'not'", "'checkpoint'",
+      "'keep'", "'offload'", "'optimizer'", "'replicate'", "'split'", "'stage'", "'state'"}},
 };
 /* What may always follow an expression is only worth naming when nothing else is. */
 static const char *const operator_names[] = {
@@ -102,9 +102,24 @@ static void put_found(const Lexer *lx, Buf *b, const char *found) {
         buf_printf(b, "found %s", found);
 }
 
-/* Words of the language where a name was wanted deserve a sentence of their own. */
+static bool is_keyword(int token) { return token >= AND && token <= USE; }
+
+/* "state = 3", "else" on a line of its own: mistakes that deserve a sentence of their own. */
+static bool special_case(Lexer *lx, Loc loc, const char *const *expected, int n) {
+    if (lx->previous == ELSE && among(expected, (size_t)n, "'return'")) {
+        syntax_complain(lx, loc, "'else' must stand on the same line as the '}' before it");
+        return true;
+    }
+    if (lx->previous != '=' || !is_keyword(lx->before)) return false;
+    syntax_complain(lx, loc,
+                    arena_printf(lx->arena, "'%.*s' is a word of the language and cannot be a name",
+                                 (int)lx->before_n, lx->before_token));
+    return true;
+}
+
+/* The same for a word of the language where a name was wanted. */
 static bool keyword_as_name(Lexer *lx, Loc loc, const char *const *expected, int n) {
-    if (lx->previous < AND || lx->previous > USE || !among(expected, (size_t)n, "a name") ||
+    if (!is_keyword(lx->previous) || !among(expected, (size_t)n, "a name") ||
         among(expected, (size_t)n, "'return'"))
         return false;
     syntax_complain(lx, loc,
@@ -114,7 +129,7 @@ static bool keyword_as_name(Lexer *lx, Loc loc, const char *const *expected, int
 }
 
 void syntax_error(Lexer *lx, Loc loc, const char *found, const char *const *expected, int n) {
-    if (!keyword_as_name(lx, loc, expected, n)) {
+    if (!special_case(lx, loc, expected, n) && !keyword_as_name(lx, loc, expected, n)) {
         const char *names[64];
         int k = simplify(expected, n, names);
         closers_last(names, k);

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include "frontend/syntax.h"
 #include "parser.h"
 #include "lexer.h"
@@ -54,6 +55,9 @@ static int read_token(Lexer *lx, YYSTYPE *value, Span *span, void *scanner) {
 
 int next_token(void *value, Span *span, void *scanner) {
     Lexer *lx = m6_get_extra(scanner);
+    lx->before = lx->previous;
+    lx->before_token = lx->token;
+    lx->before_n = lx->token_n;
     return lx->previous = read_token(lx, value, span, scanner);
 }
 
@@ -70,6 +74,7 @@ void syntax_recover(Lexer *lx) {
     if (lx->previous == SEP || lx->previous == '}' || lx->previous == END) return;
     lx->panic = true;
     lx->panic_braces = lx->braces - (lx->previous == '{');
+    lx->previous = ','; /* so that the separator that ends the skipping is not joined to it */
     int n = 0;
     for (int i = 0; i < lx->depth; i++)
         if (lx->open[i].kind == '{') lx->open[n++] = lx->open[i];
@@ -167,6 +172,8 @@ static void unknown_unit(Lexer *lx, Loc loc, const char *unit) {
     const char *names[COUNT(units)];
     for (size_t i = 0; i < COUNT(units); i++) names[i] = units[i].name;
     const char *near = nearest_word(unit, names, COUNT(units));
+    for (size_t i = 0; i < COUNT(units); i++)
+        if (!strcasecmp(unit, units[i].name)) near = units[i].name;
     syntax_complain(
         lx, loc,
         near ? arena_printf(lx->arena, "unknown unit '%.40s'; did you mean '%s'?", unit, near)

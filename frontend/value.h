@@ -100,9 +100,10 @@ typedef struct {
     Map configs;            /* Arg* -> Val*, as far as evaluated */
     Map random_sites;       /* scope path -> number of random() calls so far (as a pointer) */
     VEC(Value) aux;
-    VEC(Scope *) scopes;        /* all of them, to be freed */
-    VEC(const Arg *) overrides; /* --set: name and value */
-    const char *divided;        /* config that micro-batches divide, or NULL */
+    VEC(Scope *) scopes;   /* all of them, to be freed */
+    const Arg **overrides; /* --set: name and value */
+    uint32_t noverrides;
+    const char *divided; /* config that micro-batches divide, or NULL */
     int64_t divisor;
     int depth;     /* of recursion */
     uint64_t work; /* statements and expressions evaluated */
@@ -118,7 +119,6 @@ typedef struct {
 /* ---- elab.c ---- */
 /* An error at `loc`, with a note for each layer on the way there. Always returns false. */
 bool fail(Elab *e, Loc loc, const char *fmt, ...) PRINTF(3, 4);
-void note_calls(Elab *e);
 /* Reads "name" as the files see it: own definitions first, then those of later `use`s. */
 const Def *find_definition(Elab *e, File *f, const char *name);
 /* "; did you mean 'x'?" or "", among candidates gathered in `c`. */

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Checks the diagnostics of the language: check_language.py M6_CHECK [FILE…]
+"""Checks the diagnostics of the language: check_language.py [FILE…], with $BUILD/m6_check.
 
 Every tests/frontend/errors/*.m6 carries, in its last lines, what m6_check must print about it:
-    # error: LINE:COL: text      (notes and warnings likewise; FILE:LINE:COL: for another file)
-and optionally "# set: name=value" for --set. All messages must agree, in order. M6C_BLESS=1
+    # error: LINE:COL: text      (notes and warnings likewise)
+    # elsewhere: FILE:LINE:COL: error: text      (in another file, or at no place)
+and optionally a RUN line for tests/run.py, whose --set is used here too. All messages must agree, in order. M6C_BLESS=1
 rewrites the expectations. Inputs that are large, or not text, are made here at run time. Then every
 .m6 file of the tree must print canonically and idempotently."""
 import os, re, subprocess, sys, tempfile
@@ -24,19 +25,21 @@ def messages(stderr, path):
         if not m:
             continue
         file, row, col, kind, text = m.groups()
-        where = '' if row is None else f'{row}:{col}: '
-        if file and os.path.abspath(file) != os.path.abspath(path):
-            where = f'{os.path.basename(file)}:{where}'
-        out.append(f'# {kind}: {where}{text}')
+        if file == os.path.basename(path):
+            out.append(f'# {kind}: {row}:{col}: {text}')
+        else:
+            place = '' if row is None else f'{file}:{row}:{col}: '
+            out.append(f'# elsewhere: {place}{kind}: {text}')
     return out
 
 
 def check_file(tool, path):
     with open(path, encoding='utf-8') as f:
         lines = f.read().split('\n')
-    wanted = [l for l in lines if re.match(r'# (error|warning|note): ', l)]
-    sets = [a for l in lines if l.startswith('# set: ') for a in ('--set', l[7:])]
-    p = run([tool, 'elaborate', path] + sets)
+    wanted = [l for l in lines if re.match(r'# (error|warning|note|elsewhere): ', l)]
+    sets = [a for l in lines if l.startswith('# RUN: ')
+            for s in re.findall(r'--set (\S+)', l) for a in ('--set', s)]
+    p = run([tool, 'elaborate', os.path.basename(path)] + sets, cwd=os.path.dirname(path))
     got = messages(p.stderr, path)
     if os.environ.get('M6C_BLESS') and got != wanted:
         kept = [l for l in lines if l not in wanted]
@@ -71,9 +74,9 @@ GENERATED = [
     ('NUL byte', b'config a\0 = 1\n', '1:9: error: a NUL byte: this is not a text file'),
     ('comment of 10 MB', b'#' + b'x' * 10_000_000 + b'\n' + model(b'x'), None),
     ('list of 10 MB', b'config a = 1' + b', b = 2' * 1_500_000,
-     "1:14: error: config 'b' is defined twice"),
+     "1:22: error: config 'b' is defined twice"),
     ('sum of 10 MB', model(b'1 + ' * 2_500_000 + b'x'),
-     '2:4013: error: this expression has more than 1000 operations inside each other; give parts '
+     '2:4014: error: this expression has more than 1000 operations inside each other; give parts '
      'of it names of their own'),
     ('name of 10 MB', model(b'x' * 10_000_000),
      '2:16: error: this name is longer than 200 characters'),
@@ -81,12 +84,12 @@ GENERATED = [
      '2:16: error: this whole number does not fit in 64 bits'),
     ('text of 10 MB', b'use "' + b'x' * 10_000_000, "1:5: error: this text is not closed"),
     ('deep parentheses', model(b'(' * 100_000 + b'x' + b')' * 100_000),
-     '2:215: error: brackets are nested more than 200 deep here'),
+     '2:214: error: brackets are nested more than 200 deep here'),
     ('deep blocks', b'layer f(x) {\n' + b'keep {\n' * 100_000 + b'}\n' * 100_001,
      '201:6: error: brackets are nested more than 200 deep here'),
-    ('deep minus', model(b'-' * 100_000 + b'x'), '2:5013: error: this is nested too deeply'),
+    ('deep minus', model(b'-' * 100_000 + b'x'), '2:5003: error: this is nested too deeply'),
     ('deep else if', b'layer f(x) {\n' + b'if x { } else ' * 100_000 + b'{ }\n}',
-     '2:17424: error: this is nested too deeply'),
+     '2:17464: error: this is nested too deeply'),
     ('many errors', b'layer ) {\n' * 100_000, "1:7: error: expected a name, but found ')'"),
 ]
 
@@ -130,13 +133,13 @@ def m6_files():
 
 
 def main():
-    tool = os.path.abspath(sys.argv[1])
+    tool = os.path.join(os.environ.get('BUILD', os.path.join(ROOT, 'build')), 'm6_check')
     errors = os.path.join(HERE, 'errors')
-    paths = sys.argv[2:] or sorted(os.path.join(errors, f) for f in os.listdir(errors)
+    paths = sys.argv[1:] or sorted(os.path.join(errors, f) for f in os.listdir(errors)
                                    if f.endswith('.m6'))
     results = [(os.path.basename(p), check_file(tool, p)) for p in paths]
     with tempfile.TemporaryDirectory() as folder:
-        if not sys.argv[2:]:
+        if not sys.argv[1:]:
             results += [(n, check_generated(tool, folder, t, w)) for n, t, w in GENERATED]
             results += [(f'fmt {os.path.relpath(p, ROOT)}', check_format(tool, folder, p))
                         for p in sorted(m6_files())]
