@@ -14,8 +14,9 @@ typedef uint32_t Bits __attribute__((vector_size(W * 4)));
 typedef int32_t Mask __attribute__((vector_size(W * 4)));
 typedef float Real __attribute__((vector_size(W * 4)));
 
-/* Compiled twice, for processors with and without AVX2; the loader picks. */
-#if defined(__x86_64__) && !defined(__clang__) /* clang 14 misnames the clones */
+/* Compiled twice, for processors with and without AVX2; the loader picks, which is too early for
+ * the thread sanitizer, and clang 14 misnames the clones. */
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
 #define CLONES __attribute__((target_clones("avx2", "default")))
 #else
 #define CLONES
