@@ -1,0 +1,114 @@
+/* test_pipeline.c: whole models in the language, trained for three steps in the interpreter:
+ * leaving out any optional pass, or running simplify more often, gives the same losses and
+ * parameters. */
+#include "frontend/elab.h"
+#include "tests/passes/model.h"
+
+static const char prelude[] = "use \"m6\"\n"
+                              "config b = 4, t = 6, d = 8, v = 7\n";
+
+static const struct {
+    const char *name, *text;
+} models[] = {
+    {"dense", "model m(text: i32[b, t], target: i32[b, t]) {\n"
+              "    x = embedding(text, v, d) + position(t, d)\n"
+              "    repeat 2 as block {\n"
+              "        x = x + attention(norm(x), 2, prefix_mask(2))\n"
+              "        x = x + ffn(rmsnorm(x), 12)\n"
+              "    }\n"
+              "    return cross_entropy(linear(norm(x), v), target)\n"
+              "}\n"
+              "train m { optimizer = adamw(lr = cosine(peak = 1e-2, warmup = 2, steps = 9))\n"
+              "    clip = 0.5\n    groups = 3\n}\n"},
+    {"experts", "model m(text: i32[b, t], target: i32[b, t]) {\n"
+                "    x = embedding(text, v, d)\n"
+                "    repeat 2 share as block {\n"
+                "        x = x + attention(norm(x), 4, causal_mask())\n"
+                "        x = x + moe(norm(x), 4, 2, 2.0, 8, group = 6)\n"
+                "    }\n"
+                "    return cross_entropy(linear(x, v), target)\n"
+                "}\n"
+                "train m { optimizer = adafactor(lr = 1e-2)\n    num_micro_batch = 2\n}\n"},
+    {"by hand", "model m(text: i32[b, t], target: i32[b, t]) {\n"
+                "    param wq, wk, wv: [d, 2, 4] = normal(0.5)\n"
+                "    x = embedding(text, v, d, std = 1)\n"
+                "    c = x - sum(x, axis = -1, keep = true) / d\n"
+                "    y = dropout(c / sqrt(mean(pow(c, 2), axis = -1, keep = true) + 1e-6), 0.25)\n"
+                "    q = einsum(\"btd,dhk->thbk\", y, wq) * 0.5\n"
+                "    k = einsum(\"btd,dhk->hbkt\", y, wk)\n"
+                "    s = einsum(\"thbk,hbks->bhts\", q, k) + causal_mask()\n"
+                "    e = exp(s - max(s, axis = -1, keep = true))\n"
+                "    p = e * (1 / sum(e, axis = -1, keep = true))\n"
+                "    o = einsum(\"bhts,shbk->btkh\", p, einsum(\"btd,dhk->thbk\", y, wv))\n"
+                "    z = linear(reshape(o, [b, t, d]), v)\n"
+                "    z = z - max(z, axis = -1, keep = true)\n"
+                "    l = z - log(sum(exp(z), axis = -1, keep = true))\n"
+                "    return 0 - mean(pick(l, unsqueeze(target, -1)))\n"
+                "}\n"
+                "train m { optimizer = sgd(lr = 0.1)\n    loss_scale = 1024\n}\n"},
+};
+
+static Graph *elaborated(Session *s, const char *text) {
+    Buf b = {0};
+    buf_printf(&b, "%s%s", prelude, text);
+    File *f = frontend_load_text(s, "model.m6", arena_strdup(session_arena(s), b.p, b.n), b.n);
+    buf_free(&b);
+    ElabOptions o = {0};
+    Graph *g = f ? elaborate(s, f, &o) : NULL;
+    if (CHECK(g != NULL)) g->set.keep_grads = true;
+    return g;
+}
+
+/* Three steps after a pipeline; the graph stays for its names. */
+static Interp *train(Session *s, const char *text, const char *pipeline, const char *skip) {
+    Graph *g = elaborated(s, text);
+    if (!g) return NULL;
+    PassContext cx = {.session = s, .opt = {.verify = true, .roundtrip = true, .skip = skip}};
+    CHECK(pipeline_run(g, pipeline, &cx));
+    Interp *in = interp_new(g);
+    model_fill(in);
+    for (int step = 1; step <= 3; step++) interp_run(in, 7, step);
+    return in;
+}
+
+/* Outputs (losses, norms, gradients of the third step), and parameters after it. */
+static double difference(const Interp *a, const Interp *b) {
+    double worst = model_compare(a, b);
+    for (Value v = 0; v < b->g->node.n; v++) {
+        if (!is_op(b->g, v, OP_param)) continue;
+        Value w = find_leaf(a->g, OP_param, attr_str(node_of(b->g, v), "name"));
+        if (CHECK(w != NO_VALUE))
+            worst = fmax(worst, model_distance(interp_get(a, w), interp_get(b, v)));
+    }
+    return worst;
+}
+
+static void check_model(const char *name, const char *text) {
+    static const struct {
+        const char *pipeline, *skip;
+    } ways[] = {
+        {"simplify,raise,precision,differentiate,optimize,simplify", NULL},
+        {"simplify,raise,precision,differentiate,optimize,simplify", "simplify"},
+        {"simplify,raise,precision,differentiate,optimize,simplify", "raise"},
+        {"raise,simplify,differentiate,simplify,optimize", NULL},
+    };
+    Session *s = session_new();
+    Interp *plain = train(s, text, "differentiate,optimize", NULL);
+    for (size_t i = 0; plain && i < COUNT(ways); i++) {
+        Interp *in = train(s, text, ways[i].pipeline, ways[i].skip);
+        double worst = difference(in, plain);
+        if (!CHECK(worst < 1e-8)) fprintf(stderr, "%s, way %d: %g\n", name, (int)i, worst);
+        if (i == 0)
+            CHECK(model_count(in->g, OP_attention) > 0 && model_count(in->g, OP_cross_entropy) > 0);
+        graph_free(in->g);
+        interp_free(in);
+    }
+    if (plain) graph_free(plain->g);
+    interp_free(plain);
+    session_free(s);
+}
+
+int main(void) {
+    for (size_t i = 0; i < COUNT(models); i++) check_model(models[i].name, models[i].text);
+    return check_done("pipeline");
+}
