@@ -5,6 +5,7 @@
  * A group is one kernel: no value may leave it and come back through other nodes (convex); once
  * offsets are given its nodes stand together. Convexity is a topological sort of the groups; what
  * the sort cannot reach from either end lies on a cycle. */
+#include "ir/storage.h"
 #include "ir/text.h"
 
 #include <stdlib.h>
@@ -180,7 +181,8 @@ static Kernels kernels_of(Check *c) {
                  .start = arena_array(c->arena, uint32_t, n + 1),
                  .member = arena_array(c->arena, Value, n),
                  .done = arena_array(c->arena, bool, n)};
-    for (Value v = 0; v < n; v++) m[v] = (Member){node_of(g, v)->group, v};
+    /* a view of group 0 computes nothing: it is part of what it shows */
+    for (Value v = 0; v < n; v++) m[v] = (Member){node_of(g, view_base(g, v))->group, v};
     qsort(m, n, sizeof *m, by_group);
     for (uint32_t i = 0; i < n; i++) {
         if (i == 0 || m[i].group == 0 || m[i].group != m[i - 1].group) k.start[k.n++] = i;
@@ -235,11 +237,16 @@ static void check_contiguous(Check *c, const Kernels *k) {
     const Graph *g = c->g;
     bool placed = false;
     for (Value v = 0; v < g->node.n; v++) placed = placed || node_of(g, v)->offset >= 0;
-    for (uint32_t i = 0; placed && i < k->n; i++)
-        for (uint32_t m = k->start[i] + 1; m < k->start[i + 1]; m++)
-            if (k->member[m] != k->member[m - 1] + 1)
-                find(c, k->member[m], "group %u has other nodes in between",
-                     node_of(g, k->member[m])->group);
+    uint32_t group = 0, *ended = arena_array(c->arena, uint32_t, k->n + 1);
+    for (Value v = 0; placed && v < g->node.n; v++) {
+        uint32_t own = node_of(g, v)->group, i = k->of[v];
+        bool idle = is_view(node_of(g, v)) || node_of(g, v)->op == OP_proj ||
+                    op_info(node_of(g, v)->op)->flags & (OPF_LEAF | OPF_EFFECT);
+        if (own == group || (own == 0 && idle)) continue;
+        if (own && ended[i]) find(c, v, "group %u has other nodes in between", own);
+        group = own;
+        ended[i] = 1;
+    }
 }
 
 static void check_groups(Check *c) {

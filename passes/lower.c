@@ -194,7 +194,8 @@ static Value over_labels(Graph *g, const Einsum *e, Value x, const char *labels,
 }
 
 /* A contraction without a sum, or of vectors only, is elementwise work and a row reduction. */
-static Value as_product(Graph *g, const Einsum *e, Value x, Value y, const Type *t) {
+static Value as_product(Lower *lo, const Einsum *e, Value x, Value y, const Type *t) {
+    Graph *g = lo->g;
     char all[2 * MAX_RANK + 1];
     snprintf(all, sizeof all, "%s%s", e->c, e->k);
     Dtype wide = t->dtype == DT_F64 ? DT_F64 : DT_F32;
@@ -203,7 +204,7 @@ static Value as_product(Graph *g, const Einsum *e, Value x, Value y, const Type 
     int64_t axes[MAX_RANK];
     uint32_t n = (uint32_t)strlen(e->k);
     for (uint32_t i = 0; i < n; i++) axes[i] = (int64_t)strlen(e->c) + i;
-    return b_cast(g, n ? b_reduce(g, OP_sum, p, n, axes) : p, t->dtype);
+    return b_cast(g, n ? lower_reduce(lo, b_reduce(g, OP_sum, p, n, axes)) : p, t->dtype);
 }
 
 static int64_t label_product(const Einsum *e, const char *labels) {
@@ -232,7 +233,7 @@ static Value lower_einsum(Lower *lo, Value v) {
     ASSERT(ok);
     int64_t k = label_product(&e, e.k), mn = label_product(&e, e.m) * label_product(&e, e.n);
     if ((k == 1 || mn == 1) && strlen(e.c) + strlen(e.k) <= MAX_RANK)
-        return as_product(g, &e, x, y, t);
+        return as_product(lo, &e, x, y, t);
     char la[MAX_RANK + 1], lb[MAX_RANK + 1], lc[MAX_RANK + 1];
     memcpy(la, e.a, sizeof la), memcpy(lb, e.b, sizeof lb), memcpy(lc, e.c, sizeof lc);
     x = with_bytes(lo, x);

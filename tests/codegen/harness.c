@@ -239,6 +239,7 @@ int compare_graph(Graph *g, const Compare *how, const char *label) {
     Arena *scratch = arena_new();
     PassContext cx = {.session = g->session, .scratch = scratch, .opt = {.verify = true}};
     CodegenOptions o = {.dir = folder};
+    pass_options_env(&cx.opt);
     interpret(&r, g);
     if (!pipeline_run(g, how->passes, &cx)) exit(3);
     place_all(g);
