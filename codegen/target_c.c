@@ -179,6 +179,9 @@ static void put_ew(const Print *p, Buf *out, const Inst *i) {
     if (i->op == OP_cast) {
         if (i->dtype == DT_BOOL)
             buf_printf(out, "(v%u != 0)", i->in[0]);
+        else if (i->dtype == DT_BF16 || i->dtype == DT_F16) /* a cast rounds as a store would */
+            buf_printf(out, "%s_f32(f32_%s((float)v%u))", dtype_name(i->dtype),
+                       dtype_name(i->dtype), i->in[0]);
         else
             buf_printf(out, "(%s)v%u", ctype_register(i->dtype), i->in[0]);
         return;
@@ -202,7 +205,8 @@ static void put_direct_load(const Print *p, Buf *out, const Inst *i) {
         buf_printf(out, "(uint64_t)v%u < %lldu ? ", i->index, (long long)i->index_size);
     if (has_guard(p, i, 0, dims)) put_guard(p, out, i, 0, dims), buf_puts(out, " ? ");
     put_loaded(out, i->dtype, element.p);
-    if (i->index != NO_INST || i->guarded) buf_puts(out, " : 0");
+    if (has_guard(p, i, 0, dims)) buf_puts(out, " : 0");
+    if (i->index != NO_INST) buf_puts(out, " : 0");
     buf_free(&element);
 }
 

@@ -23,6 +23,7 @@ typedef struct {
     const char *label;
     const Compare *how;
     VEC(Output) out;
+    Dtype coarsest; /* dtype of a float value in the graph */
     int findings;
 } Run;
 
@@ -64,8 +65,7 @@ static void interpret(Run *r, Graph *g) {
     Interp *in = interp_new(g);
     for (Value v = 0; v < g->node.n; v++)
         if (node_of(g, v)->op == OP_output)
-            vec_push(&r->out,
-                     ((Output){attr_str(node_of(g, v), "name"), type_of(g, v), {NULL}}));
+            vec_push(&r->out, ((Output){attr_str(node_of(g, v), "name"), type_of(g, v), {NULL}}));
     for (int step = 0; step < STEPS; step++) {
         for (Value v = 0; v < g->node.n; v++) {
             const Node *n = node_of(g, v);
@@ -166,22 +166,33 @@ static void write_inputs(Exec *e, const Plan *p, int step) {
     }
 }
 
-static double bound_of(const Run *r, Dtype d) {
+/* Kernels keep 16-bit values in f32 between ops, the interpreter rounds each. */
+static double bound_of(const Run *r) {
     if (r->how->bound > 0) return r->how->bound;
-    return d == DT_BF16 ? 4e-2 : d == DT_F16 ? 6e-3 : 2e-4;
+    return r->coarsest == DT_BF16 ? 4e-2 : r->coarsest == DT_F16 ? 6e-3 : 2e-4;
+}
+
+static Dtype coarsest(const Graph *g) {
+    bool f16 = false;
+    for (Value v = 0; v < g->node.n; v++) {
+        if (type_of(g, v)->dtype == DT_BF16) return DT_BF16;
+        f16 |= type_of(g, v)->dtype == DT_F16;
+    }
+    return f16 ? DT_F16 : DT_F32;
 }
 
 static void compare_output(Run *r, const Output *o, const void *got, int step) {
     Dtype d = o->type->dtype;
     int64_t n = type_elements(o->type);
-    double sum = 0, bound = bound_of(r, d);
+    double sum = 0, bound = bound_of(r);
     for (int64_t i = 0; i < n; i++)
         if (isfinite(o->want[step][i])) sum += o->want[step][i] * o->want[step][i];
     double scale = sqrt(sum / (double)n);
     for (int64_t i = 0; i < n; i++) {
         double a = get_element(got, d, i), b = o->want[step][i];
-        bool same = isnan(b) ? isnan(a) != 0 : isinf(b) ? a == b || fabs(a) > 1e38
-                                                        : fabs(a - b) <= bound * (fabs(b) + scale + 1e-6);
+        bool same = isnan(b)   ? isnan(a) != 0
+                    : isinf(b) ? a == b || fabs(a) > 1e38
+                               : fabs(a - b) <= bound * (fabs(b) + scale + 1e-6);
         if (same || (fabs(b) > 1e37 && !isfinite(a))) continue;
         fprintf(stderr, "%s: step %d: %s[%lld] is %.9g, the interpreter says %.9g (%s, scale %g)\n",
                 r->label, step + 1, o->name, (long long)i, a, b, r->how->passes, scale);
@@ -230,12 +241,13 @@ static void run_plan(Run *r, const Plan *p) {
 
 static void show_sources(void) {
     char command[128 + sizeof folder];
-    snprintf(command, sizeof command, "sed -n '/^#undef K/,$p' %s/plan_*.c | tail -300 >&2", folder);
+    snprintf(command, sizeof command, "sed -n '/^#undef K/,$p' %s/plan_*.c | tail -300 >&2",
+             folder);
     if (system(command) != 0) exit(3);
 }
 
 int compare_graph(Graph *g, const Compare *how, const char *label) {
-    Run r = {.label = label, .how = how};
+    Run r = {.label = label, .how = how, .coarsest = coarsest(g)};
     Arena *scratch = arena_new();
     PassContext cx = {.session = g->session, .scratch = scratch, .opt = {.verify = true}};
     CodegenOptions o = {.dir = folder};

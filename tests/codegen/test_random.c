@@ -11,8 +11,8 @@ static int one(uint64_t seed, Dtype d, int64_t size, const char *passes) {
     Session *s = session_new();
     RandomGraph how = {.seed = seed, .nodes = 30, .dtype = d, .max_size = size, .bounded = true};
     Compare c = {.passes = passes, .print = getenv("M6C_TEST_PRINT") != NULL};
-    snprintf(label, sizeof label, "seed %llu %s size %lld", (unsigned long long)seed,
-             dtype_name(d), (long long)size);
+    snprintf(label, sizeof label, "seed %llu %s size %lld", (unsigned long long)seed, dtype_name(d),
+             (long long)size);
     int findings = compare_graph(random_graph(s, &how), &c, label);
     session_free(s);
     return findings;
