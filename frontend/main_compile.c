@@ -72,28 +72,33 @@ static void record_sources(Session *s, Plan *plan) {
     }
 }
 
-static Status finish_plan(Session *s, const CompileArgs *a, Codegen *cg, const char *name) {
-    record_sources(s, cg->plan);
-    if (!a->plan_only && strcmp(a->target, "cpu") == 0) TRY(choose_products(cg->plan));
-    return codegen_write(cg, a->dir, name);
+static bool choose(Session *s, const CompileArgs *a, Plan *plan) {
+    if (a->plan_only || strcmp(a->target, "cpu") != 0) return true;
+    Status bad = choose_products(plan);
+    if (bad) diag_error(s, (Loc){0}, "%s", bad->text);
+    free(bad);
+    return !bad;
 }
 
 /* Compiles the model, or with `forward` its forward half, to DIR/NAME.txt. NULL after diagnostics.
  */
-static Codegen *make_plan(Session *s, const CompileArgs *a, bool forward) {
+static Plan *make_plan(Session *s, const CompileArgs *a, bool forward) {
     ModelArgs model = a->model;
     model.infer |= forward;
     Graph *g = model_graph(s, &model, pipeline_default);
     if (!g) return NULL;
-    CodegenOptions o = {.target = a->target, .command = a->command, .no_compile = a->plan_only};
-    Codegen *cg = NULL;
-    if (codegen_plan(g, &o, &cg)) {
-        Status bad = finish_plan(s, a, cg, forward ? "forward" : "plan");
-        if (bad) diag_error(s, (Loc){0}, "%s", bad->text);
-        free(bad);
-    }
+    CodegenOptions o = {.dir = a->dir,
+                        .name = forward ? "forward" : "plan",
+                        .target = a->target,
+                        .command = a->command,
+                        .plan_only = a->plan_only};
+    Plan *plan = codegen_plan(g, &o);
     graph_free(g);
-    return cg;
+    if (!plan) return NULL;
+    record_sources(s, plan);
+    if (choose(s, a, plan) && codegen_write(plan, &o)) return plan;
+    plan_free(plan);
+    return NULL;
 }
 
 static int64_t count_parameters(const Plan *p) {
@@ -127,13 +132,12 @@ static int compile(CompileArgs *a, int argc, char **argv) {
     Session *s = session_new();
     double begin = seconds_now();
     a->command = command_line(s, argc, argv);
-    Codegen *cg = make_plan(s, a, false);
-    bool both = cg && cg->plan->train && diag_errors(s) == 0;
-    Codegen *forward = both ? make_plan(s, a, true) : NULL;
-    if (forward) codegen_free(forward);
-    bool good = cg && diag_errors(s) == 0;
-    if (good) report(a, cg->plan, seconds_now() - begin);
-    if (cg) codegen_free(cg);
+    Plan *plan = make_plan(s, a, false);
+    Plan *forward = plan && plan->train ? make_plan(s, a, true) : NULL;
+    bool good = plan && (forward || !plan->train);
+    if (good) report(a, plan, seconds_now() - begin);
+    if (forward) plan_free(forward);
+    if (plan) plan_free(plan);
     session_free(s);
     return good ? EXIT_DONE : EXIT_INPUT;
 }
