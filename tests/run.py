@@ -2,7 +2,7 @@
 """Runs the tests: tests/run.py [-b BUILD[:KINDS]]... [-j JOBS] [-v] [PART OF A NAME]...
 
 unit   the C programs registered in meson.build
-text   tests/**/*.t, and tests/**/*.m6 that hold a directive; directives are comments (; or #):
+text   tests/**/*.t: an input with directives, which are comments (; or #):
          RUN: COMMAND       a shell line, run in a fresh folder; `m6c` is the one just built
                             %s the input (a copy of all before EXPECT), %t the fresh folder,
                             %S the test's own folder, %R the repository
@@ -10,7 +10,8 @@ text   tests/**/*.t, and tests/**/*.m6 that hold a directive; directives are com
          EXIT: N            exit status of the last command (0; with error lines 1)
          error: L:C: TEXT   stderr has "INPUT:L:C: error: TEXT..."; there are no other errors
        Without RUN the command is `m6c compile %s -o %t/plan`. The input of name.m6.t is name.m6.
-script executable tests/**/check_* (those in Python, and tests/oracle/test_*.py, under build/venv)
+script executable tests/**/check_* and, under the Python of build/venv, tests/oracle/test_*.py
+A kind may also be a part of the name of scripts: -b build-asan:unit,text,check_language.
 Exit status 77 means skipped. A script with the words `TIMEOUT: N` in it may take N seconds.
 """
 import argparse, concurrent.futures, difflib, json, os, pathlib, re, shutil, subprocess, sys
@@ -87,8 +88,8 @@ def text_test(path, build):
             marker = EXPECT.search(raw).group(0)
             path.write_bytes((body + marker + out).encode("utf-8", "surrogateescape"))
         else:
-            wrong += "".join(difflib.unified_diff(expected[0].splitlines(True), out.splitlines(True),
-                                                  "expected", "printed", n=2))
+            lines = [t.splitlines(True) for t in (expected[0], out)]
+            wrong += "".join(difflib.unified_diff(*lines, "expected", "printed", n=2))
     return ("fail", wrong + err) if wrong else ("pass", "")
 
 
@@ -99,17 +100,17 @@ def unit_tests(build):
 
 
 def text_tests(build):
-    for path in sorted([*TESTS.rglob("*.t"), *TESTS.rglob("*.m6")]):
-        if path.suffix == ".t" or DIRECTIVE.search(path.read_text(errors="replace")):
-            yield str(path.relative_to(TESTS)), lambda p=path: text_test(p, build)
+    for path in sorted(TESTS.rglob("*.t")):
+        yield str(path.relative_to(TESTS)), lambda p=path: text_test(p, build)
 
 
-def script_tests(build):
+def script_tests(build, part=""):
     python = str(ROOT / "build/venv/bin/python")
     for path in sorted([*TESTS.rglob("check_*"), *TESTS.glob("oracle/test_*.py")]):
-        if path.suffix == ".py" or os.access(path, os.X_OK):
+        oracle = path.parent.name == "oracle"
+        if part in str(path) and (oracle or os.access(path, os.X_OK)):
             limit = re.search(r"TIMEOUT: (\d+)", path.read_text(errors="replace"))
-            command = [python] * (path.suffix == ".py") + [str(path)]
+            command = [python] * oracle + [str(path)]
             yield (str(path.relative_to(TESTS)),
                    lambda c=command, s=int(limit[1]) if limit else 300: program(c, build, s))
 
@@ -129,7 +130,8 @@ def main():
         folder, _, kinds = spec.partition(":")
         prefix = "" if folder == "build" else f"{folder}/"
         for kind in kinds.split(",") if kinds else KINDS:
-            tests += [(prefix + n, run) for n, run in KINDS[kind](ROOT / folder)]
+            found = KINDS[kind] if kind in KINDS else lambda b, part=kind: script_tests(b, part)
+            tests += [(prefix + n, run) for n, run in found(ROOT / folder)]
     if args.part:
         tests = [t for t in tests if any(p in t[0] for p in args.part)]
 
@@ -146,7 +148,7 @@ def main():
             if result != "pass" or args.verbose:
                 text = text.encode("utf-8", "replace").decode()[-6000:]
                 print(f"{result}: {name}\n{text.rstrip()}".rstrip(), flush=True)
-    print("slowest:", ", ".join(f"{name} {seconds:.1f} s" for seconds, name in sorted(times)[:-11:-1]))
+    print("slowest:", ", ".join(f"{name} {s:.1f} s" for s, name in sorted(times)[:-11:-1]))
     print(f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped")
     return 1 if count["fail"] or not tests else 0
 

@@ -2,8 +2,8 @@
 
 python peer_X.py SPEC.json PARAMS BATCH. Each line on stdin is a number of steps to take; each line
 on stdout a JSON object: first {"ready", "compile", "losses", "imports", "whole"} after two
-steps (imports: bytes held before anything was loaded, whole: the peak so far), then for each command
-{"seconds", "losses", "rss"}: seconds and loss of each step, peak bytes while stepping.
+steps (imports: bytes held before anything was loaded, whole: the peak so far), then for each
+command {"seconds", "losses", "rss"}: seconds and loss of each step, peak bytes while stepping.
 """
 import json
 import math
@@ -13,7 +13,8 @@ import time
 
 def learning_rate(train, step):
     done = min(max((step - train["warmup"]) / max(train["steps"] - train["warmup"], 1), 0), 1)
-    return min(step / max(train["warmup"], 1), 1) * train["peak"] / 2 * (1 + math.cos(math.pi * done))
+    warm = min(step / max(train["warmup"], 1), 1)
+    return warm * train["peak"] / 2 * (1 + math.cos(math.pi * done))
 
 
 def blocks(config):
@@ -65,4 +66,5 @@ def serve(name, start):
             begin = time.perf_counter()
             losses.append(step(done))
             seconds.append(time.perf_counter() - begin)
-        print(json.dumps({"seconds": seconds, "losses": losses, "rss": memory("VmHWM")}), flush=True)
+        told = {"seconds": seconds, "losses": losses, "rss": memory("VmHWM")}
+        print(json.dumps(told), flush=True)

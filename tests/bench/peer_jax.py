@@ -53,7 +53,8 @@ def loss(params, batch, config):
     row, col = jnp.arange(t)[:, None], jnp.arange(t)[None]
     seen = (col <= row) | ((row < prefix) & (col < prefix))
     x = jnp.concatenate([batch["image"] @ params["pixels.weight"] + params["pixels.bias"],
-                         params["embedding.table"][batch["text"]]], axis=1) + params["position.table"]
+                         params["embedding.table"][batch["text"]]], axis=1)
+    x = x + params["position.table"]
     aux = 0.0
     for kind, scope, before in peer.blocks(config):
         y, p = norm(own(before), x), own(scope)

@@ -20,7 +20,8 @@ def linear(x, weight, bias):
 def attention(p, x, bias):
     b, t, d = x.shape
     heads = p["wq"].shape[1]
-    q, k, v = ((x @ p[w].view(d, d)).view(b, t, heads, -1).transpose(1, 2) for w in ("wq", "wk", "wv"))
+    q, k, v = ((x @ p[w].view(d, d)).view(b, t, heads, -1).transpose(1, 2)
+               for w in ("wq", "wk", "wv"))
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     return y.transpose(1, 2).reshape(b, t, d) @ p["wo"].view(d, d)
 
@@ -82,7 +83,8 @@ def nested(params, config):
     """{layer's scope: {own name: parameter}}"""
     scopes = [s for _, *pair in peer.blocks(config) for s in pair]
     scopes += ["pixels", "embedding", "position", "norm", "head"]
-    return {s: {n[len(s) + 1:]: p for n, p in params.items() if n.startswith(s + ".")} for s in scopes}
+    return {s: {n[len(s) + 1:]: p for n, p in params.items() if n.startswith(s + ".")}
+            for s in scopes}
 
 
 def start(spec, params, batch):

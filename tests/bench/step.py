@@ -38,7 +38,7 @@ MODELS = {  # the .m6 file, the same as a Config, the schedule in the file
 
 
 def product_flops(c):
-    """Floating-point operations of the matrix products of one training step: three times forward."""
+    """Floating-point operations of the matrix products of one step: three times forward's."""
     n, d, t = c.tokens, c.hidden, c.patches + c.length
     each = {"attention": 8 * n * d * d + 4 * n * t * d, "ffn": 4 * n * d * c.ffn_width,
             "moe": 2 * n * d * c.experts + 4 * c.experts * c.rows * d * c.ffn_width}
@@ -97,7 +97,7 @@ class Peer:
 class M6c:
     def __init__(self, model, params, batch, folder, env):
         self.command = os.environ.get("M6C") or str(ROOT / "build" / "m6c")
-        self.env = dict(env, HOME=str(folder), XDG_CACHE_HOME=str(folder / "cache"))
+        self.env = dict(env, M6C_CACHE=str(folder / "cache"), M6C_THREADS=env["OMP_NUM_THREADS"])
         self.plan, self.args = folder / "plan", ["--init", params, "--data", batch]
         self.compile = self.timed_compile(model, self.plan)
         self.warm = self.timed_compile(model, folder / "again")
@@ -105,8 +105,8 @@ class M6c:
 
     def timed_compile(self, model, plan):
         begin = time.perf_counter()
-        subprocess.run([self.command, "compile", ROOT / model, "-o", plan], check=True, env=self.env,
-                       stdout=subprocess.DEVNULL)
+        subprocess.run([self.command, "compile", ROOT / model, "-o", plan], check=True,
+                       env=self.env, stdout=subprocess.DEVNULL)
         return time.perf_counter() - begin
 
     def run(self, steps):
@@ -132,7 +132,8 @@ def measure(model, names, args, env):
     with tempfile.TemporaryDirectory(prefix="m6c-bench-") as folder:
         folder = pathlib.Path(folder)
         spec, params, batch = folder / "spec.json", folder / "params.st", folder / "batch.st"
-        spec.write_text(json.dumps({"config": vars(config) | {"rows": config.rows}, "train": train}))
+        numbers = vars(config) | {"rows": config.rows}
+        spec.write_text(json.dumps({"config": numbers, "train": train}))
         files.save(params, files.random_params(config, 1))
         files.save(batch, files.random_batch(config, 2))
         peers, results = {}, {}
@@ -178,7 +179,8 @@ def table(model, results, flops, peak):
         rate = flops / r["median"]
         lines.append(f"| {name} | {r['median']:.3f} | {r['best']:.3f} | {ratio} | {rate / 1e9:.0f} "
                      f"| {100 * rate / peak:.0f} % | {r['step_rss'] / 1e6:.0f} "
-                     f"| {r['whole_rss'] / 1e6:.0f} | {r['imports_rss'] / 1e6:.0f} | {r['compile']:.2f} | {warm} |")
+                     f"| {r['whole_rss'] / 1e6:.0f} | {r['imports_rss'] / 1e6:.0f} "
+                     f"| {r['compile']:.2f} | {warm} |")
     if len(good) > 1:
         apart = agree(good)
         lines.append(f"\nLosses of equal steps differ by at most {apart:.1e} (relative)"

@@ -48,7 +48,7 @@ class Config:
 
 
 def layer_names(config):
-    """[(kind, its scope, scope of the norm before it)] for each layer's block, as m6c names them."""
+    """[(kind, its scope, scope of the norm before it)] of all layers, as m6c names them."""
     scopes = ["block"] * config.layers if config.share else [f"block[{i}]" for i in
                                                             range(config.layers)]
     result = []
@@ -123,7 +123,7 @@ def attention(p, x, seen):
 
 
 def ffn(p, x):
-    up, down = (functools.partial(lambda name, w: p(f"{name}.{w}"), name) for name in ("up", "down"))
+    up, down = lambda w: p(f"up.{w}"), lambda w: p(f"down.{w}")
     return linear(down, gelu(linear(up, x)))
 
 
@@ -206,7 +206,8 @@ def loss(params, batch, config):
 
 def cosine(step, peak, warmup, steps, floor=0.0):
     done = min(max((step - warmup) / max(steps - warmup, 1), 0), 1)
-    return min(step / max(warmup, 1), 1) * (floor + (peak - floor) / 2 * (1 + math.cos(math.pi * done)))
+    rate = floor + (peak - floor) / 2 * (1 + math.cos(math.pi * done))
+    return min(step / max(warmup, 1), 1) * rate
 
 
 def sgd(p, g, state, step, lr, momentum=0.9, decay=0.0):
@@ -258,12 +259,13 @@ def global_norm(grads):
 
 
 def apply(train, params, grads, states, step):
-    """One optimizer step: new parameters and states, and the norm of the gradients before clipping."""
+    """One optimizer step: new parameters and states, the norm of the gradients before clipping."""
     size = global_norm(grads)
     scale = min(1, train.clip / size) if train.clip else 1
     lr = cosine(step, train.peak, train.warmup, train.steps)
     update = OPTIMIZERS[train.optimizer]
-    new = {n: update(params[n], grads[n] * scale, states.get(n, {}), step, lr, **dict(train.options))
+    options = dict(train.options)
+    new = {n: update(params[n], grads[n] * scale, states.get(n, {}), step, lr, **options)
            for n in params}
     return {n: p for n, (p, _) in new.items()}, {n: s for n, (_, s) in new.items()}, size
 

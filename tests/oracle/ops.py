@@ -1,4 +1,4 @@
-"""Single operations in NumPy, in the precision of their arguments: what m6c's ops are held against."""
+"""Single operations in NumPy, in the precision of their arguments."""
 import numpy as np
 
 IGNORE = -100

@@ -42,7 +42,8 @@ def run_m6c(config, train, params, batch, folder):
     out = m6c("run", folder / "plan", "--init", folder / "params.safetensors",
               "--data", folder / "batch.safetensors", "--steps", STEPS, "--json",
               "--save", folder / "after.safetensors")
-    m6c("run", folder / "plan", "--init", folder / "params.safetensors",
+    m6c("compile", source, "-o", folder / "plan_grads", "--grads")
+    m6c("run", folder / "plan_grads", "--init", folder / "params.safetensors",
         "--data", folder / "batch.safetensors", "--steps", 1, "--json",
         "--grads", folder / "grads.safetensors")
     steps = [json.loads(line) for line in out.splitlines()]
@@ -72,7 +73,8 @@ def check(name):
     print(f"{name}: {'ok' if ok else 'failed'}: loss {loss:.1e}, gradient {grads[0][0]:.1e} "
           f"({grads[0][1]}), norm {norm:.1e}, moved {moved[0][0]:.1e} ({moved[0][1]})")
     if not ok:
-        print("  losses, m6c and oracle:", *(f"\n  {a:.7f} {b:.7f}" for a, b in zip(got[0], want[0])))
+        print("  losses, m6c and oracle:")
+        print(*(f"  {a:.7f} {b:.7f}\n" for a, b in zip(got[0], want[0])))
         print(*(f"  {e:.1e} {n}\n" for e, n in grads[:6]))
     return ok
 

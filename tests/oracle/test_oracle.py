@@ -58,8 +58,7 @@ def naive_moe(x, gate, up, down, config):
         logits = s[first:first + n] @ gate
         for prototype in range(config.prototypes):
             own = range(prototype * per, (prototype + 1) * per)
-            probs = [[math.exp(logits[t - first][e] - max(logits[t - first][list(own)])) for e in own]
-                     for t in tokens]
+            probs = [[math.exp(row[e] - max(row[list(own)])) for e in own] for row in logits]
             probs = [[v / sum(row) for v in row] for row in probs]
             used = [0] * per
             picks = [[] for _ in tokens]  # (expert, probability, kept)
@@ -149,7 +148,8 @@ def test_shared_layers():
     apart = jax.jit(jax.grad(functools.partial(model.loss, config=single)))(spread, batch)
     for name, g in together.items():
         if name.startswith("block."):
-            g = g - sum(apart[name.replace("block", f"block[{i}]", 1)] for i in range(config.layers))
+            for i in range(config.layers):
+                g = g - apart[name.replace("block", f"block[{i}]", 1)]
             assert float(jnp.abs(g).max()) < 1e-12, name
 
 
@@ -171,7 +171,8 @@ def test_clip():
     train = dataclasses.replace(train, optimizer="sgd", options=(("momentum", 0.0),), clip=0.01)
     _, norms, _, after = model.run(config, train, params, batch, 1)
     moved = math.sqrt(sum(float(((after[n] - params[n]) ** 2).sum()) for n in params))
-    close(moved, model.cosine(1, train.peak, train.warmup, train.steps) * 0.01, 1e-9, "clipped step")
+    rate = model.cosine(1, train.peak, train.warmup, train.steps)
+    close(moved, rate * 0.01, 1e-9, "clipped step")
     assert norms[0] > 0.01
 
 

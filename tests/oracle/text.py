@@ -6,15 +6,16 @@ def model_text(config, train=None):
     calls = {
         "attention": "attention(norm(x), heads, prefix_mask(patches))",
         "ffn": "ffn(norm(x), ffn_width)",
-        "moe": "moe(norm(x), experts, prototypes, capacity, ffn_width, group = %d, top = %d, loss = %r)"
-               % (c.group or c.tokens, c.top, c.aux),
+        "moe": "moe(norm(x), experts, prototypes, capacity, ffn_width, "
+               f"group = {c.group or c.tokens}, top = {c.top}, loss = {c.aux!r})",
     }
     body = "\n".join(f"        x = x + {calls[kind]}" for kind in c.block)
     text = f"""use "m6"
 
 config layers = {c.layers}, hidden = {c.hidden}, heads = {c.heads}, ffn_width = {c.ffn_width}
 config experts = {c.experts}, prototypes = {c.prototypes}, capacity = {c.capacity}
-config batch = {c.batch}, patches = {c.patches}, patch = {c.patch}, length = {c.length}, vocab = {c.vocab}
+config batch = {c.batch}, patches = {c.patches}, patch = {c.patch}
+config length = {c.length}, vocab = {c.vocab}
 
 model m6(image: f32[batch, patches, patch], text: i32[batch, length], target: i32[batch, length]) {{
     x = concat(linear(image, hidden) as pixels, embedding(text, vocab, hidden), axis = 1)

@@ -20,5 +20,6 @@ VARIANTS = {
     "mixed": (Config(**SMALL), ADAMW),
     "adafactor": (Config(**SMALL), Train("adafactor", peak=3e-3)),
     "adafactor_relative": (Config(**SMALL), Train("adafactor", (("relative", True),), peak=3e-2)),
-    "sgd": (Config(**SMALL), Train("sgd", (("momentum", 0.9), ("decay", 0.001)), peak=0.05, clip=0.5)),
+    "sgd": (Config(**SMALL),
+            Train("sgd", (("momentum", 0.9), ("decay", 0.001)), peak=0.05, clip=0.5)),
 }
