@@ -383,6 +383,34 @@ uint64_t codegen_hash(void) {
     return h;
 }
 
+/* ---- tokens ---- */
+
+/* Is v a parameter, cast or seen through views? */
+static bool is_parameter(const Graph *g, Value v) {
+    while (is_view(node_of(g, v)) || node_of(g, v)->op == OP_cast) v = operand(g, v, 0);
+    return node_of(g, v)->op == OP_param;
+}
+
+/* Tokens of a step where the model does not say: the most rows that meet a parameter. */
+static int64_t count_tokens(const Graph *g) {
+    int64_t most = 0;
+    for (Value v = 0; v < g->node.n; v++) {
+        const Node *n = node_of(g, v);
+        if (n->op != OP_einsum || n->phase != PHASE_FORWARD) continue;
+        bool second = is_parameter(g, operand(g, v, 1));
+        if (!second && !is_parameter(g, operand(g, v, 0))) continue;
+        Einsum e;
+        Buf err = {0};
+        if (!einsum_parse(attr_str(n, "spec"), &e, &err) ||
+            !einsum_sizes(&e, type_of(g, operand(g, v, 0)), type_of(g, operand(g, v, 1)), &err))
+            BUG("%s", err.p);
+        int64_t rows = 1;
+        for (const char *l = second ? e.m : e.n; *l; l++) rows *= e.size[(unsigned char)*l];
+        most = MAX(most, rows);
+    }
+    return most * g->set.micro_batches;
+}
+
 static Plan *start_plan(const Graph *g, const CodegenOptions *o) {
     Plan *p = plan_new(g->session);
     p->model = intern(g->session, g->name);
@@ -391,7 +419,7 @@ static Plan *start_plan(const Graph *g, const CodegenOptions *o) {
     p->train = g->set.train;
     p->model_hash = o->model_hash ? o->model_hash : graph_hash(g);
     p->compiler_hash = codegen_hash();
-    p->tokens = g->set.tokens;
+    p->tokens = g->set.tokens ? g->set.tokens : count_tokens(g);
     return p;
 }
 

@@ -111,8 +111,9 @@ typedef struct {
 
 /* What the runtime feeds or reads by name. Inputs the runtime itself provides: "@step" (i32[], from
  * 1), "@seed" (i32[]). Reported scalars are outputs "loss", "lr", "grad_norm", "loss_scale",
- * "overflow" (1 when the step was skipped) where the plan has them; the model's returned values are
- * outputs "return", or "return.0", "return.1", … when there are several. */
+ * "overflow" (1 when the step was skipped) where the plan has them. "loss" is the model's first
+ * result, if that is a scalar; a training plan adds the auxiliary losses to it. Further results are
+ * outputs under their variables' names, or "result_1", … . */
 typedef struct {
     uint32_t buffer;
     int64_t bound; /* of an integer input: legal values are below it; 0: not known */

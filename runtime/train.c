@@ -306,10 +306,11 @@ static Status score_batches(Run *r, Score *score) {
         if (!batch) return NULL;
         TRY(exec_step(r->exec, i + 1));
         Status s = NULL;
-        double loss = scalar(r, "return", &s);
+        double loss = scalar(r, "loss", &s);
         if (s) return s;
         if (isnan(loss))
-            return status_make(EXIT_INPUT, "the model returns no finite scalar to validate");
+            return status_make(
+                EXIT_INPUT, "the model's first result is no finite scalar: it cannot be validated");
         score->nll += loss * (double)batch->targets;
         score->targets += batch->targets;
         score->examples += batch->examples;
