@@ -477,6 +477,7 @@ Graph *elaborate(Session *s, File *f, const ElabOptions *options) {
                 .opt = options,
                 .step = NO_VALUE,
                 .seed = NO_VALUE};
+    e->max_work = options->max_work ? options->max_work : 30000000;
     e->params = e->files = e->configs = e->random_sites = map_new(e->a);
     e->overrides = arena_array(e->a, const Arg *, options->nset + 1);
     push_frame(e, NULL, f, (Loc){0}, scope_new(e, "", ""));

@@ -10,6 +10,7 @@ typedef struct {
     bool infer;        /* forward only: training() is false, aux is left out */
     uint32_t nset;     /* --set */
     const char *const *set; /* "name=expression" */
+    uint64_t max_work;      /* evaluations before giving up; 0: 30 million */
     const char *place;      /* settings that override `place`, as "memory 32GB"; NULL: none */
 } ElabOptions;
 

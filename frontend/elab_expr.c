@@ -478,7 +478,7 @@ static bool eval_here(Elab *e, const Expr *x, Val *out) {
 }
 
 bool eval(Elab *e, const Expr *x, Val *out) {
-    e->work++;
+    if (++e->work > e->max_work) return fail(e, x->loc, "this model is too large to write out");
     if (++e->depth > 2 * MAX_DEPTH)
         return fail(e, x->loc, "expressions and calls are nested too deeply");
     bool ok = eval_here(e, x, out);

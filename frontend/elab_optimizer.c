@@ -69,6 +69,7 @@ static bool optimize_one(void *ctx, Graph *g, const char *name, Value param, Val
     Trained t = {name, param};
     e->g = g;
     e->training = true;
+    e->work = 0;
     bool ok = run_optimizer(e, call, &t, grad, updated, lr);
     free_scopes(e);
     g->at.scope = scope;

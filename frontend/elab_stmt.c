@@ -4,8 +4,7 @@
 #include <string.h>
 #include "frontend/value.h"
 
-enum { MAX_REPEAT = 1000000, MAX_NODES = 20000000 };
-static const uint64_t max_work = 2000000000;
+enum { MAX_REPEAT = 1000000, MAX_NODES = 20000000, MAX_SCOPES = 2000000 };
 
 /* ---- start values ---- */
 
@@ -359,6 +358,11 @@ static Ran run_return(Elab *e, const Stmt *s) {
     return RETURNED;
 }
 
+/* Repeats in repeats could go on for ever. */
+static bool too_large(Elab *e) {
+    return ++e->work > e->max_work || e->g->node.n > MAX_NODES || e->scopes.n > MAX_SCOPES;
+}
+
 static Ran run_stmt(Elab *e, const Stmt *s) {
     static Ran (*const run[])(Elab *, const Stmt *) = {
         [S_ASSIGN] = run_assign, [S_PARAM] = run_param,
@@ -366,10 +370,7 @@ static Ran run_stmt(Elab *e, const Stmt *s) {
         [S_IF] = run_if,         [S_AUX] = run_aux,
         [S_RETURN] = run_return, [S_BLOCK] = run_annotation,
     };
-    if (++e->work > max_work || e->g->node.n > MAX_NODES)
-        return fail(e, s->loc, "this model is too large to write out: more than %d operations",
-                    MAX_NODES),
-               FAILED;
+    if (too_large(e)) return fail(e, s->loc, "this model is too large to write out"), FAILED;
     return run[s->kind](e, s);
 }
 

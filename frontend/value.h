@@ -105,8 +105,8 @@ typedef struct {
     uint32_t noverrides;
     const char *divided; /* config that micro-batches divide, or NULL */
     int64_t divisor;
-    int depth;     /* of recursion */
-    uint64_t work; /* statements and expressions evaluated */
+    int depth;               /* of recursion */
+    uint64_t work, max_work; /* statements and expressions evaluated */
     Value step, seed;
 } Elab;
 
