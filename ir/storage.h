@@ -110,4 +110,34 @@ Units units_build(const Graph *g, Arena *a);
  * True when every element is read before, and only by, the work that overwrites it. */
 bool unit_may_overwrite(const Graph *g, const Units *us, uint32_t u, Value out, Value in);
 
+/* ================================ lifetime.c ================================ */
+
+enum { STORAGE_ALIGN = 64 };
+#define NO_SLOT UINT32_MAX
+
+/* Bytes of the device arena, alive from the unit at time `first` to the one at `last`, both
+ * included. Several values follow each other in one slot: each is computed in place over the one
+ * before, and a parameter's new value over the old one. */
+typedef struct {
+    uint32_t first, last;
+    int64_t bytes; /* a multiple of STORAGE_ALIGN */
+} Slot;
+typedef struct {
+    uint32_t n, nfixed; /* the first nfixed live from 0 to `end`: params, states, inputs */
+    Slot *slot;
+    uint32_t *of;  /* by value: its slot, or NO_SLOT */
+    uint32_t end;  /* the time after the last unit */
+    int64_t *live; /* by time 0 … end: sum of the bytes alive */
+    int64_t bound; /* the largest of these: no placement can be smaller */
+} Slots;
+/* when[u] is unit u's place in the order, from 1. */
+Slots slots_build(const Graph *g, const Units *us, const uint32_t *when, Arena *a);
+/* Whether every node that computes has a unit (after lower); without, nothing can be placed. */
+bool units_complete(const Graph *g, const Units *us);
+/* The order in which units stand in the graph. */
+uint32_t *units_when(const Graph *g, const Units *us, Arena *a);
+/* After allocate: bytes of the arena, and what no placement of this order can undercut. */
+int64_t storage_bytes(const Graph *g);
+int64_t storage_bound(const Graph *g);
+
 #endif

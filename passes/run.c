@@ -8,7 +8,8 @@
 #include <time.h>
 
 const char pipeline_default[] =
-    "simplify,raise,precision,differentiate,optimize,simplify,lower,fuse";
+    "simplify,raise,precision,differentiate,optimize,simplify,lower,fuse,"
+    "schedule,allocate";
 
 typedef struct {
     const char *name;

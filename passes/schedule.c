@@ -1,0 +1,346 @@
+/* schedule.c: one order of the units that keeps few bytes alive.
+ *
+ * List scheduling with a heap, in a few ways; the order with the smallest live sum wins, the order
+ * of the graph as it came when nothing is better. The ways differ in when a ready unit runs:
+ *   place  its place in the graph; "late" moves units that allocate more than they free to just
+ *          before their first reader (values computed again for the backward phase);
+ *   eager  units that free more than they allocate run at once (parameter updates as soon as their
+ *          gradient is there);
+ *   greedy always the unit that frees most.
+ * Micro-batches stay in order: forward and backward of one before the next one begins (1F1B on one
+ * device). A unit that updates a leaf waits for the other readers of the old value, so that it can
+ * run in place; where these wait for each other the earliest runs first.
+ *
+ * Every way is O(n log n): a unit's balance changes only when it becomes the last reader of a
+ * value. Which unit that is, the xor of the waiting readers' numbers tells. */
+#include "ir/storage.h"
+#include "passes/passes.h"
+
+#include <stdlib.h>
+
+typedef struct {
+    bool late, eager, greedy;
+} Way;
+
+typedef struct {
+    uint32_t rank;   /* micro-batch and phase */
+    int64_t balance; /* bytes it adds; 0 where the way does not look at it */
+    uint32_t late;   /* place asked for */
+    uint32_t place;  /* in the graph */
+    uint32_t unit;
+} Entry;
+
+typedef struct {
+    const Graph *g;
+    const Units *us;
+    Arena *arena;
+    /* users of unit u: to[start[u]] … to[start[u + 1] - 1]; then those that wait for u only to
+     * update in place */
+    uint32_t *start, *to, *soft_start, *soft_to;
+    uint32_t *rank, *place, *late;
+    int64_t *balance; /* if nothing it reads dies */
+    uint32_t *nread;  /* by value: units that read it; NO_UNIT: it never dies */
+} Plan;
+
+/* ---- the graph of units ---- */
+
+typedef struct {
+    uint32_t from, to;
+} Edge;
+typedef VEC(Edge) Edges;
+
+static void index_edges(Edges *e, uint32_t n, Arena *a, uint32_t **start, uint32_t **to) {
+    *start = arena_array(a, uint32_t, n + 2);
+    *to = arena_array(a, uint32_t, e->n);
+    for (uint32_t i = 0; i < e->n; i++) (*start)[e->p[i].from + 2]++;
+    for (uint32_t i = 2; i <= n; i++) (*start)[i] += (*start)[i - 1];
+    for (uint32_t i = 0; i < e->n; i++) (*to)[(*start)[e->p[i].from + 1]++] = e->p[i].to;
+    vec_free(e);
+}
+
+static void find_edges(Plan *p) {
+    const Graph *g = p->g;
+    const Units *us = p->us;
+    Edges hard = {0}, soft = {0};
+    uint32_t *updates = arena_array(p->arena, uint32_t, g->node.n); /* by leaf: unit + 1 */
+    for (Value v = 0; v < g->node.n; v++)
+        if (node_of(g, v)->op == OP_assign) {
+            uint32_t u = us->of[view_base(g, operand(g, v, 1))];
+            if (u != NO_UNIT) updates[operand(g, v, 0)] = u + 1;
+        }
+    for (uint32_t u = 0; u < us->n; u++)
+        for (uint32_t i = 0; i < us->unit[u].nread; i++) {
+            Value v = us->unit[u].read[i];
+            uint32_t from = us->of[v];
+            if (from != NO_UNIT) vec_push(&hard, ((Edge){from, u}));
+            if (from == NO_UNIT && updates[v] && updates[v] != u + 1)
+                vec_push(&soft, ((Edge){u, updates[v] - 1}));
+        }
+    index_edges(&hard, us->n, p->arena, &p->start, &p->to);
+    index_edges(&soft, us->n, p->arena, &p->soft_start, &p->soft_to);
+}
+
+/* Units in the order of the graph: by their first nodes. */
+static uint32_t *in_place_order(const Plan *p) {
+    uint32_t *at = arena_array(p->arena, uint32_t, p->us->n + 1);
+    for (uint32_t u = 0; u < p->us->n; u++) at[p->place[u] - 1] = u;
+    return at;
+}
+
+/* A unit of no micro-batch ranks with the last one it waits for. */
+static void find_ranks(Plan *p, const uint32_t *at) {
+    for (uint32_t i = 0; i < p->us->n; i++) {
+        uint32_t u = at[i];
+        const Node *n = node_of(p->g, p->us->unit[u].node[0]);
+        if (n->micro >= 0)
+            p->rank[u] = MAX(p->rank[u], 2 * (uint32_t)n->micro + (n->phase != PHASE_FORWARD));
+        for (uint32_t e = p->start[u]; e < p->start[u + 1]; e++)
+            p->rank[p->to[e]] = MAX(p->rank[p->to[e]], p->rank[u]);
+    }
+}
+
+static bool is_leaf_or_kept(const Plan *p, Value v) { return p->nread[v] == NO_UNIT; }
+
+static int64_t bytes_of(const Plan *p, Value v) { return type_bytes(type_of(p->g, v)); }
+
+/* Readers of each value; what each unit allocates. What is assigned goes into its leaf. */
+static void find_balances(Plan *p) {
+    const Graph *g = p->g;
+    const Units *us = p->us;
+    for (uint32_t u = 0; u < us->n; u++)
+        for (uint32_t i = 0; i < us->unit[u].nread; i++) p->nread[us->unit[u].read[i]]++;
+    for (Value v = 0; v < g->node.n; v++) {
+        const Node *n = node_of(g, v);
+        if (n->nin == 0) p->nread[v] = NO_UNIT;
+        if (op_info(n->op)->flags & OPF_EFFECT)
+            p->nread[view_base(g, operand(g, v, n->op == OP_assign))] = NO_UNIT;
+    }
+    for (uint32_t u = 0; u < us->n; u++)
+        for (uint32_t i = 0; i < us->unit[u].nwrite; i++) {
+            Value w = us->unit[u].write[i];
+            if (!is_leaf_or_kept(p, w)) p->balance[u] += bytes_of(p, w);
+        }
+}
+
+/* A unit whose readers are the only ones that gain from it runs just before the first of them,
+ * unless it frees something itself. */
+static void find_late_places(Plan *p, const uint32_t *at) {
+    for (uint32_t i = p->us->n; i-- > 0;) {
+        uint32_t u = at[i], first = NO_UNIT;
+        const Unit *unit = &p->us->unit[u];
+        int64_t frees = 0;
+        for (uint32_t k = 0; k < unit->nread; k++)
+            if (p->nread[unit->read[k]] == 1) frees += bytes_of(p, unit->read[k]);
+        for (uint32_t e = p->start[u]; e < p->start[u + 1]; e++)
+            first = MIN(first, p->late[p->to[e]]);
+        p->late[u] = first != NO_UNIT && frees < p->balance[u] ? first : p->place[u];
+    }
+}
+
+/* ---- the heap ---- */
+
+static bool before(const Entry *a, const Entry *b) {
+    if (a->rank != b->rank) return a->rank < b->rank;
+    if (a->balance != b->balance) return a->balance < b->balance;
+    if (a->late != b->late) return a->late < b->late;
+    return a->place < b->place;
+}
+
+typedef VEC(Entry) Heap;
+
+static void heap_push(Heap *h, Entry e) {
+    vec_push(h, e);
+    uint32_t i = h->n - 1;
+    for (; i && before(&e, &h->p[(i - 1) / 2]); i = (i - 1) / 2) h->p[i] = h->p[(i - 1) / 2];
+    h->p[i] = e;
+}
+
+static Entry heap_pop(Heap *h) {
+    Entry top = h->p[0], e = h->p[--h->n];
+    uint32_t i = 0;
+    for (uint32_t c; (c = 2 * i + 1) < h->n; i = c) {
+        if (c + 1 < h->n && before(&h->p[c + 1], &h->p[c])) c++;
+        if (!before(&h->p[c], &e)) break;
+        h->p[i] = h->p[c];
+    }
+    if (h->n) h->p[i] = e;
+    return top;
+}
+
+/* ---- one way of scheduling ---- */
+
+typedef struct {
+    const Plan *p;
+    Way way;
+    Heap ready, blocked;   /* blocked: waits only to update in place */
+    uint32_t *hard, *soft; /* by unit: what it still waits for */
+    int64_t *balance;
+    uint32_t *readers, *last; /* by value: waiting readers, and the xor of their numbers */
+    bool *done;
+} Run;
+
+static void offer(Run *r, uint32_t u) {
+    const Plan *p = r->p;
+    if (r->done[u] || r->hard[u]) return;
+    int64_t b = r->balance[u];
+    Entry e = {.rank = p->rank[u],
+               .balance = r->way.greedy  ? b
+                          : r->way.eager ? MIN(b, 0)
+                                         : 0,
+               .late = r->way.late ? p->late[u] : p->place[u],
+               .place = p->place[u],
+               .unit = u};
+    heap_push(r->soft[u] ? &r->blocked : &r->ready, e);
+}
+
+static void last_reader(Run *r, Value v) {
+    if (is_leaf_or_kept(r->p, v) || r->readers[v] != 1) return;
+    uint32_t u = r->last[v];
+    r->balance[u] -= bytes_of(r->p, v);
+    offer(r, u);
+}
+
+static void run_unit(Run *r, uint32_t u) {
+    const Plan *p = r->p;
+    const Unit *unit = &p->us->unit[u];
+    r->done[u] = true;
+    for (uint32_t e = p->start[u]; e < p->start[u + 1]; e++)
+        if (--r->hard[p->to[e]] == 0) offer(r, p->to[e]);
+    for (uint32_t e = p->soft_start[u]; e < p->soft_start[u + 1]; e++)
+        if (--r->soft[p->soft_to[e]] == 0) offer(r, p->soft_to[e]);
+    for (uint32_t i = 0; i < unit->nread; i++) {
+        Value v = unit->read[i];
+        r->readers[v]--;
+        r->last[v] ^= u;
+        last_reader(r, v);
+    }
+}
+
+static void start_run(Run *r) {
+    const Plan *p = r->p;
+    uint32_t n = p->us->n;
+    for (uint32_t u = 0; u < n; u++) {
+        for (uint32_t e = p->start[u]; e < p->start[u + 1]; e++) r->hard[p->to[e]]++;
+        for (uint32_t e = p->soft_start[u]; e < p->soft_start[u + 1]; e++) r->soft[p->soft_to[e]]++;
+        r->balance[u] = p->balance[u];
+        for (uint32_t i = 0; i < p->us->unit[u].nread; i++) {
+            r->readers[p->us->unit[u].read[i]]++;
+            r->last[p->us->unit[u].read[i]] ^= u;
+        }
+    }
+    for (Value v = 0; v < p->g->node.n; v++) last_reader(r, v);
+    for (uint32_t u = 0; u < n; u++) offer(r, u);
+}
+
+/* when[u] from 1. */
+static uint32_t *schedule(const Plan *p, Way way) {
+    uint32_t n = p->us->n, *when = arena_array(p->arena, uint32_t, n + 1), time = 1;
+    Run r = {.p = p,
+             .way = way,
+             .hard = arena_array(p->arena, uint32_t, n + 1),
+             .soft = arena_array(p->arena, uint32_t, n + 1),
+             .balance = arena_array(p->arena, int64_t, n + 1),
+             .readers = arena_array(p->arena, uint32_t, p->g->node.n + 1),
+             .last = arena_array(p->arena, uint32_t, p->g->node.n + 1),
+             .done = arena_array(p->arena, bool, n + 1)};
+    start_run(&r);
+    while (r.ready.n || r.blocked.n) {
+        uint32_t u = heap_pop(r.ready.n ? &r.ready : &r.blocked).unit;
+        if (r.done[u]) continue; /* offered again since */
+        when[u] = time++;
+        run_unit(&r, u);
+    }
+    ASSERT(time == n + 1);
+    vec_free(&r.ready);
+    vec_free(&r.blocked);
+    return when;
+}
+
+/* ---- the order of nodes ---- */
+
+typedef struct {
+    const Graph *g;
+    const Units *us;
+    Value *order;
+    uint32_t n;
+    bool *put;
+    VEC(Value) chain;
+} Emit;
+
+/* v and the views and leaves without a unit that it needs. A view has one operand, so the way up is
+ * a chain. */
+static void emit_loose(Emit *e, Value v) {
+    for (; !e->put[v] && e->us->of[v] == NO_UNIT; v = operand(e->g, v, 0)) {
+        vec_push(&e->chain, v);
+        if (node_of(e->g, v)->nin == 0) break;
+    }
+    while (e->chain.n) {
+        Value w = e->chain.p[--e->chain.n];
+        if (!e->put[w]) e->order[e->n++] = w;
+        e->put[w] = true;
+    }
+}
+
+static void emit_unit(Emit *e, const Unit *unit) {
+    for (uint32_t k = 0; k < unit->nnode; k++)
+        for (uint32_t i = 0; i < node_of(e->g, unit->node[k])->nin; i++)
+            emit_loose(e, operand(e->g, unit->node[k], i));
+    for (uint32_t k = 0; k < unit->nnode; k++) {
+        e->order[e->n++] = unit->node[k];
+        e->put[unit->node[k]] = true;
+    }
+}
+
+/* Units as scheduled; what belongs to none just before its first user, effects last. */
+static Value *node_order(const Plan *p, const uint32_t *when) {
+    const Graph *g = p->g;
+    const Units *us = p->us;
+    Emit e = {.g = g,
+              .us = us,
+              .order = arena_array(p->arena, Value, g->node.n),
+              .put = arena_array(p->arena, bool, g->node.n)};
+    uint32_t *at = arena_array(p->arena, uint32_t, us->n + 2);
+    for (uint32_t u = 0; u < us->n; u++) at[when[u]] = u;
+    for (uint32_t t = 1; t <= us->n; t++) emit_unit(&e, &us->unit[at[t]]);
+    for (Value v = 0; v < g->node.n; v++) {
+        if (e.put[v]) continue;
+        for (uint32_t i = 0; i < node_of(g, v)->nin; i++) emit_loose(&e, operand(g, v, i));
+        e.order[e.n++] = v;
+        e.put[v] = true;
+    }
+    vec_free(&e.chain);
+    ASSERT(e.n == g->node.n);
+    return e.order;
+}
+
+bool pass_schedule(Graph *g, PassContext *cx) {
+    static const Way ways[] = {{false, false, false},
+                               {false, true, false},
+                               {true, true, false},
+                               {true, false, false},
+                               {false, false, true}};
+    Arena *a = cx->scratch;
+    Units us = units_build(g, a);
+    Plan p = {.g = g,
+              .us = &us,
+              .arena = a,
+              .rank = arena_array(a, uint32_t, us.n + 1),
+              .late = arena_array(a, uint32_t, us.n + 1),
+              .balance = arena_array(a, int64_t, us.n + 1),
+              .nread = arena_array(a, uint32_t, g->node.n + 1)};
+    if (!units_complete(g, &us)) return false;
+    p.place = units_when(g, &us, a);
+    uint32_t *at = in_place_order(&p), *best = NULL;
+    int64_t best_bytes = INT64_MAX;
+    find_edges(&p);
+    find_ranks(&p, at);
+    find_balances(&p);
+    find_late_places(&p, at);
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        uint32_t *when = schedule(&p, ways[i]);
+        int64_t bytes = slots_build(g, &us, when, a).bound;
+        if (bytes < best_bytes) best = when, best_bytes = bytes;
+    }
+    graph_reorder(g, node_order(&p, best));
+    return true;
+}
