@@ -281,13 +281,13 @@ static void emit_loose(Emit *e, Value v) {
     }
 }
 
+/* A view of a value of the unit itself stands between its nodes. */
 static void emit_unit(Emit *e, const Unit *unit) {
-    for (uint32_t k = 0; k < unit->nnode; k++)
-        for (uint32_t i = 0; i < node_of(e->g, unit->node[k])->nin; i++)
-            emit_loose(e, operand(e->g, unit->node[k], i));
     for (uint32_t k = 0; k < unit->nnode; k++) {
-        e->order[e->n++] = unit->node[k];
-        e->put[unit->node[k]] = true;
+        Value v = unit->node[k];
+        for (uint32_t i = 0; i < node_of(e->g, v)->nin; i++) emit_loose(e, operand(e->g, v, i));
+        e->order[e->n++] = v;
+        e->put[v] = true;
     }
 }
 
