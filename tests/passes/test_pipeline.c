@@ -108,7 +108,44 @@ static void check_model(const char *name, const char *text) {
     session_free(s);
 }
 
+/* Under bf16 and f16 the losses and the gradients' norm stay close to those in f32; a loss scale
+ * that f16 cannot hold skips the steps and halves until it can. */
+static void check_low(Dtype d, double scale) {
+    Session *s = session_new();
+    Interp *run[2] = {NULL, NULL};
+    for (int low = 0; low < 2; low++) {
+        Graph *g = elaborated(s, models[0].text);
+        PassContext cx = {.session = s, .opt = {.verify = true, .roundtrip = true}};
+        if (!g) return;
+        if (low) g->set.precision = d;
+        if (low && scale > 0) g->set.loss_scale = LOSS_SCALE_DYNAMIC;
+        g->set.loss_scale_value = scale;
+        CHECK(pipeline_run(g, "simplify,raise,precision,differentiate,optimize,simplify", &cx));
+        run[low] = interp_new(g);
+        model_fill(run[low]);
+    }
+    interp_run(run[0], 7, 1);
+    interp_run(run[1], 7, 1);
+    int skipped = 0;
+    while (scale > 0 && model_scalar(run[1], "overflow") == 1 && skipped++ < 60)
+        interp_run(run[1], 7, 1);
+    CHECK(scale > 1e6 ? skipped > 0 && skipped < 60 : skipped == 0);
+    double loss = model_scalar(run[0], "loss"), norm = model_scalar(run[0], "grad_norm");
+    CHECK(fabs(model_scalar(run[1], "loss") - loss) < 1e-2 * loss);
+    CHECK(fabs(model_scalar(run[1], "grad_norm") - norm) < 5e-2 * norm);
+    interp_run(run[1], 7, 2);
+    CHECK(model_scalar(run[1], "loss") < loss);
+    for (int i = 0; i < 2; i++) {
+        graph_free(run[i]->g);
+        interp_free(run[i]);
+    }
+    session_free(s);
+}
+
 int main(void) {
+    check_low(DT_BF16, 0);
+    check_low(DT_F16, 256);
+    check_low(DT_F16, 1e12);
     for (size_t i = 0; i < COUNT(models); i++) check_model(models[i].name, models[i].text);
     return check_done("pipeline");
 }
