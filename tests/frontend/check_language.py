@@ -4,7 +4,7 @@
 Every tests/frontend/errors/*.m6 carries, in its last lines, what m6_check must print about it:
     # error: LINE:COL: text      (notes and warnings likewise)
     # elsewhere: FILE:LINE:COL: error: text      (in another file, or at no place)
-and optionally a RUN line for tests/run.py, whose --set is used here too. All messages must agree, in order. M6C_BLESS=1
+and optionally "# set: name=value" for --set. All messages must agree, in order. M6C_BLESS=1
 rewrites the expectations. Inputs that are large, or not text, are made here at run time. Then every
 .m6 file of the tree must print canonically and idempotently."""
 import os, re, subprocess, sys, tempfile
@@ -37,8 +37,7 @@ def check_file(tool, path):
     with open(path, encoding='utf-8') as f:
         lines = f.read().split('\n')
     wanted = [l for l in lines if re.match(r'# (error|warning|note|elsewhere): ', l)]
-    sets = [a for l in lines if l.startswith('# RUN: ')
-            for s in re.findall(r'--set (\S+)', l) for a in ('--set', s)]
+    sets = [a for l in lines if l.startswith('# set: ') for a in ('--set', l[7:])]
     p = run([tool, 'elaborate', os.path.basename(path)] + sets, cwd=os.path.dirname(path))
     got = messages(p.stderr, path)
     if os.environ.get('M6C_BLESS') and got != wanted:
