@@ -59,6 +59,13 @@ def product_peak():
     return 2 * 1024 ** 3 / best
 
 
+def balanced(params):
+    """Gates as narrow as a new model's: all experts get tokens and few are dropped, so that a token
+    that rounding sends elsewhere does not move all those behind it."""
+    return {n: p * np.float32(0.02 / p.std()) if n.endswith(".gate") else p
+            for n, p in params.items()}
+
+
 class Peer:
     """A JAX or PyTorch process."""
 
@@ -136,7 +143,7 @@ def measure(model, names, args, env):
         spec, params, batch = folder / "spec.json", folder / "params.st", folder / "batch.st"
         numbers = vars(config) | {"rows": config.rows}
         spec.write_text(json.dumps({"config": numbers, "train": train}))
-        files.save(params, files.random_params(config, 1))
+        files.save(params, balanced(files.random_params(config, 1)))
         files.save(batch, files.random_batch(config, 2))
         peers, results = {}, {}
         for name in names:
