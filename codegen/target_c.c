@@ -547,11 +547,13 @@ static void print_args(Print *p) {
 
 /* Columns that one item takes. */
 static int64_t column_block(const Kernel *k) {
-    if (k->ncol > 1) return k->cols;
-    if (k->outer) return MIN(k->cols, COLUMN_BLOCK);
-    bool whole = k->phases > 1;
-    for (uint32_t s = 0; s < k->store.n; s++) whole |= k->store.p[s].level != LEVEL_FULL;
-    return whole ? k->cols : MIN(k->cols, EW_BLOCK);
+    bool whole = k->phases > 1 || k->ncol > 1;
+    for (uint32_t s = 0; s < k->store.n; s++) whole |= k->store.p[s].level == LEVEL_ROW;
+    for (uint32_t r = 0; r < k->inst.n; r++)
+        whole |= k->inst.p[r].kind == INST_REDUCE && k->inst.p[r].level == LEVEL_ROW;
+    if (whole) return k->cols;
+    if (k->outer) return MIN(k->cols, k->outer < 16 ? COLUMN_BLOCK : EW_BLOCK);
+    return MIN(k->cols, EW_BLOCK);
 }
 
 static void count_work(const Print *p, Code *c) {

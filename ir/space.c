@@ -106,8 +106,15 @@ static bool grow(Space *s, int64_t elements) {
 static bool place(Space *s, int64_t elements) {
     if (s->n == 0) return s->n = elements, true;
     if (s->n == elements) return true;
-    if (s->c > 0 && !s->col_reduce && s->n / s->c == elements) return s->per_row = true;
+    if (s->c > 0 && s->n / s->c == elements) return s->per_row = true;
     return grow(s, elements);
+}
+
+/* Row reductions and per-row values beside column reductions: an item is then all columns of rows /
+ * outer rows, so there must be items enough. */
+enum { MIXED_ITEMS = 8, MIXED_COLUMNS = 16384 };
+static bool may_mix(const Space *s) {
+    return !s->col_reduce || !s->per_row || (s->outer >= MIXED_ITEMS && s->c <= MIXED_COLUMNS);
 }
 
 /* ---- nodes by kind ---- */
@@ -132,11 +139,11 @@ static bool add_reduce(Space *s, const Graph *g, uint32_t gid, Value v) {
     if (s->n != elements) return false;
     if (inside(g, gid, root) && space_level(s, g, root) != LEVEL_FULL) return false;
     if (kind == REDUCE_ROW) {
-        if (s->col_reduce || !set_columns(s, a)) return false;
+        if (!set_columns(s, a)) return false;
         s->row_reduce = s->per_row = true;
     } else {
         bool first = !s->col_reduce;
-        if (s->row_reduce || s->per_row || !set_columns(s, c)) return false;
+        if (!set_columns(s, c)) return false;
         if (!first && s->outer != outer) return false;
         s->outer = outer;
         s->col_reduce = true;
@@ -151,7 +158,7 @@ static bool add_pick(Space *s, const Graph *g, uint32_t gid, Value v) {
     Value which = view_root(g, operand(g, v, 1), &index);
     int64_t cols = x.dim[x.rank - 1], m = index.dim[index.rank - 1];
     if (inside(g, gid, root)) {
-        if (m != 1 || s->col_reduce || space_level(s, g, root) != LEVEL_FULL) return false;
+        if (m != 1 || space_level(s, g, root) != LEVEL_FULL) return false;
         if (s->n != layout_elements(&x) || !set_columns(s, cols)) return false;
         s->row_reduce = s->per_row = true;
         return add_operand(s, g, gid, root, &x) && add_operand(s, g, gid, which, &index);
@@ -166,7 +173,7 @@ static bool add_unpick(Space *s, const Graph *g, uint32_t gid, Value v) {
     int64_t size = attr_int(node_of(g, v), "size"), elements = elements_of(g, v);
     if (s->n != 0 && s->n != elements && !grow(s, elements)) return false;
     s->n = elements;
-    if (s->col_reduce || !set_columns(s, size)) return false;
+    if (!set_columns(s, size)) return false;
     s->per_row = true;
     for (uint32_t i = 0; i < 2; i++) {
         Layout l;
@@ -234,7 +241,7 @@ bool space_add(Space *space, const Graph *g, uint32_t gid, Value v) {
                                                 : add_elementwise(&s, g, gid, v);
     }
     s.nodes++;
-    if (!ok || s.nodes > SPACE_NODES) return false;
+    if (!ok || !may_mix(&s) || s.nodes > SPACE_NODES || s.args > SPACE_ARGS) return false;
     *space = s;
     return true;
 }

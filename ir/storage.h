@@ -60,7 +60,7 @@ ContractFit contract_fit(const Graph *g, Value einsum, Contract *c);
 
 /* ================================ space.c ================================ */
 
-enum { SPACE_CUTS = 7, SPACE_NODES = 96 };
+enum { SPACE_CUTS = 7, SPACE_NODES = 96, SPACE_ARGS = 64 };
 
 /* The iteration space of a fused group: n elements, as rows of c columns once something asks for
  * rows (c = 0 until then). Values are full (n elements), per row (n / c), or, as the result of a

@@ -8,7 +8,7 @@
 #include "ir/storage.h"
 #include "passes/fuse.h"
 
-enum { SEARCH_LIMIT = 256, MAX_CANDIDATES = 8, SMALL = 1 << 14 };
+enum { SEARCH_LIMIT = 256, MAX_CANDIDATES = 8, SMALL = 65536, SIDE_NODES = 32, SHAPES = 64 };
 
 typedef struct {
     Space space;
@@ -18,9 +18,10 @@ typedef struct {
 
 typedef struct {
     Graph *g;
-    Group *group;     /* by id, from 1 */
-    Value *next;      /* member after this one in its group, or NO_VALUE */
-    uint32_t *reader; /* by value: the last fusable group that reads its bytes, 0: none */
+    Group *group;           /* by id, from 1 */
+    Value *next;            /* member after this one in its group, or NO_VALUE */
+    uint32_t *reader;       /* by value: the last fusable group that reads its bytes, 0: none */
+    uint32_t small[SHAPES]; /* by hash of the size: the last group of few elements */
     uint32_t *stack;
     uint32_t stamp;
 } Fuse;
@@ -90,9 +91,11 @@ static void append(Fuse *f, uint32_t gid, Value v) {
     f->next[v] = NO_VALUE;
 }
 
-static bool join(Fuse *f, uint32_t gid, Value v) {
+/* A group that v reads nothing of must keep its size. */
+static bool join(Fuse *f, uint32_t gid, Value v, bool reads) {
     Space s = f->group[gid].space;
     if (!space_add(&s, f->g, gid, v) || joins_cycle(f, gid, v)) return false;
+    if (!reads && s.n != f->group[gid].space.n) return false;
     f->group[gid].space = s;
     append(f, gid, v);
     return true;
@@ -164,16 +167,22 @@ static int add_candidate(const Fuse *f, uint32_t *out, int n, uint32_t gid, Valu
     return n + 1;
 }
 
-/* Is reading b in one kernel rather than two a gain? Constants are not read at all, but small
- * kernels that have one in common (updates of biases) are worth one launch: large ones would only
- * keep their operands alive together. */
-static bool worth_sharing(const Graph *g, Value b, Value v) {
-    if (node_of(g, b)->op == OP_constant || node_of(g, b)->op == OP_iota)
-        return type_elements(type_of(g, b)) <= SMALL;
-    return type_elements(type_of(g, b)) >= type_elements(type_of(g, v));
+/* A group beside v: one that v need not join, and that should not become too large for what must.
+ */
+static int add_beside(const Fuse *f, uint32_t *out, int n, uint32_t gid, Value v) {
+    return f->group[gid].space.nodes < SIDE_NODES ? add_candidate(f, out, n, gid, v) : n;
 }
 
-/* Groups that compute an operand of v first (*nproducers of them), then groups that read one. */
+/* Elements that v goes over. */
+static int64_t work_size(const Graph *g, Value v) {
+    int64_t n = type_elements(type_of(g, v));
+    if (op_info(node_of(g, v)->op)->flags & OPF_REDUCE)
+        n = MAX(n, type_elements(type_of(g, operand(g, v, 0))));
+    return n;
+}
+
+/* Groups that compute an operand of v first (*nproducers of them); then groups that read one; then
+ * one of the same few elements, to have fewer kernels. */
 static int candidates(const Fuse *f, Value v, uint32_t *out, int *nproducers) {
     const Graph *g = f->g;
     int n = 0;
@@ -182,14 +191,21 @@ static int candidates(const Fuse *f, Value v, uint32_t *out, int *nproducers) {
     *nproducers = n;
     for (uint32_t i = 0; i < node_of(g, v)->nin; i++) {
         Value b = view_base(g, operand(g, v, i));
-        if (worth_sharing(g, b, v)) n = add_candidate(f, out, n, f->reader[b], v);
+        bool bytes = node_of(g, b)->op != OP_constant && node_of(g, b)->op != OP_iota;
+        if (bytes && type_elements(type_of(g, b)) >= type_elements(type_of(g, v)))
+            n = add_beside(f, out, n, f->reader[b], v);
     }
+    uint32_t small = f->small[work_size(g, v) % SHAPES];
+    if (f->group[small].space.n == work_size(g, v) && work_size(g, v) <= SMALL)
+        n = add_beside(f, out, n, small, v);
     return n;
 }
 
 static void note_reads(Fuse *f, Value v) {
     for (uint32_t i = 0; i < node_of(f->g, v)->nin; i++)
         f->reader[view_base(f->g, operand(f->g, v, i))] = node_of(f->g, v)->group;
+    if (work_size(f->g, v) <= SMALL)
+        f->small[work_size(f->g, v) % SHAPES] = node_of(f->g, v)->group;
 }
 
 static void fuse_node(Fuse *f, Value v) {
@@ -197,7 +213,7 @@ static void fuse_node(Fuse *f, Value v) {
     int nproducers, n = candidates(f, v, list, &nproducers), joined = -1;
     f->group[own].first = NO_VALUE;
     for (int i = 0; i < n && joined < 0; i++)
-        if (join(f, list[i], v)) joined = i;
+        if (join(f, list[i], v, i < nproducers)) joined = i;
     if (joined < 0) {
         append(f, own, v);
         if (!space_add(&f->group[own].space, f->g, own, v)) BUG("%%%u fits no kernel", v);

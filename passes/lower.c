@@ -128,7 +128,7 @@ static int64_t parts(ReduceKind kind, int64_t outer, int64_t a, int64_t c) {
         if (work < 32768 || outer >= 16 || (outer > 1 && a < 262144)) return 1;
         return divisor(a, MIN(64 / outer, a / 1024));
     }
-    if (work < 65536 || outer * ((c + 255) / 256) >= 8) return 1;
+    if (work < 65536 || outer >= 16) return 1;
     return divisor(a, MIN(32, a / 16));
 }
 

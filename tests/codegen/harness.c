@@ -5,6 +5,7 @@
 #include "codegen/codegen.h"
 #include "ir/storage.h"
 #include "runtime/exec.h"
+#include "runtime/gemm.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -226,8 +227,22 @@ static void execute(Run *r, const Plan *p, int threads, Buf *bits) {
     pool_close(pool);
 }
 
-static void run_plan(Run *r, const Plan *p) {
+/* One implementation of each product for all runs: different ones may round differently. */
+static void choose_products(Plan *p) {
+    Pool *pool = pool_open(1);
+    Gemm *g = NULL;
+    must(gemm_open(pool, &g));
+    for (uint32_t i = 0; i < p->step.n; i++) {
+        PlanStep *s = &p->step.p[i];
+        if (s->kind == STEP_GEMM) s->gemm.algo = gemm_choose(g, &s->gemm)->name;
+    }
+    gemm_close(g);
+    pool_close(pool);
+}
+
+static void run_plan(Run *r, Plan *p) {
     Buf one = {0}, two = {0};
+    choose_products(p);
     execute(r, p, 1, &one);
     execute(r, p, 2, &two);
     if (one.n != two.n || memcmp(one.p, two.p, one.n) != 0) {
