@@ -27,6 +27,7 @@ typedef struct {
     Session *session;
     Arena *scratch; /* of the running pass; the harness frees it after the pass */
     PassOptions opt;
+    bool dumped; /* opt.dump_after was reached */
 } PassContext;
 
 /* Adds what M6C_DEBUG=verify,roundtrip,time,print and M6C_SKIP=pass,… ask for. */

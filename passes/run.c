@@ -106,6 +106,19 @@ static bool is_dump_point(const char *after, const char *stage, int occurrence) 
     return word_is(after, n, stage) && wanted == occurrence;
 }
 
+static bool check_dump_name(PassContext *cx) {
+    const char *after = cx->opt.dump_after;
+    cx->dumped = false;
+    if (!after || is_dump_point(after, "elaborate", 1)) return true;
+    return find_pass(cx->session, after, strcspn(after, ":")) != NULL;
+}
+
+static bool check_dumped(PassContext *cx) {
+    if (!cx->opt.dump_after || cx->dumped) return true;
+    diag_error(cx->session, (Loc){0}, "nothing to show: '%s' did not run", cx->opt.dump_after);
+    return false;
+}
+
 static void check_roundtrip(Graph *g, const Buf *text, const char *stage) {
     Graph *back = graph_parse(g->session, "roundtrip.ir", text->p, text->n);
     if (!back) BUG("after %s the printed graph does not parse", stage);
@@ -139,6 +152,7 @@ static bool stage_done(Graph *g, PassContext *cx, const char *stage, int number,
     if (o->print && changed) fprintf(stderr, "# after %s\n%s", stage, text.p);
     bool ok = true;
     if (here) ok = fwrite(text.p, 1, text.n, o->dump_file) == text.n;
+    cx->dumped |= here;
     if (!ok) diag_error(cx->session, (Loc){0}, "cannot write the dump after %s", stage);
     if (o->dump_dir) ok &= dump_numbered(cx, &text, stage, number);
     buf_free(&text);
@@ -173,7 +187,8 @@ static bool run_pass(const Pass *p, Graph *g, PassContext *cx, bool *changed) {
 
 bool pipeline_run(Graph *g, const char *names, PassContext *cx) {
     int count[COUNT(pass_table)] = {0};
-    if (!check_skip(cx) || !stage_done(g, cx, "elaborate", 0, 1, true)) return false;
+    if (!check_skip(cx) || !check_dump_name(cx)) return false;
+    if (!stage_done(g, cx, "elaborate", 0, 1, true)) return false;
     size_t n;
     int number = 0;
     for (const char *w; (w = next_word(&names, &n));) {
@@ -186,7 +201,7 @@ bool pipeline_run(Graph *g, const char *names, PassContext *cx) {
         if (!run_pass(p, g, cx, &changed)) return false;
         if (!stage_done(g, cx, p->name, number, occurrence, changed)) return false;
     }
-    return true;
+    return check_dumped(cx);
 }
 
 void passes_help(Buf *out) {

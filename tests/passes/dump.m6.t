@@ -5,6 +5,7 @@
 # RUN: m6c dump %s --after raise | grep -o '= softmax'
 # RUN: M6C_SKIP=simplify,raise m6c dump %s --all %t/skip && ls %t/skip | head -3
 # RUN: M6C_SKIP=simplfy m6c dump %s --after optimize 2>&1 | sed 's/.*error: //'
+# RUN: m6c dump %s --after raise:2 2>&1 | sed "s/.*error: //"
 model m(x: f32[4, 3]) {
     param w: [3, 5] = normal(1)
     e = x @ w
@@ -32,3 +33,4 @@ before any pass
 03-precision.ir
 04-differentiate.ir
 unknown pass 'simplfy'; did you mean 'simplify'?
+nothing to show: 'raise:2' did not run
