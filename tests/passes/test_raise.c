@@ -47,9 +47,9 @@ static const Attention attentions[] = {
     {"bhtk", "bhsk", "bhsd", "bhtk,bhsk->bhts", "bhts,bhsd->bhtd", 0, NULL, false},
 };
 
-/* Sizes by letter; those of both rows and of both inner labels are equal. */
+/* Sizes by letter; those of both inner labels are equal. */
 static int64_t letter_size(char c) {
-    return strchr("bn", c) ? 2 : c == 'h' ? 3 : strchr("tl", c) ? 4 : strchr("sm", c) ? 4 : 5;
+    return strchr("bn", c) ? 2 : c == 'h' ? 3 : strchr("tl", c) ? 4 : strchr("sm", c) ? 6 : 5;
 }
 
 static Value shaped(Graph *g, const char *name, const char *letters) {
@@ -76,16 +76,16 @@ static Value build_attention(Graph *g, int variant) {
     return EINSUM(g, a->second, v_first ? v : p, v_first ? p : v);
 }
 
-/* Probabilities with another use, heads of keys shared, and a mask over other axes: left alone. */
+/* Probabilities with another use, heads that share keys, a mask on reshaped scores: left alone. */
 static Value build_no_attention(Graph *g, int variant) {
     bool shared_keys = variant == 1;
     Value q = shaped(g, "q", "bhtk"), k = shaped(g, "k", shared_keys ? "bsk" : "bhsk");
     Value v = shaped(g, "v", "bhsk");
     Value s = EINSUM(g, shared_keys ? "bhtk,bsk->bhts" : "bhtk,bhsk->bhts", q, k);
     if (variant == 2) {
-        Value m = model_mask(g, "causal", b_reshape(g, shaped(g, "m", "tbhs"), 3, DIMS(6, 4, 4)));
-        s = b_ew2(g, OP_add, b_reshape(g, s, 3, DIMS(6, 4, 4)), m);
-        s = b_transpose(g, b_reshape(g, s, 4, DIMS(2, 3, 4, 4)), DIMS(0, 1, 3, 2));
+        Value m = model_mask(g, "causal", b_reshape(g, shaped(g, "m", "bhts"), 3, DIMS(6, 4, 6)));
+        s = b_ew2(g, OP_add, b_reshape(g, s, 3, DIMS(6, 4, 6)), m);
+        s = b_reshape(g, s, 4, DIMS(2, 3, 4, 6));
     }
     Value p = model_softmax(g, s, 0);
     if (variant == 0) b_output(g, p, "p");
