@@ -2,6 +2,7 @@
  * leaving out any optional pass, or running simplify more often, gives the same losses and
  * parameters. */
 #include "frontend/elab.h"
+#include "tests/ir/random_graph.h"
 #include "tests/passes/model.h"
 
 static const char prelude[] = "use \"m6\"\n"
@@ -142,7 +143,35 @@ static void check_low(Dtype d, double scale) {
     session_free(s);
 }
 
+/* Gradients of random graphs, plainly and through the whole pipeline; in low precision all stages
+ * are checked, but the numbers may differ. */
+static void check_random(uint64_t seed, Dtype precision) {
+    Session *s = session_new();
+    Buf warnings = {0};
+    diag_capture(s, &warnings);
+    RandomGraph how = {.seed = seed, .nodes = 30, .params = true, .train = true, .bounded = true};
+    Graph *g = random_graph(s, &how);
+    g->set.train = true;
+    Graph *plain = model_copy(g);
+    g->set.precision = precision;
+    model_pipeline(plain, "differentiate");
+    model_pipeline(g, "simplify,raise,precision,differentiate,simplify");
+    Interp *a = model_run(g), *b = model_run(plain);
+    double worst = precision == DT_F32 ? model_compare(a, b) : 0;
+    if (!CHECK(worst < 1e-8)) fprintf(stderr, "seed %llu: %g\n", (unsigned long long)seed, worst);
+    interp_free(a);
+    interp_free(b);
+    graph_free(g);
+    graph_free(plain);
+    session_free(s);
+    buf_free(&warnings);
+}
+
 int main(void) {
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        check_random(seed, DT_F32);
+        check_random(seed, seed % 2 ? DT_BF16 : DT_F16);
+    }
     check_low(DT_BF16, 0);
     check_low(DT_F16, 256);
     check_low(DT_F16, 1e12);
