@@ -11,26 +11,64 @@
 
 /* ---- messages ---- */
 
-/* How the model came to `loc`; a call on the same line says nothing new. */
-static void note_calls(Elab *e, Loc loc) {
-    int n = 0;
-    for (const Frame *f = e->frame; f && n < 5; f = f->caller)
-        if (f->item && f->call.line && (f->call.line != loc.line || f->call.file != loc.file)) {
-            diag_note(e->s, f->call, "in '%s', called from here", f->item->name);
-            n++;
-        }
+/* A layer that is called a hundred times reports a mistake once; its notes are left out, too. */
+static bool already_reported(Elab *e, Loc loc) {
+    uint64_t key = (uint64_t)loc.file << 48 | (uint64_t)loc.col << 32 | loc.line;
+    if (!loc.line) return false;
+    if (map_get(&e->reported, (void *)(uintptr_t)key)) return true;
+    map_put(&e->reported, (void *)(uintptr_t)key, e);
+    return false;
 }
 
-bool fail(Elab *e, Loc loc, const char *fmt, ...) {
+static bool report(Elab *e, Loc loc, const char *fmt, va_list ap) {
+    Buf b = {0};
+    e->muted = already_reported(e, loc);
+    buf_vprintf(&b, fmt, ap);
+    if (!e->muted) diag_error(e->s, loc, "%s", b.p);
+    buf_free(&b);
+    return false;
+}
+
+void note(Elab *e, Loc loc, const char *fmt, ...) {
     Buf b = {0};
     va_list ap;
     va_start(ap, fmt);
     buf_vprintf(&b, fmt, ap);
     va_end(ap);
-    diag_error(e->s, loc, "%s", b.p);
+    if (!e->muted) diag_note(e->s, loc, "%s", b.p);
     buf_free(&b);
+}
+
+/* How the model came to `loc`; a call on the same line says nothing new. */
+static void note_calls(Elab *e, Loc loc) {
+    int n = 0;
+    for (const Frame *f = e->frame; f && n < 5; f = f->caller)
+        if (f->item && f->call.line && (f->call.line != loc.line || f->call.file != loc.file)) {
+            note(e, f->call, "in '%s', called from here", f->item->name);
+            n++;
+        }
+}
+
+bool fail(Elab *e, Loc loc, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    report(e, loc, fmt, ap);
+    va_end(ap);
     note_calls(e, loc);
     return false;
+}
+
+bool fail_plain(Elab *e, Loc loc, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    report(e, loc, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+bool give_up(Elab *e, Loc loc, const char *text) {
+    e->gave_up = true;
+    return fail(e, loc, "%s", text);
 }
 
 const char *suggestion(Elab *e, const char *word, Words *candidates) {
@@ -43,9 +81,8 @@ const char *suggestion(Elab *e, const char *word, Words *candidates) {
 static bool define(Elab *e, Map *names, const char *name, Def def, Loc loc) {
     const Def *old = map_get(names, name);
     if (old) {
-        diag_error(e->s, loc, "%s '%s' is defined twice", def.config ? "config" : "the name", name);
-        diag_note(e->s, old->config ? old->config->loc : old->item->name_loc,
-                  "the first one is here");
+        fail_plain(e, loc, "%s '%s' is defined twice", def.config ? "config" : "the name", name);
+        note(e, old->config ? old->config->loc : old->item->name_loc, "the first one is here");
         return false;
     }
     Def *d = arena_new_of(e->a, Def);
@@ -174,7 +211,7 @@ static const Item *unknown_model(Elab *e, const char *name) {
     Words words = {0};
     for (const Item *i = e->file->items.head; i; i = i->next)
         if (i->kind == I_MODEL) vec_push(&words, i->name);
-    diag_error(e->s, (Loc){0}, "%s has no model '%s'%s", e->file->name, name,
+    fail_plain(e, (Loc){0}, "%s has no model '%s'%s", e->file->name, name,
                suggestion(e, name, &words));
     vec_free(&words);
     return NULL;
@@ -198,7 +235,7 @@ static const Item *find_model(Elab *e) {
     if (e->opt->model) return unknown_model(e, e->opt->model);
     if (models == 1) return only;
     if (trains == 1) return trained;
-    diag_error(e->s, (Loc){e->file->index, 1, 1},
+    fail_plain(e, (Loc){e->file->index, 1, 1},
                models ? "this file has several models; say which one" : "this file has no model");
     return NULL;
 }
@@ -478,7 +515,7 @@ Graph *elaborate(Session *s, File *f, const ElabOptions *options) {
                 .step = NO_VALUE,
                 .seed = NO_VALUE};
     e->max_work = options->max_work ? options->max_work : 30000000;
-    e->params = e->files = e->configs = e->random_sites = map_new(e->a);
+    e->params = e->files = e->configs = e->random_sites = e->reported = map_new(e->a);
     e->overrides = arena_array(e->a, const Arg *, options->nset + 1);
     push_frame(e, NULL, f, (Loc){0}, scope_new(e, "", ""));
     e->g = graph_new(s, intern(s, ""));

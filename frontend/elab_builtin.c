@@ -239,7 +239,7 @@ static bool f_concat(Elab *e, const Call *c, Val *out) {
         if (same) continue;
         fail(e, c->at[i], "%s cannot be concatenated with %s along axis %lld",
              describe(e, &c->v[i]), describe(e, &c->v[0]), (long long)axis);
-        diag_note(e->s, c->at[0], "%s is this", describe(e, &c->v[0]));
+        note(e, c->at[0], "%s is this", describe(e, &c->v[0]));
         return false;
     }
     AttrValue attr[] = {{.i = axis}};

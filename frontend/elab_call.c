@@ -84,9 +84,9 @@ static bool dim_conflict(Elab *e, const Param *p, Loc arg, Loc dim, const char *
                          int64_t want, const Binding *bound) {
     fail(e, arg, "argument '%s' has %lld where its shape says %s = %lld", p->name, (long long)size,
          name, (long long)want);
-    diag_note(e->s, dim, "the shape is written here");
+    note(e, dim, "the shape is written here");
     if (bound && bound->loc.line)
-        diag_note(e->s, bound->loc, "'%s' is %lld because of this", name, (long long)want);
+        note(e, bound->loc, "'%s' is %lld because of this", name, (long long)want);
     return false;
 }
 
@@ -124,7 +124,7 @@ static bool match_shape(Elab *e, const Param *p, const Val *v, Loc arg) {
     if (skip < 0 || (skip > 0 && !p->leading)) {
         fail(e, arg, "argument '%s' must have %s%d dimensions, but is %s", p->name,
              p->leading ? "at least " : "", n, describe(e, v));
-        diag_note(e->s, p->loc, "the shape is written here");
+        note(e, p->loc, "the shape is written here");
         return false;
     }
     for (const Arg *dim = p->dims.head; dim; dim = dim->next)
@@ -146,7 +146,7 @@ static bool unknown_argument(Elab *e, const Item *item, const Arg *a) {
     const char *near = suggestion(e, a->name, &words);
     vec_free(&words);
     fail(e, a->loc, "'%s' has no argument '%s'%s", item->name, a->name, near);
-    diag_note(e->s, item->loc, "'%s' is defined here", item->name);
+    note(e, item->loc, "'%s' is defined here", item->name);
     return false;
 }
 
@@ -183,7 +183,7 @@ static bool agrees(Elab *e, const Param *p, const Val *v, Loc loc) {
     if (!b || !b->is_dim || (is_number(v) && number_of(v) == number_of(&b->val))) return true;
     fail(e, loc, "argument '%s' is %s, but a shape has bound '%s' to %s", p->name, describe(e, v),
          p->name, describe(e, &b->val));
-    diag_note(e->s, b->loc, "the shape of this argument");
+    note(e, b->loc, "the shape of this argument");
     return false;
 }
 
@@ -220,9 +220,9 @@ static bool check_recursion(Elab *e, const Item *item, Loc loc) {
     int frames = 0;
     for (Frame *f = e->frame; f; f = f->caller, frames++) {
         if (f->item != item) continue;
-        diag_error(e->s, loc, "'%s' calls itself", item->name);
+        fail_plain(e, loc, "'%s' calls itself", item->name);
         for (Frame *c = e->frame; c != f; c = c->caller)
-            diag_note(e->s, c->call, "through '%s', called from here", c->item->name);
+            note(e, c->call, "through '%s', called from here", c->item->name);
         return false;
     }
     return frames < MAX_FRAMES || fail(e, loc, "calls are nested more than 200 deep");
@@ -244,7 +244,7 @@ bool call_definition(Elab *e, const Item *item, const Expr *call, Val *out) {
     Ran ran = ok ? run_block(e, &item->body) : FAILED;
     if (ran == RAN) {
         fail(e, call->loc, "'%s' ends without a 'return'", item->name);
-        diag_note(e->s, item->loc, "'%s' is defined here", item->name);
+        note(e, item->loc, "'%s' is defined here", item->name);
     }
     *out = f->result;
     pop_frame(e);

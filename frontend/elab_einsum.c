@@ -75,7 +75,7 @@ static bool check_sizes(Contraction *c) {
             if (size[x] == t->dim[d]) continue;
             fail(e, c->at[i], "label '%c' is %lld in operand %u, but %lld in operand %u", x,
                  (long long)t->dim[d], i + 1, (long long)size[x], from[x] + 1);
-            diag_note(e->s, c->at[from[x]], "operand %u is this", from[x] + 1);
+            note(e, c->at[from[x]], "operand %u is this", from[x] + 1);
             return false;
         }
     }
@@ -164,8 +164,8 @@ bool einsum(Elab *e, Loc loc, const char *spec, uint32_t n, const Value *in, con
 
 static bool matmul_conflict(Elab *e, Loc loc, const Val *in, const Loc *locs, const char *why) {
     fail(e, loc, "'@' cannot multiply %s by %s: %s", describe(e, &in[0]), describe(e, &in[1]), why);
-    diag_note(e->s, locs[0], "%s is this", describe(e, &in[0]));
-    diag_note(e->s, locs[1], "%s is this", describe(e, &in[1]));
+    note(e, locs[0], "%s is this", describe(e, &in[0]));
+    note(e, locs[1], "%s is this", describe(e, &in[1]));
     return false;
 }
 

@@ -33,6 +33,7 @@ const char *describe(Elab *e, const Val *v) {
     case V_LIST: return arena_printf(e->a, "a list of %u", v->n);
     case V_TUPLE: return arena_printf(e->a, "%u results", v->n);
     case V_TENSOR: return describe_tensor(e, v->v);
+    case V_BROKEN: return "a value that could not be computed";
     }
     BUG("value of kind %d", (int)v->kind);
 }
@@ -120,8 +121,8 @@ static bool shape_conflict(Elab *e, Loc loc, const char *what, const Type *a, co
         fail(e, loc,
              "%s cannot combine %s with %s: the sizes %lld and %lld at dimension -%d differ", what,
              x.p, y.p, m, n, dim + 1);
-    diag_note(e->s, locs[0], "%s is this", x.p);
-    diag_note(e->s, locs[i], "%s is this", y.p);
+    note(e, locs[0], "%s is this", x.p);
+    note(e, locs[i], "%s is this", y.p);
     buf_free(&x);
     buf_free(&y);
     return false;
@@ -182,8 +183,8 @@ static bool dtype_conflict(Elab *e, Loc loc, const char *what, uint32_t i, uint3
                            const Val *in, const Loc *locs) {
     fail(e, loc, "%s cannot combine %s with %s; cast(x, dtype) converts", what, describe(e, &in[i]),
          describe(e, &in[j]));
-    diag_note(e->s, locs[i], "%s is this", describe(e, &in[i]));
-    diag_note(e->s, locs[j], "%s is this", describe(e, &in[j]));
+    note(e, locs[i], "%s is this", describe(e, &in[i]));
+    note(e, locs[j], "%s is this", describe(e, &in[j]));
     return false;
 }
 
@@ -363,7 +364,7 @@ static bool unknown_name(Elab *e, const Expr *x) {
 
 static bool eval_name(Elab *e, const Expr *x, Val *out) {
     const Binding *b = find_var(e->frame, x->name);
-    if (b) return *out = b->val, true;
+    if (b) return *out = b->val, b->val.kind != V_BROKEN;
     const Def *d = find_definition(e, e->frame->file, x->name);
     if (d && d->config) return config_value(e, d, out);
     return constant_word(e, x->name, out) || unknown_name(e, x);
@@ -478,9 +479,9 @@ static bool eval_here(Elab *e, const Expr *x, Val *out) {
 }
 
 bool eval(Elab *e, const Expr *x, Val *out) {
-    if (++e->work > e->max_work) return fail(e, x->loc, "this model is too large to write out");
+    if (++e->work > e->max_work) return give_up(e, x->loc, "this model is too large to write out");
     if (++e->depth > 2 * MAX_DEPTH)
-        return fail(e, x->loc, "expressions and calls are nested too deeply");
+        return give_up(e, x->loc, "expressions and calls are nested too deeply");
     bool ok = eval_here(e, x, out);
     e->depth--;
     return ok;

@@ -212,7 +212,7 @@ static bool check_twice(Elab *e, const EntryList *l) {
         for (const Entry *u = l->head; u != t; u = u->next)
             if (u->key == t->key) {
                 fail(e, t->loc, "'%s' is set twice", t->key);
-                diag_note(e->s, u->loc, "the first one is here");
+                note(e, u->loc, "the first one is here");
                 ok = false;
                 break;
             }
@@ -233,7 +233,7 @@ static bool read_entries(Elab *e, const Item *item) {
 
 static bool second_block(Elab *e, const Item *i, const Item *first, const char *what) {
     fail(e, i->loc, "there is already a '%s'%s", what, i->kind == I_TRAIN ? " for this model" : "");
-    diag_note(e->s, first->loc, "the first one is here");
+    note(e, first->loc, "the first one is here");
     return false;
 }
 

@@ -71,7 +71,7 @@ static bool declared_twice(Elab *e, const Name *n) {
     for (uint32_t i = 0; i < scope->taken.n; i++)
         if (scope->taken.p[i] == n->name && scope->taken_at.p[i].line) {
             fail(e, n->loc, "parameter '%s' is declared twice", n->name);
-            diag_note(e->s, scope->taken_at.p[i], "the first one is here");
+            note(e, scope->taken_at.p[i], "the first one is here");
             return true;
         }
     vec_push(&scope->taken, n->name);
@@ -182,7 +182,7 @@ static bool declare_param(Elab *e, const Stmt *s, const Name *n, const Init *ini
         fail(e, n->loc, "the shared parameter '%s' would be %s here, but it is %s", name, b.p,
              describe(e, &there));
         buf_free(&b);
-        diag_note(e->s, r->loc, "it was made here");
+        note(e, r->loc, "it was made here");
         return false;
     }
     set_var(e, n->name, val_tensor(r->v), n->loc);
@@ -370,16 +370,32 @@ static Ran run_stmt(Elab *e, const Stmt *s) {
         [S_IF] = run_if,         [S_AUX] = run_aux,
         [S_RETURN] = run_return, [S_BLOCK] = run_annotation,
     };
-    if (too_large(e)) return fail(e, s->loc, "this model is too large to write out"), FAILED;
+    if (too_large(e)) return give_up(e, s->loc, "this model is too large to write out"), FAILED;
     return run[s->kind](e, s);
 }
 
+/* Names that a failed statement would have given a value: using them reports nothing more. */
+static void break_names(Elab *e, const Stmt *s) {
+    for (const Name *n = s->names.head; n; n = n->next)
+        set_var(e, n->name, (Val){.kind = V_BROKEN}, n->loc);
+    for (const Stmt *b = s->body.head; b; b = b->next) break_names(e, b);
+    for (const Stmt *b = s->other.head; b; b = b->next) break_names(e, b);
+}
+
+/* Goes on after a mistake, so that one run reports several; the block has failed all the same. */
 Ran run_block(Elab *e, const Block *b) {
+    bool failed = false;
     Ran ran = RAN;
     if (++e->depth > 2 * MAX_DEPTH)
-        return fail(e, b->head ? b->head->loc : (Loc){0}, "statements are nested too deeply"),
+        return give_up(e, b->head ? b->head->loc : (Loc){0}, "statements are nested too deeply"),
                FAILED;
-    for (const Stmt *s = b->head; s && ran == RAN; s = s->next) ran = run_stmt(e, s);
+    for (const Stmt *s = b->head; s && ran == RAN && !e->gave_up; s = s->next) {
+        ran = run_stmt(e, s);
+        if (ran != FAILED) continue;
+        failed = true;
+        break_names(e, s);
+        ran = s->kind == S_RETURN ? FAILED : RAN;
+    }
     e->depth--;
-    return ran;
+    return failed ? FAILED : ran;
 }

@@ -20,7 +20,8 @@ typedef enum {
     V_MASK,
     V_LIST,
     V_TUPLE, /* several results */
-    V_TENSOR
+    V_TENSOR,
+    V_BROKEN /* could not be computed; that was reported, so nothing more is said about it */
 } ValKind;
 
 typedef struct Val Val;
@@ -105,6 +106,9 @@ typedef struct {
     uint32_t noverrides;
     const char *divided; /* config that micro-batches divide, or NULL */
     int64_t divisor;
+    Map reported;            /* places of errors */
+    bool muted;              /* the last error had been reported before */
+    bool gave_up;            /* no further statements */
     int depth;               /* of recursion */
     uint64_t work, max_work; /* statements and expressions evaluated */
     Value step, seed;
@@ -117,8 +121,15 @@ typedef struct {
 } Def;
 
 /* ---- elab.c ---- */
-/* An error at `loc`, with a note for each layer on the way there. Always returns false. */
+/* An error at `loc`, once for each place, with a note for each layer on the way there. Always
+ * returns false. */
 bool fail(Elab *e, Loc loc, const char *fmt, ...) PRINTF(3, 4);
+/* The same without the notes. */
+bool fail_plain(Elab *e, Loc loc, const char *fmt, ...) PRINTF(3, 4);
+/* An error after which elaboration stops at once. */
+bool give_up(Elab *e, Loc loc, const char *text);
+/* A note to the error just reported. */
+void note(Elab *e, Loc loc, const char *fmt, ...) PRINTF(3, 4);
 /* Reads "name" as the files see it: own definitions first, then those of later `use`s. */
 const Def *find_definition(Elab *e, File *f, const char *name);
 /* "; did you mean 'x'?" or "", among candidates gathered in `c`. */
