@@ -1,5 +1,6 @@
-/* Random graphs as compiled plans against the interpreter: fused, and with every node its own
- * kernel. argv: first seed and how many (default 1 12). */
+/* Random graphs as compiled plans against the interpreter: fused; and with every node its
+ * own kernel, or with the bytes that schedule and allocate give. argv: first seed and how many
+ * (default 1 12). */
 #include "tests/check.h"
 #include "tests/codegen/harness.h"
 #include "tests/ir/random_graph.h"
@@ -26,7 +27,7 @@ int main(int argc, char **argv) {
         Dtype d = seed % 6 == 5 ? DT_BF16 : DT_F32;
         int64_t size = seed % 4 == 3 ? 40 : 9;
         CHECK(one(seed, d, size, "lower,fuse") == 0);
-        CHECK(one(seed, d, size, "lower") == 0);
+        CHECK(one(seed, d, size, seed % 2 ? "lower" : "lower,fuse,schedule,allocate") == 0);
     }
     harness_end();
     return check_done("codegen_random");
