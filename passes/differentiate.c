@@ -147,7 +147,7 @@ static Value seed(Graph *g, const Type *t) {
     if (set->loss_scale == LOSS_SCALE_NONE) return b_const(g, 1, t);
     double start = set->loss_scale_value > 0 ? set->loss_scale_value : 0x1p15;
     if (set->loss_scale == LOSS_SCALE_FIXED) return b_const(g, start, t);
-    AttrValue attr[] = {{.s = intern(g->session, "loss_scale")},
+    AttrValue attr[] = {{.s = intern(g->session, LOSS_SCALE_STATE)},
                         {.s = intern(g->session, "")},
                         {.s = intern(g->session, "constant")},
                         {.f = start},

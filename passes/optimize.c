@@ -97,7 +97,7 @@ static Value all_squares(Apply *ap, Arena *a) {
 }
 
 static Value loss_scale_of(Graph *g) {
-    Value state = find_leaf(g, OP_state, "loss_scale");
+    Value state = find_leaf(g, OP_state, LOSS_SCALE_STATE);
     if (state != NO_VALUE || g->set.loss_scale == LOSS_SCALE_NONE) return state;
     return scalar(g, g->set.loss_scale_value > 0 ? g->set.loss_scale_value : 0x1p15);
 }
@@ -216,7 +216,7 @@ static Value choose(Graph *g, Value c, Value x, Value y) { return b_ew3(g, OP_se
 /* The next scale and the count of good steps. */
 static void update_scale(Apply *ap) {
     Graph *g = ap->g;
-    AttrValue attr[] = {{.s = intern(g->session, "good_steps")},
+    AttrValue attr[] = {{.s = intern(g->session, GOOD_STEPS_STATE)},
                         {.s = intern(g->session, "")},
                         {.s = intern(g->session, "zeros")},
                         {.f = 0},

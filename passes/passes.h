@@ -73,6 +73,11 @@ double round_to(Dtype d, double x);
 /* The leaf of an op (param, state, input) with this name, or NO_VALUE. */
 Value find_leaf(const Graph *g, Op op, const char *name);
 
+/* The state that holds a dynamic loss scale: made by differentiate, updated by optimize. Outputs
+ * tell its value as "loss_scale"; names with '@' are the compiler's own. */
+#define LOSS_SCALE_STATE "@loss_scale"
+#define GOOD_STEPS_STATE "@good_steps"
+
 /* ================================ the passes ================================ */
 
 #define PASS(name, ...) bool pass_##name(Graph *g, PassContext *cx);
