@@ -145,7 +145,7 @@ def route(logits, rows, top):
         places.append(place)
         left = jnp.where(hot > 0, -1.0, left)
     if top > 1:
-        total = sum(gates).sum(-1, keepdims=True)  # over the choices of all prototypes
+        total = sum(gates)
         gates = [g / jnp.where(total == 0, 1, total) for g in gates]
     combine = sum(g[..., None, None] * place for g, place in zip(gates, places))
     used = sum(places)

@@ -56,28 +56,28 @@ def naive_moe(x, gate, up, down, config):
     for first in range(0, len(s), n):
         tokens = range(first, first + n)
         logits = s[first:first + n] @ gate
-        chosen = [[] for _ in tokens]  # (expert of all, probability) of what was kept
         for prototype in range(config.prototypes):
             own = range(prototype * per, (prototype + 1) * per)
             probs = [[math.exp(row[e] - max(row[list(own)])) for e in own] for row in logits]
             probs = [[v / sum(row) for v in row] for row in probs]
-            used, first_choices = [0] * per, [0] * per
-            free = [set(range(per)) for _ in tokens]
+            used = [0] * per
+            picks = [[] for _ in tokens]  # (expert, probability, kept)
             for choice in range(config.top):
                 for t, row in enumerate(probs):
-                    best = max(free[t], key=lambda e: row[e])
-                    free[t].remove(best)
-                    first_choices[best] += choice == 0
-                    if used[best] < config.rows:
-                        chosen[t].append((own[best], row[best]))
+                    free = [e for e in range(per) if e not in [p[0] for p in picks[t]]]
+                    best = max(free, key=lambda e: row[e])
+                    picks[t].append((best, row[best], used[best] < config.rows))
                     used[best] += 1
+            for t in range(n):
+                total = sum(p for _, p, kept in picks[t] if kept) if config.top > 1 else 1
+                for e, p, kept in picks[t]:
+                    if kept:
+                        v = s[first + t]
+                        h = np.asarray(model.gelu(v @ up[own[e]]))
+                        y[first + t] += p / total * (h @ down[own[e]])
             for e in range(per):
-                aux += per * first_choices[e] / n * sum(row[e] for row in probs) / n
-        for t in range(n):
-            total = sum(p for _, p in chosen[t]) if config.top > 1 else 1
-            for e, p in chosen[t]:
-                h = np.asarray(model.gelu(s[first + t] @ up[e]))
-                y[first + t] += p / total * (h @ down[e])
+                share = sum(p[0][0] == e for p in picks) / n
+                aux += per * share * sum(row[e] for row in probs) / n
     return y.reshape(x.shape), config.aux * aux * n / len(s)
 
 
