@@ -214,7 +214,7 @@ bool elementwise(Elab *e, Loc loc, const char *what, Op op, uint32_t n, const Va
     Type shape = {0};
     for (uint32_t i = 0; i < n; i++) {
         if (is_number(&in[i]) || in[i].kind == V_BOOL) continue;
-        Value v;
+        Value v = NO_VALUE;
         if (!want_tensor(e, &in[i], locs[i], arena_printf(e->a, "operand %u of %s", i + 1, what),
                          &v))
             return false;

@@ -48,6 +48,8 @@ static bool check_text(Session *s, uint16_t file, const char *text, size_t n) {
 File *frontend_parse(Session *s, const char *name, const char *text, size_t n) {
     Arena *a = session_arena(s);
     File *f = arena_new_of(a, File);
+    bool marked = n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3); /* byte order mark of some editors */
+    if (marked) text += 3, n -= 3;
     *f = (File){.name = intern(s, name), .path = intern(s, name), .n = n};
     f->text = arena_strdup(a, text, n);
     f->index = session_add_file(s, f->name, f->text, n);

@@ -71,6 +71,7 @@ GENERATED = [
     ('cut off UTF-8', b'# \xe4\xbd',
      '1:3: error: byte 0xe4 is not valid UTF-8; save the file as UTF-8'),
     ('NUL byte', b'config a\0 = 1\n', '1:9: error: a NUL byte: this is not a text file'),
+    ('byte order mark and CRLF', b'\xef\xbb\xbf' + model(b'x').replace(b'\n', b'\r\n'), None),
     ('comment of 10 MB', b'#' + b'x' * 10_000_000 + b'\n' + model(b'x'), None),
     ('list of 10 MB', b'config a = 1' + b', b = 2' * 1_500_000,
      "1:22: error: config 'b' is defined twice"),
