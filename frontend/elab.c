@@ -515,7 +515,7 @@ Graph *elaborate(Session *s, File *f, const ElabOptions *options) {
                 .step = NO_VALUE,
                 .seed = NO_VALUE};
     e->max_work = options->max_work ? options->max_work : 30000000;
-    e->params = e->files = e->configs = e->random_sites = e->reported = map_new(e->a);
+    e->params = e->files = e->configs = e->random_sites = e->reported = e->called = map_new(e->a);
     e->overrides = arena_array(e->a, const Arg *, options->nset + 1);
     push_frame(e, NULL, f, (Loc){0}, scope_new(e, "", ""));
     e->g = graph_new(s, intern(s, ""));

@@ -228,6 +228,15 @@ static bool check_recursion(Elab *e, const Item *item, Loc loc) {
     return frames < MAX_FRAMES || fail(e, loc, "calls are nested more than 200 deep");
 }
 
+/* Nodes of a layer from another file say where they stand there; this says who called it here. */
+static void note_call_site(Elab *e, const Item *item, const char *scope, Loc loc) {
+    if (e->trained || item->file == e->file || loc.file != e->file->index) return;
+    if (map_get(&e->called, scope)) return;
+    map_put(&e->called, scope, e);
+    Annotation site = {.scope = scope, .kind = intern(e->s, "call"), .loc = loc};
+    vec_push(&e->g->note, site);
+}
+
 bool call_definition(Elab *e, const Item *item, const Expr *call, Val *out) {
     if (item->kind == I_MODEL)
         return fail(e, call->loc, "'%s' is a model and cannot be called", item->name);
@@ -240,6 +249,7 @@ bool call_definition(Elab *e, const Item *item, const Expr *call, Val *out) {
     Frame *caller = e->frame;
     Scope *scope = scope_below(e, caller->scope, call->as ? call->as : item->name, false);
     Frame *f = push_frame(e, item, item->file, call->loc, scope);
+    note_call_site(e, item, scope->path, call->loc);
     bool ok = bind_params(e, item, &call->args, caller, 0, NULL);
     Ran ran = ok ? run_block(e, &item->body) : FAILED;
     if (ran == RAN) {

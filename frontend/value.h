@@ -99,6 +99,7 @@ typedef struct {
     Map params;             /* full name -> ParamRec* */
     Map files;              /* File* -> Map* of definitions (name -> Def*) */
     Map configs;            /* Arg* -> Val*, as far as evaluated */
+    Map called;             /* scopes of layers from other files, already noted */
     Map random_sites;       /* scope path -> number of random() calls so far (as a pointer) */
     VEC(Value) aux;
     VEC(Scope *) scopes;   /* all of them, to be freed */
