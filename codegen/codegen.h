@@ -40,6 +40,6 @@ typedef struct {
 /* Compiles o->dir's X.c to X.so, or takes that from the cache. Fails with status 3 when there is no
  * compiler or it fails: the text shows its messages. */
 Status cc_compile(const CodegenOptions *o, const CodegenSource *source, uint32_t n);
-const char *cc_flags(void);
+uint64_t cc_flags_hash(uint64_t seed);
 
 #endif

@@ -158,13 +158,15 @@ static void write_comment(Make *m, const Unit *u, const Kernel *k, Buf *out) {
 static const char *plan_name(const CodegenOptions *o) { return o->name ? o->name : "plan"; }
 
 /* The kernel with this body: an equal one, or a new one named after what it computes. */
-static uint32_t add_kernel(Make *m, const PlanStep *s, const Code *c, const Buf *comment) {
+static uint32_t add_kernel(Make *m, const Unit *u, const Kernel *ir, const PlanStep *s,
+                           const Code *c) {
     uint64_t hash = hash_bytes(c->body.p, c->body.n, 0);
     for (uint32_t i = 0; i < m->text.n; i++)
         if (m->text.p[i].hash == hash) return i;
     Session *ss = m->p->session;
     Arena *a = session_arena(ss);
-    Buf name = {0};
+    Buf name = {0}, comment = {0};
+    write_comment(m, u, ir, &comment);
     buf_puts(&name, "k_");
     for (const char *p = s->what; *p && name.n < 32; p++) buf_put(&name, *p == ' ' ? "_" : p, 1);
     buf_printf(&name, "_%08x", (unsigned)(hash >> 32));
@@ -175,22 +177,20 @@ static uint32_t add_kernel(Make *m, const PlanStep *s, const Code *c, const Buf 
                     .hash = hash};
     vec_push(&m->p->kernel, k);
     vec_push(&m->text, ((KernelText){hash, arena_strdup(a, c->body.p, c->body.n),
-                                     arena_strdup(a, comment->p, comment->n)}));
+                                     arena_strdup(a, comment.p, comment.n)}));
     buf_free(&name);
+    buf_free(&comment);
     return m->text.n - 1;
 }
 
 static void finish_kernel(Make *m, const Unit *u, const Kernel *k, Code *c, PlanStep *s) {
-    Buf comment = {0};
     s->kind = STEP_KERNEL;
     s->items = c->items;
     s->grain = c->grain;
     s->flops = c->flops;
     for (uint32_t i = 0; i < s->nargs; i++)
         s->traffic += (double)m->p->buffer.p[s->arg[i].buffer].bytes;
-    write_comment(m, u, k, &comment);
-    s->kernel = add_kernel(m, s, c, &comment);
-    buf_free(&comment);
+    s->kernel = add_kernel(m, u, k, s, c);
     buf_free(&c->body);
 }
 
@@ -313,25 +313,46 @@ static void copy_steps(Make *m) {
     }
 }
 
+/* By buffer: the first and the last step, from 1, that has it as an argument; 0: none. */
+typedef struct {
+    uint32_t *first, *last;
+} Spans;
+
+static Spans buffer_spans(const Plan *p, Arena *a) {
+    Spans b = {arena_array(a, uint32_t, p->buffer.n + 1),
+               arena_array(a, uint32_t, p->buffer.n + 1)};
+    for (uint32_t s = 0; s < p->step.n; s++)
+        for (uint32_t i = 0; i < p->step.p[s].nargs; i++) {
+            uint32_t x = p->step.p[s].arg[i].buffer;
+            if (!b.first[x]) b.first[x] = s + 1;
+            b.last[x] = s + 1;
+        }
+    return b;
+}
+
+/* A temporary that step s reads last and overwrites in place is not alive beside its successor. */
+static bool overwritten(const Plan *p, const Spans *b, uint32_t x, uint32_t s) {
+    for (uint32_t i = 0; b->last[x] == s + 1 && i < p->step.p[s].nargs; i++) {
+        uint32_t y = p->step.p[s].arg[i].buffer;
+        if (y != x && b->first[y] == s + 1 && p->buffer.p[y].offset == p->buffer.p[x].offset)
+            return true;
+    }
+    return false;
+}
+
 /* Largest sum of bytes that are alive at once: what persists, and temporaries from the step that
  * writes them first to the last that reads them. */
 static int64_t live_bytes(const Plan *p, Arena *a) {
-    uint32_t n = p->buffer.n;
     int64_t *change = arena_array(a, int64_t, p->step.n + 2), live = 0, most = 0;
-    uint32_t *first = arena_array(a, uint32_t, n + 1), *last = arena_array(a, uint32_t, n + 1);
-    for (uint32_t s = 0; s < p->step.n; s++)
-        for (uint32_t i = 0; i < p->step.p[s].nargs; i++) {
-            uint32_t b = p->step.p[s].arg[i].buffer;
-            if (!first[b]) first[b] = s + 1;
-            last[b] = s + 1;
-        }
-    for (uint32_t b = 0; b < n; b++) {
+    Spans span = buffer_spans(p, a);
+    for (uint32_t b = 0; b < p->buffer.n; b++) {
         int64_t bytes = (p->buffer.p[b].bytes + 63) / 64 * 64;
         if (p->buffer.p[b].kind != BUF_TEMP) {
             live += bytes;
-        } else if (first[b]) {
-            change[first[b] - 1] += bytes;
-            change[last[b]] -= bytes;
+        } else if (span.first[b]) {
+            uint32_t last = span.last[b];
+            change[span.first[b] - 1] += bytes;
+            change[overwritten(p, &span, b, last - 1) ? last - 1 : last] -= bytes;
         }
     }
     most = live;
@@ -376,9 +397,9 @@ static void make_sources(Make *m) {
 
 uint64_t codegen_hash(void) {
     Buf b = {0};
-    buf_printf(&b, "%s %s\n", M6C_VERSION, cc_flags());
+    buf_printf(&b, "%s\n", M6C_VERSION);
     prelude_print(&b);
-    uint64_t h = hash_bytes(b.p, b.n, 0);
+    uint64_t h = cc_flags_hash(hash_bytes(b.p, b.n, 0));
     buf_free(&b);
     return h;
 }
@@ -423,20 +444,22 @@ static Plan *start_plan(const Graph *g, const CodegenOptions *o) {
     return p;
 }
 
-static Status write_in(const char *dir, const char *name, const char *text, size_t n) {
+/* Sources are not synced to disk: without the plan, which is, nobody looks for them. */
+static Status write_source(const char *dir, const CodegenSource *source) {
     Buf path = {0};
-    buf_printf(&path, "%s/%s", dir, name);
-    Status s = file_write_atomic(path.p, text, n);
+    buf_printf(&path, "%s/%s", dir, source->name);
+    FILE *f = fopen(path.p, "w");
+    size_t n = strlen(source->text);
+    bool ok = f && fwrite(source->text, 1, n, f) == n;
+    if (f && fclose(f) != 0) ok = false;
+    Status s = ok ? NULL : status_errno("%s", path.p);
     buf_free(&path);
     return s;
 }
 
 static Status write_sources(const Make *m) {
     TRY(make_dirs(m->o->dir));
-    for (uint32_t i = 0; i < m->source.n; i++) {
-        const CodegenSource *s = &m->source.p[i];
-        TRY(write_in(m->o->dir, s->name, s->text, strlen(s->text)));
-    }
+    for (uint32_t i = 0; i < m->source.n; i++) TRY(write_source(m->o->dir, &m->source.p[i]));
     return m->o->plan_only ? NULL : cc_compile(m->o, m->source.p, m->source.n);
 }
 
@@ -470,8 +493,8 @@ Plan *codegen_plan(const Graph *g, const CodegenOptions *o) {
 bool codegen_write(const Plan *plan, const CodegenOptions *o) {
     Buf text = {0}, name = {0};
     plan_print(plan, &text);
-    buf_printf(&name, "%s.txt", plan_name(o));
-    bool ok = reported(plan->session, write_in(o->dir, name.p, text.p, text.n));
+    buf_printf(&name, "%s/%s.txt", o->dir, plan_name(o));
+    bool ok = reported(plan->session, file_write_atomic(name.p, text.p, text.n));
     buf_free(&text);
     buf_free(&name);
     return ok;

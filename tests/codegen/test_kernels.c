@@ -1,0 +1,318 @@
+/* Every op as a compiled kernel against the interpreter, on odd sizes, size 1 and large ones; the
+ * functions of the prelude over their whole range; and the text of a few kernels.
+ * argv[1]: the folder of the expected texts; M6C_BLESS=1 rewrites them. */
+#include "codegen/target.h"
+#include "tests/check.h"
+#include "tests/codegen/harness.h"
+
+#include <stdlib.h>
+
+/* clang-format off */
+#define IN(n, name, type)  "%" #n " = input {name=\"" name "\", bound=0} : " type "\n"
+#define IDS(n, name, bound, type) "%" #n " = input {name=\"" name "\", bound=" #bound "} : " type "\n"
+#define OUT(n, of, name, type) "%" #n " = output %" #of " {name=\"" name "\"} : " type "\n"
+
+/* clang-format on */
+
+/* ---- elementwise ---- */
+
+static Value input(Graph *g, const char *name, Dtype d, int rank, const int64_t *dim) {
+    AttrValue a[] = {{.s = intern(g->session, name)}, {.i = 0}};
+    return graph_leaf(g, OP_input, attr_intern(g->session, OP_input, a),
+                      type_tensor(g->session, d, rank, dim));
+}
+
+static bool needs_positive(unsigned op) {
+    return op == OP_log || op == OP_sqrt || op == OP_rsqrt || op == OP_pow;
+}
+
+/* One graph with every elementwise op that is legal on d; d's inputs are scaled by `scale`. */
+static Graph *all_elementwise(Session *s, Dtype d, int rank, const int64_t *dim, double scale) {
+    Graph *g = graph_new(s, "elementwise");
+    Value x[3];
+    const char *const names[] = {"a", "b", "c"};
+    for (int i = 0; i < 3; i++) x[i] = input(g, names[i], d, rank, dim);
+    if (dtype_is_float(d))
+        for (int i = 0; i < 3; i++) x[i] = b_ew2(g, OP_mul, x[i], b_like(g, scale, x[i]));
+    Value which = b_ew2(g, OP_lt, x[0], x[1]);
+    Value above =
+        b_ew2(g, OP_add, b_ew1(g, OP_abs, x[0]), b_like(g, dtype_is_float(d) ? 0.01 : 1, x[0]));
+    for (unsigned op = 0; op < OP_COUNT; op++) {
+        const OpInfo *o = op_info((Op)op);
+        if (!(o->flags & OPF_EW) || op == OP_cast) continue;
+        if (!dtype_is_float(d) && !(o->flags & OPF_INT)) continue;
+        Value in[3] = {needs_positive(op) ? above : x[0], x[1], x[2]};
+        if (op == OP_select) in[0] = which;
+        b_output(g, graph_add(g, (Op)op, NULL, (uint32_t)o->arity, in), o->name);
+    }
+    return g;
+}
+
+static void test_elementwise(void) {
+    static const int64_t shapes[][3] = {
+        {1, 1, 1}, {7, 1, 1}, {3, 5, 1}, {37, 11, 3}, {70001, 1, 1}};
+    static const Dtype types[] = {DT_F32, DT_I32, DT_BF16};
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        for (size_t t = 0; t < COUNT(types); t++) {
+            char label[64];
+            Session *s = session_new();
+            Compare c = {.passes = "lower,fuse"};
+            snprintf(label, sizeof label, "elementwise %s %lld", dtype_name(types[t]),
+                     (long long)shapes[i][0]);
+            CHECK(compare_graph(all_elementwise(s, types[t], 3, shapes[i], 1), &c, label) == 0);
+            session_free(s);
+        }
+}
+
+/* exp, log, tanh, .. far from 0, and on infinities and NaN. */
+static void test_range(void) {
+    static const Op ops[] = {OP_exp,  OP_log,     OP_tanh, OP_erf,  OP_sin,      OP_cos,
+                             OP_gelu, OP_sigmoid, OP_silu, OP_sqrt, OP_isfinite, OP_floor};
+    static const double scales[] = {1e-30, 1e-3, 1, 5, 25, 60, 1000};
+    int64_t dim = 4099;
+    for (size_t k = 0; k <= COUNT(scales); k++) {
+        Session *s = session_new();
+        Graph *g = graph_new(s, "range");
+        Value x = input(g, "x", DT_F32, 1, &dim), zero = b_like(g, 0, x);
+        bool special = k == COUNT(scales);
+        Value small = b_ew2(g, OP_lt, b_ew1(g, OP_abs, x), b_like(g, 0.5, x));
+        Value y = special ? b_ew2(g, OP_div, b_ew3(g, OP_select, small, zero, x), zero)
+                          : b_ew2(g, OP_mul, x, b_like(g, scales[k], x));
+        for (size_t i = 0; i < COUNT(ops); i++) {
+            bool positive = ops[i] == OP_log || ops[i] == OP_sqrt;
+            Value in = positive && !special ? b_ew1(g, OP_abs, y) : y;
+            b_output(g, b_ew1(g, ops[i], in), op_info(ops[i])->name);
+        }
+        /* where the argument itself is rounded, sin and cos of large ones feel it */
+        Compare c = {.passes = "lower,fuse", .bound = k == 6 ? 2e-4 : 1e-5};
+        char label[64];
+        snprintf(label, sizeof label, "range %g", special ? 0 : scales[k]);
+        CHECK(compare_graph(g, &c, label) == 0);
+        session_free(s);
+    }
+}
+
+/* ---- other ops: graphs as text ---- */
+
+/* clang-format off */
+static const struct {
+    const char *name, *text;
+} graphs[] = {
+    {"casts", "graph g\n" IN(0, "x", "f32[5,9]") "%1 = cast %0 {to=bf16} : bf16[5,9]\n"
+              "%2 = cast %0 {to=f16} : f16[5,9]\n%3 = cast %0 {to=i32} : i32[5,9]\n"
+              "%4 = cast %0 {to=bool} : bool[5,9]\n%5 = cast %3 {to=f32} : f32[5,9]\n"
+              OUT(6, 1, "bf16", "bf16[5,9]") OUT(7, 2, "f16", "f16[5,9]")
+              OUT(8, 3, "i32", "i32[5,9]") OUT(9, 4, "bool", "bool[5,9]")
+              OUT(10, 5, "f32", "f32[5,9]")},
+    {"gather", "graph g\n" IN(0, "table", "f32[11,6]") IDS(1, "ids", 13, "i32[5,3]")
+               "%2 = gather %0 %1 : f32[5,3,6]\n" OUT(3, 2, "y", "f32[5,3,6]")},
+    {"scatter_add", "graph g\n" IDS(0, "ids", 300, "i32[500]") IN(1, "rows", "f32[500,7]")
+                    "%2 = scatter_add %0 %1 {size=290} : f32[290,7]\n"
+                    OUT(3, 2, "y", "f32[290,7]")},
+    {"pick", "graph g\n" IN(0, "x", "f32[6,9]") IDS(1, "i", 11, "i32[6,1]")
+             IDS(2, "j", 11, "i32[6,3]") "%3 = exp %0 : f32[6,9]\n%4 = pick %3 %1 : f32[6,1]\n"
+             "%5 = pick %0 %2 : f32[6,3]\n" OUT(6, 4, "y", "f32[6,1]") OUT(7, 5, "z", "f32[6,3]")},
+    {"unpick", "graph g\n" IDS(0, "i", 11, "i32[6,1]") IN(1, "g", "f32[6,1]")
+               IDS(2, "j", 11, "i32[6,3]") IN(3, "h", "f32[6,3]") IDS(4, "k", 11, "i32[6,7]")
+               IN(5, "l", "f32[6,7]") "%6 = unpick %0 %1 {size=10} : f32[6,10]\n"
+               "%7 = unpick %2 %3 {size=10} : f32[6,10]\n"
+               "%8 = unpick %4 %5 {size=10} : f32[6,10]\n" OUT(9, 6, "a", "f32[6,10]")
+               OUT(10, 7, "b", "f32[6,10]") OUT(11, 8, "c", "f32[6,10]")},
+    {"concat and pad", "graph g\n" IN(0, "x", "f32[3,4,2]") IN(1, "y", "f32[3,1,2]")
+                       "%2 = concat %0 %1 %0 {axis=1} : f32[3,9,2]\n"
+                       "%3 = pad %0 {lo=[1,0,2], hi=[0,3,1]} : f32[4,7,5]\n"
+                       "%4 = concat %0 %0 {axis=0} : f32[6,4,2]\n"
+                       OUT(5, 2, "a", "f32[3,9,2]") OUT(6, 3, "b", "f32[4,7,5]")
+                       OUT(7, 4, "c", "f32[6,4,2]")},
+    {"views", "graph g\n" IN(0, "x", "f32[4,6,5]")
+              "%1 = transpose %0 {perm=[2,0,1]} : f32[5,4,6]\n"
+              "%2 = reshape %1 {shape=[5,24]} : f32[5,24]\n"
+              "%3 = transpose %0 {perm=[0,2,1]} : f32[4,5,6]\n"
+              "%4 = reshape %3 {shape=[20,6]} : f32[20,6]\n"
+              "%5 = slice %0 {start=[1,2,0], limit=[3,6,5]} : f32[2,4,5]\n"
+              "%6 = neg %2 : f32[5,24]\n%7 = neg %4 : f32[20,6]\n%8 = neg %5 : f32[2,4,5]\n"
+              OUT(9, 6, "a", "f32[5,24]") OUT(10, 7, "b", "f32[20,6]")
+              OUT(11, 8, "c", "f32[2,4,5]") OUT(12, 0, "d", "f32[4,6,5]")},
+    {"reductions", "graph g\n" IN(0, "x", "f32[6,7,5,3]")
+                   "%1 = sum %0 {axes=[3]} : f32[6,7,5]\n%2 = sum %0 {axes=[0,1]} : f32[5,3]\n"
+                   "%3 = max %0 {axes=[1]} : f32[6,5,3]\n%4 = min %0 {axes=[0,2]} : f32[7,3]\n"
+                   "%5 = sum %0 {axes=[0,1,2,3]} : f32[]\n%6 = max %0 {axes=[2,3]} : f32[6,7]\n"
+                   OUT(7, 1, "a", "f32[6,7,5]") OUT(8, 2, "b", "f32[5,3]")
+                   OUT(9, 3, "c", "f32[6,5,3]") OUT(10, 4, "d", "f32[7,3]")
+                   OUT(11, 5, "e", "f32[]") OUT(12, 6, "f", "f32[6,7]")},
+    {"large reductions", "graph g\n" IN(0, "x", "f32[640,300]")
+                         "%1 = sum %0 {axes=[0,1]} : f32[]\n%2 = sum %0 {axes=[0]} : f32[300]\n"
+                         "%3 = sum %0 {axes=[1]} : f32[640]\n%4 = max %0 {axes=[0,1]} : f32[]\n"
+                         OUT(5, 1, "a", "f32[]") OUT(6, 2, "b", "f32[300]")
+                         OUT(7, 3, "c", "f32[640]") OUT(8, 4, "d", "f32[]")},
+    {"random", "graph g\n" IDS(0, "@seed", 0, "i32[]") IDS(1, "@step", 0, "i32[]")
+               "%2 = random %0 %1 {site=\"drop\", shape=[9,13]} : f32[9,13]\n"
+               OUT(3, 2, "y", "f32[9,13]")},
+    {"contractions", "graph g\n" IN(0, "x", "f32[3,5,4]") IN(1, "w", "f32[4,2,6]")
+                     IN(2, "v", "f32[3,5,2,6]")
+                     "%3 = einsum %0 %1 {spec=\"btd,dhk->bthk\"} : f32[3,5,2,6]\n"
+                     "%4 = einsum %0 %1 {spec=\"btd,dhk->bhtk\"} : f32[3,2,5,6]\n"
+                     "%5 = einsum %2 %1 {spec=\"bthk,dhk->btd\"} : f32[3,5,4]\n"
+                     "%6 = einsum %0 %2 {spec=\"btd,bthk->dhk\"} : f32[4,2,6]\n"
+                     "%7 = einsum %2 %0 {spec=\"bthk,btd->khdb\"} : f32[6,2,4,3]\n"
+                     "%8 = einsum %0 %0 {spec=\"btd,btd->\"} : f32[]\n"
+                     "%9 = einsum %0 %1 {spec=\"abc,def->fadbce\"} : f32[6,3,4,5,4,2]\n"
+                     OUT(10, 3, "a", "f32[3,5,2,6]") OUT(11, 4, "b", "f32[3,2,5,6]")
+                     OUT(12, 5, "c", "f32[3,5,4]") OUT(13, 6, "d", "f32[4,2,6]")
+                     OUT(14, 7, "e", "f32[6,2,4,3]") OUT(15, 8, "f", "f32[]")
+                     OUT(16, 9, "g", "f32[6,3,4,5,4,2]")},
+    {"softmax and norms", "graph g\n" IN(0, "x", "f32[4,9,37]") IDS(1, "t", 40, "i32[4,9]")
+                          "%2 = softmax %0 : f32[4,9,37]\n"
+                          "%3 = norm %0 {eps=1e-5} : (f32[4,9,37], f32[4,9], f32[4,9])\n"
+                          "%4 = proj %3 {index=0} : f32[4,9,37]\n"
+                          "%5 = rmsnorm %0 {eps=1e-6} : (f32[4,9,37], f32[4,9])\n"
+                          "%6 = proj %5 {index=0} : f32[4,9,37]\n"
+                          "%7 = cross_entropy %0 %1 : (f32[4,9], f32[4,9])\n"
+                          "%8 = proj %7 {index=0} : f32[4,9]\n"
+                          OUT(9, 2, "a", "f32[4,9,37]") OUT(10, 4, "b", "f32[4,9,37]")
+                          OUT(11, 6, "c", "f32[4,9,37]") OUT(12, 8, "d", "f32[4,9]")},
+    {"state", "graph g\n" IN(0, "x", "f32[300]")
+              "%1 = state {name=\"m\", of=\"\", init=\"constant\", a=0.5, b=0} : f32[300]\n"
+              "%2 = param {name=\"p\", init=\"normal\", a=0, b=1} : f32[300]\n"
+              "%3 = add %1 %0 : f32[300]\n%4 = mul %3 %2 : f32[300]\n"
+              "%5 = assign %1 %3 : f32[300]\n%6 = assign %2 %4 : f32[300]\n"
+              OUT(7, 4, "y", "f32[300]")},
+};
+
+/* clang-format on */
+
+static void test_graphs(void) {
+    static const char *const passes[] = {"lower", "lower,fuse", "lower,fuse,schedule,allocate"};
+    for (size_t i = 0; i < COUNT(graphs); i++)
+        for (size_t p = 0; p < COUNT(passes); p++) {
+            Compare c = {.passes = passes[p]};
+            CHECK(compare_text(graphs[i].text, &c, graphs[i].name) == 0);
+        }
+}
+
+/* ---- attention: masks, one position, more keys than queries ---- */
+
+static void test_attention(void) {
+    static const char *const masks[] = {"none", "causal", "prefix"};
+    static const int64_t sizes[][5] = {{1, 1, 1, 1, 1}, {2, 7, 7, 3, 5}, {1, 70, 70, 2, 16}};
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (size_t k = 0; k < COUNT(masks); k++) {
+            const int64_t *z = sizes[i], q[] = {z[0], z[1], z[3], z[4]},
+                          kv[] = {z[0], z[2], z[3], z[4]};
+            Session *s = session_new();
+            Graph *g = graph_new(s, "attention");
+            Value in[6] = {input(g, "q", DT_F32, 4, q), input(g, "k", DT_F32, 4, kv),
+                           input(g, "v", DT_F32, 4, kv)};
+            AttrValue a[] = {{.s = intern(s, masks[k])}, {.i = z[1] / 2}, {.f = 0.3}};
+            Value o = graph_add(g, OP_attention, attr_intern(s, OP_attention, a), 3, in);
+            in[3] = b_proj(g, o, 0), in[4] = b_proj(g, o, 1), in[5] = input(g, "go", DT_F32, 4, q);
+            Value d = graph_add(g, OP_attention_grad, attr_intern(s, OP_attention_grad, a), 6, in);
+            b_output(g, in[3], "o"), b_output(g, in[4], "lse");
+            b_output(g, b_proj(g, d, 0), "dq");
+            b_output(g, b_proj(g, d, 1), "dk");
+            b_output(g, b_proj(g, d, 2), "dv");
+            Compare c = {.passes = "lower,fuse"};
+            CHECK(compare_graph(g, &c, masks[k]) == 0);
+            session_free(s);
+        }
+}
+
+/* ---- experts ---- */
+
+static void test_experts(void) {
+    static const int64_t sizes[][6] = {{1, 6, 1, 3, 1, 4}, {2, 9, 2, 4, 1, 3}, {3, 5, 1, 4, 2, 2}};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        const int64_t *z = sizes[i], n = z[0] * z[1], k = z[2] * z[4], d = 7;
+        Session *s = session_new();
+        Graph *g = graph_new(s, "experts");
+        Value prob = input(g, "prob", DT_F32, 4, z),
+              x = input(g, "x", DT_F32, 2, (int64_t[]){n, d});
+        Value gate = input(g, "gate", DT_F32, 2, (int64_t[]){n, k});
+        AttrValue a[] = {{.i = z[4]}, {.i = z[5]}};
+        Value r = graph_add(g, OP_route, attr_intern(s, OP_route, a), 1, &prob);
+        Value slot = b_proj(g, r, 1), source = b_proj(g, r, 2);
+        Value y = graph_add(g, OP_dispatch, NULL, 3, (Value[]){x, slot, source});
+        b_output(g, y, "dispatch");
+        b_output(g, b_proj(g, r, 0), "choice"), b_output(g, b_proj(g, r, 3), "density");
+        b_output(g, slot, "slot"), b_output(g, source, "source");
+        b_output(g, graph_add(g, OP_dispatch_scaled, NULL, 4, (Value[]){x, gate, slot, source}),
+                 "scaled");
+        b_output(g, graph_add(g, OP_combine, NULL, 4, (Value[]){y, gate, slot, source}), "combine");
+        b_output(g, graph_add(g, OP_combine_sum, NULL, 3, (Value[]){y, slot, source}), "sum");
+        b_output(g, graph_add(g, OP_gate_grad, NULL, 3, (Value[]){y, x, slot}), "gates");
+        Compare c = {.passes = "lower,fuse"};
+        CHECK(compare_graph(g, &c, "experts") == 0);
+        session_free(s);
+    }
+}
+
+/* ---- the text of kernels ---- */
+
+static void print_kernels(const char *text, Buf *out) {
+    Session *s = session_new();
+    Graph *g = graph_parse(s, "golden", text, strlen(text));
+    Arena *a = arena_new();
+    PassContext cx = {.session = s, .scratch = a};
+    if (!g || !pipeline_run(g, "lower,fuse", &cx)) exit(3);
+    Units us = units_build(g, a);
+    for (uint32_t u = 0; u < us.n; u++) {
+        Kernel k;
+        Code c = {0};
+        if (us.space[u].n == 0) continue;
+        kernel_build(g, &us, u, &k);
+        target_c_print(&k, &c);
+        kernel_print(&k, out);
+        buf_printf(out, "items %lld\n%s\n", (long long)c.items, c.body.p);
+        buf_free(&c.body);
+        kernel_free(&k);
+    }
+    graph_free(g);
+    arena_free(a);
+    session_free(s);
+}
+
+/* clang-format off */
+static const struct {
+    const char *name, *text;
+} golden[] = {
+    {"add_gelu", "graph g\n" IN(0, "x", "f32[64,48]") IN(1, "b", "f32[48]")
+                 "%2 = broadcast %1 {shape=[64,48], dims=[1]} : f32[64,48]\n"
+                 "%3 = add %0 %2 : f32[64,48]\n%4 = gelu %3 : f32[64,48]\n"
+                 OUT(5, 4, "y", "f32[64,48]")},
+    {"norm", "graph g\n" IN(0, "x", "f32[64,48]")
+             "%1 = norm %0 {eps=1e-5} : (f32[64,48], f32[64], f32[64])\n"
+             "%2 = proj %1 {index=0} : f32[64,48]\n" OUT(3, 2, "y", "f32[64,48]")},
+    {"column_sum", "graph g\n" IN(0, "x", "f32[64,600]") "%1 = sum %0 {axes=[0]} : f32[600]\n"
+                   OUT(2, 1, "y", "f32[600]")},
+    {"pad", "graph g\n" IN(0, "x", "f32[8,5,48]")
+            "%1 = pad %0 {lo=[0,2,0], hi=[0,1,0]} : f32[8,8,48]\n" OUT(2, 1, "y", "f32[8,8,48]")},
+};
+
+/* clang-format on */
+
+static void test_golden(const char *folder) {
+    for (size_t i = 0; i < COUNT(golden); i++) {
+        Buf got = {0};
+        char path[4096], *want = NULL;
+        size_t n;
+        snprintf(path, sizeof path, "%s/golden/%s.txt", folder, golden[i].name);
+        print_kernels(golden[i].text, &got);
+        if (getenv("M6C_BLESS")) free(file_write_atomic(path, got.p, got.n));
+        free(file_read(path, &want, &n));
+        CHECK_STR(got.p, want);
+        free(want);
+        buf_free(&got);
+    }
+}
+
+int main(int argc, char **argv) {
+    harness_begin();
+    test_golden(argc > 1 ? argv[1] : ".");
+    test_elementwise();
+    test_range();
+    test_graphs();
+    test_attention();
+    test_experts();
+    harness_end();
+    return check_done("codegen_kernels");
+}
