@@ -95,13 +95,47 @@ static bool reads_in_place(const Graph *g, Value v, Value in) {
     return true;
 }
 
+/* Row reductions cut the work on a row into loops over its columns, and a loop may load again what
+ * an earlier one loaded. The loop that first can compute unit->node[i] goes to loop[i]; the result
+ * is the last of them. */
+static int unit_loops(const Graph *g, const Units *us, uint32_t u, int *loop) {
+    const Unit *unit = &us->unit[u];
+    int last = 0;
+    for (uint32_t i = 0; i < unit->nnode; i++) {
+        const Node *n = node_of(g, unit->node[i]);
+        loop[i] = 0;
+        for (uint32_t k = 0; k < n->nin; k++) {
+            Value b = view_base(g, operand(g, unit->node[i], k));
+            for (uint32_t j = 0; j < i; j++) {
+                if (unit->node[j] != b) continue;
+                bool reduced = (op_info(node_of(g, b)->op)->flags & OPF_REDUCE) != 0;
+                loop[i] = MAX(loop[i], loop[j] + reduced);
+            }
+        }
+        last = MAX(last, loop[i]);
+    }
+    return last;
+}
+
+/* Are all loads of a row done when `out` is stored? */
+static bool in_last_loop(const Graph *g, const Units *us, uint32_t u, Value out) {
+    int loop[SPACE_NODES];
+    const Unit *unit = &us->unit[u];
+    if (unit->nnode > SPACE_NODES) return false;
+    int last = unit_loops(g, us, u, loop);
+    for (uint32_t i = 0; i < unit->nnode; i++)
+        if (unit->node[i] == out) return loop[i] == last;
+    return false;
+}
+
 bool unit_may_overwrite(const Graph *g, const Units *us, uint32_t u, Value out, Value in) {
     const Space *s = &us->space[u];
     const Unit *unit = &us->unit[u];
     if (s->n == 0 || type_bytes(type_of(g, out)) != type_bytes(type_of(g, in))) return false;
     if (dtype_size(type_of(g, out)->dtype) != dtype_size(type_of(g, in)->dtype)) return false;
     Level level = space_level(s, g, out);
-    if (level == LEVEL_COL || (level == LEVEL_FULL && s->row_reduce)) return false;
+    if (level == LEVEL_COL) return false;
+    if (level == LEVEL_FULL && s->row_reduce && !in_last_loop(g, us, u, out)) return false;
     for (uint32_t i = 0; i < unit->nnode; i++)
         if (!reads_in_place(g, unit->node[i], in)) return false;
     return true;
