@@ -4,7 +4,9 @@
  * the same bytes, when it fits the group's Space and no path leaves the group and comes back.
  * Afterwards groups of its other operands are merged in. The search for such paths walks groups
  * backwards, prunes those that end before the target begins, and gives up (no fusion) after a fixed
- * number of steps: near linear in the graph. Groups do not span phases or micro-batches. */
+ * number of steps: near linear in the graph. A group ends (`end`) at the last node of it and of all
+ * groups it depends on: when a node joins a group that others already read, their ends move too.
+ * Groups do not span phases or micro-batches. */
 #include "ir/storage.h"
 #include "passes/fuse.h"
 
@@ -13,6 +15,7 @@ enum { SEARCH_LIMIT = 256, MAX_CANDIDATES = 8, SMALL = 65536, SIDE_NODES = 32, S
 typedef struct {
     Space space;
     Value first, last; /* members, ascending; first is NO_VALUE when empty */
+    Value end;         /* last member of this group and of those it depends on */
     uint32_t seen;     /* stamp of the last search */
 } Group;
 
@@ -24,6 +27,8 @@ typedef struct {
     uint32_t small[SHAPES]; /* by hash of the size: the last group of few elements */
     uint32_t *stack;
     uint32_t stamp;
+    Uses uses;
+    Value now; /* nodes after this one are in no group yet */
 } Fuse;
 
 /* ---- cycles ---- */
@@ -37,7 +42,7 @@ static uint32_t group_of(const Graph *g, Value v) {
 static uint32_t push_operands(Fuse *f, Value v, Value after, uint32_t top) {
     for (uint32_t i = 0; i < node_of(f->g, v)->nin; i++) {
         uint32_t h = group_of(f->g, view_base(f->g, operand(f->g, v, i)));
-        if (h == 0 || f->group[h].seen == f->stamp || f->group[h].last < after) continue;
+        if (h == 0 || f->group[h].seen == f->stamp || f->group[h].end < after) continue;
         f->group[h].seen = f->stamp;
         if (top < SEARCH_LIMIT) f->stack[top] = h;
         top++;
@@ -78,6 +83,40 @@ static bool path_between(Fuse *f, uint32_t from, uint32_t to) {
     return reaches(f, from, top);
 }
 
+/* ---- where groups end ---- */
+
+static void raise_end(Fuse *f, uint32_t gid, Value end);
+
+/* Raises the end of the groups that read v, also through views. */
+static void raise_readers(Fuse *f, Value v, Value end) {
+    for (uint32_t i = f->uses.start[v]; i < f->uses.start[v + 1]; i++) {
+        Value user = f->uses.use[i];
+        if (user > f->now) continue;
+        if (group_of(f->g, user))
+            raise_end(f, group_of(f->g, user), end);
+        else
+            raise_readers(f, user, end);
+    }
+}
+
+/* Everything between a group and the node being placed lies close by in the graph: the walk is
+ * short, and stops where the end is already known. */
+static void raise_end(Fuse *f, uint32_t gid, Value end) {
+    if (f->group[gid].first == NO_VALUE || f->group[gid].end >= end) return;
+    f->group[gid].end = end;
+    for (Value m = f->group[gid].first; m != NO_VALUE; m = f->next[m]) raise_readers(f, m, end);
+}
+
+/* The end that v brings to its group: v's own, or a later one of a group it reads. */
+static Value end_of(const Fuse *f, Value v) {
+    Value end = v;
+    for (uint32_t i = 0; i < node_of(f->g, v)->nin; i++) {
+        uint32_t h = group_of(f->g, view_base(f->g, operand(f->g, v, i)));
+        if (h && f->group[h].first != NO_VALUE) end = MAX(end, f->group[h].end);
+    }
+    return end;
+}
+
 /* ---- membership ---- */
 
 static void append(Fuse *f, uint32_t gid, Value v) {
@@ -98,6 +137,7 @@ static bool join(Fuse *f, uint32_t gid, Value v, bool reads) {
     if (!reads && s.n != f->group[gid].space.n) return false;
     f->group[gid].space = s;
     append(f, gid, v);
+    raise_end(f, gid, end_of(f, v));
     return true;
 }
 
@@ -146,8 +186,11 @@ static bool merge(Fuse *f, uint32_t a, uint32_t b) {
     f->group[a].space = s;
     f->group[a].first = head;
     f->group[a].last = MAX(f->group[a].last, f->group[b].last);
+    Value end = MAX(f->group[a].end, f->group[b].end);
+    f->group[a].end = 0; /* members are new to it: all readers are visited */
     f->group[b].first = NO_VALUE;
-    f->group[b].last = 0;
+    f->group[b].last = f->group[b].end = 0;
+    raise_end(f, a, end);
     return true;
 }
 
@@ -195,8 +238,10 @@ static int candidates(const Fuse *f, Value v, uint32_t *out, int *nproducers) {
         if (bytes && type_elements(type_of(g, b)) >= type_elements(type_of(g, v)))
             n = add_beside(f, out, n, f->reader[b], v);
     }
+    /* What micro-batches share must not wait for the last of them where the first needs it. */
+    bool together = g->set.micro_batches <= 1 || node_of(g, v)->phase == PHASE_APPLY;
     uint32_t small = f->small[work_size(g, v) % SHAPES];
-    if (f->group[small].space.n == work_size(g, v) && work_size(g, v) <= SMALL)
+    if (together && f->group[small].space.n == work_size(g, v) && work_size(g, v) <= SMALL)
         n = add_beside(f, out, n, small, v);
     return n;
 }
@@ -212,10 +257,12 @@ static void fuse_node(Fuse *f, Value v) {
     uint32_t own = node_of(f->g, v)->group, list[MAX_CANDIDATES];
     int nproducers, n = candidates(f, v, list, &nproducers), joined = -1;
     f->group[own].first = NO_VALUE;
+    f->now = v;
     for (int i = 0; i < n && joined < 0; i++)
         if (join(f, list[i], v, i < nproducers)) joined = i;
     if (joined < 0) {
         append(f, own, v);
+        f->group[own].end = end_of(f, v);
         if (!space_add(&f->group[own].space, f->g, own, v)) BUG("%%%u fits no kernel", v);
     } else {
         for (int i = 0; i < nproducers; i++)
@@ -248,15 +295,18 @@ bool pass_fuse(Graph *g, PassContext *cx) {
               .group = arena_array(cx->scratch, Group, g->node.n + 2),
               .next = arena_array(cx->scratch, Value, g->node.n + 1),
               .reader = arena_array(cx->scratch, uint32_t, g->node.n + 1),
-              .stack = arena_array(cx->scratch, uint32_t, SEARCH_LIMIT + 1)};
+              .stack = arena_array(cx->scratch, uint32_t, SEARCH_LIMIT + 1),
+              .uses = graph_uses(g, cx->scratch)};
     for (Value v = 0; v < g->node.n; v++) {
         uint32_t gid = node_of(g, v)->group;
         f.next[v] = NO_VALUE;
         if (gid == 0) continue;
-        if (space_takes(g, v))
+        if (space_takes(g, v)) {
             fuse_node(&f, v);
-        else
+        } else {
             f.group[gid].first = f.group[gid].last = v;
+            f.group[gid].end = end_of(&f, v);
+        }
     }
     renumber(g, cx->scratch);
     return true;

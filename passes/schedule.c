@@ -80,13 +80,6 @@ static void find_edges(Plan *p) {
     index_edges(&soft, us->n, p->arena, &p->soft_start, &p->soft_to);
 }
 
-/* Units in the order of the graph: by their first nodes. */
-static uint32_t *in_place_order(const Plan *p) {
-    uint32_t *at = arena_array(p->arena, uint32_t, p->us->n + 1);
-    for (uint32_t u = 0; u < p->us->n; u++) at[p->place[u] - 1] = u;
-    return at;
-}
-
 /* A unit of no micro-batch ranks with the last one it waits for. */
 static void find_ranks(Plan *p, const uint32_t *at) {
     for (uint32_t i = 0; i < p->us->n; i++) {
@@ -313,6 +306,15 @@ static Value *node_order(const Plan *p, const uint32_t *when) {
     return e.order;
 }
 
+/* The units so that each stands behind those it reads. Their first nodes do not tell: a unit may
+ * have nodes on both sides of another one. */
+static uint32_t *legal_order(const Plan *p) {
+    uint32_t *at = arena_array(p->arena, uint32_t, p->us->n + 1);
+    const uint32_t *when = schedule(p, (Way){false, false, false});
+    for (uint32_t u = 0; u < p->us->n; u++) at[when[u] - 1] = u;
+    return at;
+}
+
 bool pass_schedule(Graph *g, PassContext *cx) {
     static const Way ways[] = {{false, false, false},
                                {false, true, false},
@@ -330,11 +332,12 @@ bool pass_schedule(Graph *g, PassContext *cx) {
               .nread = arena_array(a, uint32_t, g->node.n + 1)};
     if (!units_complete(g, &us)) return false;
     p.place = units_when(g, &us, a);
-    uint32_t *at = in_place_order(&p), *best = NULL;
+    uint32_t *best = NULL;
     int64_t best_bytes = INT64_MAX;
     find_edges(&p);
-    find_ranks(&p, at);
     find_balances(&p);
+    const uint32_t *at = legal_order(&p);
+    find_ranks(&p, at);
     find_late_places(&p, at);
     for (size_t i = 0; i < COUNT(ways); i++) {
         uint32_t *when = schedule(&p, ways[i]);

@@ -205,9 +205,9 @@ static Graph *chain(Session *s, int layers, int64_t rows, int64_t width) {
  * it all gradients are there at once. */
 static void test_updates_run_early(void) {
     Session *s = session_new();
-    int64_t w = 64 * 64 * 4, x = 2 * 64 * 4, layers = 12;
+    int64_t w = 320 * 320 * 4, x = 2 * 320 * 4, layers = 12; /* small updates share a launch */
     int64_t leaves = 2 * layers * w + x;
-    Graph *g = chain(s, (int)layers, 2, 64), *h = chain(s, (int)layers, 2, 64);
+    Graph *g = chain(s, (int)layers, 2, 320), *h = chain(s, (int)layers, 2, 320);
     model_pipeline(g, front);
     place(g, "chain");
     CHECK(storage_bytes(g) <= leaves + w + 3 * layers * x);
