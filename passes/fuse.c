@@ -28,7 +28,8 @@ typedef struct {
     uint32_t *stack;
     uint32_t stamp;
     Uses uses;
-    Value now; /* nodes after this one are in no group yet */
+    Value now;      /* nodes after this one are in no group yet */
+    uint16_t *rank; /* by value: the first micro-batch and phase that needs it */
 } Fuse;
 
 /* ---- cycles ---- */
@@ -196,14 +197,30 @@ static bool merge(Fuse *f, uint32_t a, uint32_t b) {
 
 /* ---- candidates ---- */
 
-static bool same_place(const Graph *g, Value a, Value b) {
-    return node_of(g, a)->phase == node_of(g, b)->phase &&
-           node_of(g, a)->micro == node_of(g, b)->micro;
+/* What an earlier micro-batch needs must not wait for what it does not need. */
+static bool same_place(const Fuse *f, Value a, Value b) {
+    const Node *x = node_of(f->g, a), *y = node_of(f->g, b);
+    return x->phase == y->phase && x->micro == y->micro && f->rank[a] == f->rank[b];
+}
+
+/* The first micro-batch and phase that needs each value: the count of all targets, which all
+ * micro-batches divide by, is wanted before the first backward phase. */
+static uint16_t *first_ranks(const Graph *g, Arena *scratch) {
+    uint16_t *rank = arena_array(scratch, uint16_t, g->node.n + 1);
+    for (Value v = 0; v < g->node.n; v++) {
+        const Node *n = node_of(g, v);
+        bool forward = n->phase == PHASE_FORWARD;
+        rank[v] = n->micro < 0 ? UINT16_MAX : (uint16_t)(2 * n->micro + !forward);
+    }
+    for (Value v = g->node.n; v-- > 0;)
+        for (uint32_t i = 0; i < node_of(g, v)->nin; i++)
+            rank[operand(g, v, i)] = MIN(rank[operand(g, v, i)], rank[v]);
+    return rank;
 }
 
 static int add_candidate(const Fuse *f, uint32_t *out, int n, uint32_t gid, Value v) {
     if (gid == 0 || f->group[gid].first == NO_VALUE || n == MAX_CANDIDATES) return n;
-    if (f->group[gid].space.n == 0 || !same_place(f->g, f->group[gid].first, v)) return n;
+    if (f->group[gid].space.n == 0 || !same_place(f, f->group[gid].first, v)) return n;
     for (int i = 0; i < n; i++)
         if (out[i] == gid) return n;
     out[n] = gid;
@@ -238,10 +255,8 @@ static int candidates(const Fuse *f, Value v, uint32_t *out, int *nproducers) {
         if (bytes && type_elements(type_of(g, b)) >= type_elements(type_of(g, v)))
             n = add_beside(f, out, n, f->reader[b], v);
     }
-    /* What micro-batches share must not wait for the last of them where the first needs it. */
-    bool together = g->set.micro_batches <= 1 || node_of(g, v)->phase == PHASE_APPLY;
     uint32_t small = f->small[work_size(g, v) % SHAPES];
-    if (together && f->group[small].space.n == work_size(g, v) && work_size(g, v) <= SMALL)
+    if (f->group[small].space.n == work_size(g, v) && work_size(g, v) <= SMALL)
         n = add_beside(f, out, n, small, v);
     return n;
 }
@@ -296,7 +311,8 @@ bool pass_fuse(Graph *g, PassContext *cx) {
               .next = arena_array(cx->scratch, Value, g->node.n + 1),
               .reader = arena_array(cx->scratch, uint32_t, g->node.n + 1),
               .stack = arena_array(cx->scratch, uint32_t, SEARCH_LIMIT + 1),
-              .uses = graph_uses(g, cx->scratch)};
+              .uses = graph_uses(g, cx->scratch),
+              .rank = first_ranks(g, cx->scratch)};
     for (Value v = 0; v < g->node.n; v++) {
         uint32_t gid = node_of(g, v)->group;
         f.next[v] = NO_VALUE;

@@ -80,15 +80,24 @@ static void find_edges(Plan *p) {
     index_edges(&soft, us->n, p->arena, &p->soft_start, &p->soft_to);
 }
 
-/* A unit of no micro-batch ranks with the last one it waits for. */
+/* A unit ranks with its micro-batch and phase, or earlier when something of an earlier rank needs
+ * it (the number of targets of all micro-batches); one of no micro-batch with the first that needs
+ * it, or else with the last it waits for. So no unit ranks before one it waits for. */
 static void find_ranks(Plan *p, const uint32_t *at) {
-    for (uint32_t i = 0; i < p->us->n; i++) {
+    for (uint32_t i = p->us->n; i-- > 0;) {
         uint32_t u = at[i];
         const Node *n = node_of(p->g, p->us->unit[u].node[0]);
-        if (n->micro >= 0)
-            p->rank[u] = MAX(p->rank[u], 2 * (uint32_t)n->micro + (n->phase != PHASE_FORWARD));
+        p->rank[u] = NO_UNIT;
+        if (n->micro >= 0) p->rank[u] = 2 * (uint32_t)n->micro + (n->phase != PHASE_FORWARD);
         for (uint32_t e = p->start[u]; e < p->start[u + 1]; e++)
-            p->rank[p->to[e]] = MAX(p->rank[p->to[e]], p->rank[u]);
+            p->rank[u] = MIN(p->rank[u], p->rank[p->to[e]]);
+    }
+    uint32_t *last = arena_array(p->arena, uint32_t, p->us->n + 1);
+    for (uint32_t i = 0; i < p->us->n; i++) {
+        uint32_t u = at[i];
+        if (p->rank[u] == NO_UNIT) p->rank[u] = last[u];
+        for (uint32_t e = p->start[u]; e < p->start[u + 1]; e++)
+            last[p->to[e]] = MAX(last[p->to[e]], p->rank[u]);
     }
 }
 

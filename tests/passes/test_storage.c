@@ -90,16 +90,23 @@ static int play(const Graph *g) {
     return p.wrong;
 }
 
-/* Forward and backward of a micro-batch end before the next one begins. */
+/* Forward and backward of a micro-batch end before the next one begins, but for what an earlier one
+ * needs: the number of targets of all. */
 static void check_micro_order(const Graph *g) {
-    int now = 0;
+    int now = 0, *place = xcalloc(g->node.n + 1, sizeof *place);
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);
-        if (n->micro < 0 || n->group == 0) continue;
-        int place = 2 * n->micro + (n->phase != PHASE_FORWARD);
-        CHECK(place >= now);
-        now = place;
+        place[v] = n->micro < 0 ? INT32_MAX : 2 * n->micro + (n->phase != PHASE_FORWARD);
     }
+    for (Value v = g->node.n; v-- > 0;)
+        for (uint32_t i = 0; i < node_of(g, v)->nin; i++)
+            place[operand(g, v, i)] = MIN(place[operand(g, v, i)], place[v]);
+    for (Value v = 0; v < g->node.n; v++) {
+        if (node_of(g, v)->micro < 0 || node_of(g, v)->group == 0) continue;
+        CHECK(place[v] >= now);
+        now = place[v];
+    }
+    free(place);
 }
 
 static void place(Graph *g, const char *what) {
