@@ -66,7 +66,7 @@ static Value add_here(Graph *g, Op op, const Attr *attr, const Type *type, uint3
 
 static const Type *infer(Graph *g, Op op, const Attr *attr, const Type *given, uint32_t nin,
                          const Value *in, Buf *err) {
-    const Type *t[MAX_OPERANDS + 1];
+    const Type *t[MAX_OPERANDS + 1] = {NULL};
     ASSERT(nin <= MAX_OPERANDS);
     for (uint32_t i = 0; i < nin; i++) {
         ASSERT(in[i] < g->node.n);

@@ -182,7 +182,8 @@ static Status cpu_launch(Device *base, const PlanStep *s, void *const *arg) {
 
 static Status cpu_gemm(Device *base, const PlanStep *s, void *const *arg) {
     Cpu *d = (Cpu *)base;
-    d->algo[s - d->plan->step.p]->run(d->gemm, &s->gemm, arg[0], arg[1], arg[2]);
+    const GemmAlgo *algo = d->algo[s - d->plan->step.p];
+    algo->run(algo, d->gemm, &s->gemm, arg[0], arg[1], arg[2]);
     return NULL;
 }
 

@@ -173,9 +173,18 @@ void gemm_need_scratch(Gemm *g, size_t bytes) {
 
 /* ---- candidates ---- */
 
+/* Among those that cut C into pieces: the fewest that give each thread one. */
+static bool worth_measuring(const Gemm *g, const GemmAlgo *algo) {
+    int fewest = 0, threads = pool_threads(g->pool);
+    for (size_t i = 0; i < gemm_algo_count && fewest < threads; i++)
+        fewest = MAX(fewest, gemm_algos[i].pieces);
+    return algo->pieces == 0 || algo->pieces == fewest;
+}
+
 const GemmAlgo *gemm_candidate(const Gemm *g, const PlanGemm *s, int i) {
     for (size_t j = 0; j < gemm_algo_count; j++)
-        if (gemm_algos[j].applicable(g, s) && i-- == 0) return &gemm_algos[j];
+        if (worth_measuring(g, &gemm_algos[j]) && gemm_algos[j].applicable(g, s) && i-- == 0)
+            return &gemm_algos[j];
     return NULL;
 }
 
@@ -236,7 +245,7 @@ static bool need_operands(Gemm *g, const PlanGemm *s) {
 
 static double time_once(Gemm *g, const GemmAlgo *algo, const PlanGemm *s) {
     double begin = seconds();
-    algo->run(g, s, g->bench[0], g->bench[1], g->bench[2]);
+    algo->run(algo, g, s, g->bench[0], g->bench[1], g->bench[2]);
     return seconds() - begin;
 }
 

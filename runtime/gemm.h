@@ -20,12 +20,18 @@ void gemm_close(Gemm *g); /* saves too */
  * A run that will be resumed must find the same choices: save before it starts. */
 void gemm_save(Gemm *g);
 
-/* One way to run a product. run() gives C bit for bit the same each time on as many threads. */
+typedef enum { GEMM_BLAS, GEMM_DNNL } GemmLibrary;
+
+/* One way to run a product. run() (its first argument is the GemmAlgo itself) gives C bit for bit
+ * the same each time, on any number of threads. */
 typedef struct GemmAlgo {
     const char *name;
     const char *doc;
     bool (*applicable)(const Gemm *g, const PlanGemm *s);
-    void (*run)(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c);
+    void (*run)(const struct GemmAlgo *algo, Gemm *g, const PlanGemm *s, const void *a,
+                const void *b, void *c);
+    GemmLibrary library;
+    int pieces; /* C is cut into so many pieces; 0: into tiles of a fixed size */
 } GemmAlgo;
 
 /* The fastest candidate for this shape: remembered, or measured now (about 20 ms, more on a busy
@@ -33,7 +39,8 @@ typedef struct GemmAlgo {
 const GemmAlgo *gemm_choose(Gemm *g, const PlanGemm *s);
 /* By the name in a plan; NULL when there is none, or it cannot run this shape here. */
 const GemmAlgo *gemm_find(const Gemm *g, const PlanGemm *s, const char *name);
-/* The i-th candidate for a shape (from 0), or NULL after the last: for tests and calibration. */
+/* The i-th candidate for a shape on these threads (from 0), or NULL after the last: what is worth
+ * measuring. gemm_find knows more. */
 const GemmAlgo *gemm_candidate(const Gemm *g, const PlanGemm *s, int i);
 /* Measured GFLOP/s of the last gemm_choose of this shape, 0 when it was never measured. */
 double gemm_known_speed(const Gemm *g, const PlanGemm *s);

@@ -5,19 +5,19 @@
  * widened by panels into the thread's scratch, K_PANEL of k at a time, accumulated in f32 and
  * rounded once.
  *
- * The bits of C follow from where it is cut, never from timing. Cuts into tiles of fixed size are
- * the same on any number of threads; shares of rows or columns are not, and the libraries may sum a
- * narrower share in another order. */
+ * The bits of C follow from where it is cut, since the libraries may sum a narrower piece in
+ * another order. Where it is cut follows from the shape and the candidate's name alone, never from
+ * timing or the number of threads: a candidate that shares rows or columns out says into how many
+ * pieces, and which of them are worth measuring depends on the threads there are (gemm_candidate).
+ */
 #include "runtime/gemm_private.h"
 #include "runtime/half.h"
 
 enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112, K_PANEL = 1536 };
 
-typedef enum { BLAS, DNNL } Library;
-
 typedef struct {
     Gemm *g;
-    Library library;
+    const GemmAlgo *algo;
     const PlanGemm *s;
     const char *a, *b;
     char *c;
@@ -73,9 +73,9 @@ static Panel panel(Dtype d, const char *from, int64_t ld, int64_t rows, int64_t 
     return p;
 }
 
-static void sgemm(const Gemm *g, Library library, const PlanGemm *s, int64_t m, int64_t n,
+static void sgemm(const Gemm *g, GemmLibrary library, const PlanGemm *s, int64_t m, int64_t n,
                   int64_t k, Panel a, Panel b, float beta, float *c, int64_t ldc) {
-    if (library == DNNL) {
+    if (library == GEMM_DNNL) {
         g->dnnl.omp_set_num_threads(1);
         g->dnnl.dnnl_sgemm(s->ta ? 'T' : 'N', s->tb ? 'T' : 'N', m, n, k, s->alpha, a.p, a.ld, b.p,
                            b.ld, beta, c, ldc);
@@ -103,7 +103,7 @@ static void tile_f32(const Tiled *x, const Tile *t, float *scratch) {
         const char *b = t->b + (s->tb ? k0 : k0 * s->ldb) * dtype_size(s->db);
         Panel pa = panel(s->da, a, s->lda, s->ta ? k : t->m, s->ta ? t->m : k, &room);
         Panel pb = panel(s->db, b, s->ldb, s->tb ? t->n : k, s->tb ? k : t->n, &room);
-        sgemm(x->g, x->library, s, t->m, t->n, k, pa, pb, beta, c, ldc);
+        sgemm(x->g, x->algo->library, s, t->m, t->n, k, pa, pb, beta, c, ldc);
     }
     if (narrow_c) narrow(s->dc, c, t->m, t->n, (uint16_t *)(void *)t->c, s->ldc);
 }
@@ -131,7 +131,7 @@ static void run_tile(const Tiled *x, int64_t item, int thread) {
         tile_f32(x, &t, x->g->scratch[thread]);
 }
 
-static void run_tiles(void *ctx, int64_t lo, int64_t hi, int thread) {
+static void run_items(void *ctx, int64_t lo, int64_t hi, int thread) {
     for (int64_t i = lo; i < hi; i++) run_tile(ctx, i, thread);
 }
 
@@ -159,9 +159,9 @@ static void run_tiled(Tiled x, int64_t tile_m, int64_t tile_n, bool even) {
     gemm_need_scratch(x.g, scratch_bytes(s, x.tile_m, x.tile_n));
     int64_t items = batches(s) * x.tiles_m * x.tiles_n;
     if (even)
-        pool_run(x.g->pool, run_tiles, &x, items, 1);
+        pool_run(x.g->pool, run_items, &x, items, 1);
     else
-        pool_run_chunks(x.g->pool, run_tiles, &x, items, 1);
+        pool_run_chunks(x.g->pool, run_items, &x, items, 1);
 }
 
 /* An n-th of a size, in whole vectors of 16 so that no thread gets a ragged edge. */
@@ -170,18 +170,15 @@ static int64_t share(int64_t size, int n) {
     return MAX((each + 15) / 16 * 16, (int64_t)1);
 }
 
-static void rows(const Tiled *x) {
-    run_tiled(*x, share(x->s->m, pool_threads(x->g->pool)), x->s->n, true);
-}
+static void rows(const Tiled *x) { run_tiled(*x, share(x->s->m, x->algo->pieces), x->s->n, true); }
 static void columns(const Tiled *x) {
-    run_tiled(*x, x->s->m, share(x->s->n, pool_threads(x->g->pool)), true);
+    run_tiled(*x, x->s->m, share(x->s->n, x->algo->pieces), true);
 }
 static void whole(const Tiled *x) { run_tiled(*x, x->s->m, x->s->n, true); }
 static void tiles(const Tiled *x) { run_tiled(*x, 192, 384, false); }
 static void wide_tiles(const Tiled *x) { run_tiled(*x, 384, 1024, false); }
 static void square_tiles(const Tiled *x) {
-    int64_t half = share(x->s->n, pool_threads(x->g->pool));
-    run_tiled(*x, 1024, MIN(half, (int64_t)1024), false);
+    run_tiled(*x, 1024, MIN(share(x->s->n, 2), (int64_t)1024), false);
 }
 
 /* ---- the candidates ---- */
@@ -203,7 +200,8 @@ static bool can_rows(const Gemm *g, const PlanGemm *s) {
     return fits_blas(s) && !any_half(s) && s->m >= 32;
 }
 static bool can_columns(const Gemm *g, const PlanGemm *s) {
-    return fits_blas(s) && !any_half(s) && pool_threads(g->pool) > 1 && s->n >= 32;
+    (void)g;
+    return fits_blas(s) && !any_half(s) && s->n >= 32;
 }
 static bool can_whole(const Gemm *g, const PlanGemm *s) {
     (void)g;
@@ -234,37 +232,53 @@ static bool can_dnnl_tiles(const Gemm *g, const PlanGemm *s) {
     return has_dnnl(g, s) && can_tiles(g, s);
 }
 
-#define RUN(name, split, lib)                                                                      \
-    static void name(Gemm *g, const PlanGemm *s, const void *a, const void *b, void *c) {          \
-        split(&(Tiled){.g = g, .library = lib, .s = s, .a = a, .b = b, .c = c});                   \
+#define RUN(name, cut)                                                                             \
+    static void name(const GemmAlgo *algo, Gemm *g, const PlanGemm *s, const void *a,              \
+                     const void *b, void *c) {                                                     \
+        cut(&(Tiled){.g = g, .algo = algo, .s = s, .a = a, .b = b, .c = c});                       \
     }
-RUN(blas_rows, rows, BLAS)
-RUN(blas_columns, columns, BLAS)
-RUN(blas_whole, whole, BLAS)
-RUN(blas_tiles, tiles, BLAS)
-RUN(blas_wide_tiles, wide_tiles, BLAS)
-RUN(blas_square_tiles, square_tiles, BLAS)
-RUN(dnnl_rows, rows, DNNL)
-RUN(dnnl_columns, columns, DNNL)
-RUN(dnnl_whole, whole, DNNL)
-RUN(dnnl_tiles, tiles, DNNL)
-RUN(dnnl_wide_tiles, wide_tiles, DNNL)
-RUN(dnnl_square_tiles, square_tiles, DNNL)
+RUN(run_rows, rows)
+RUN(run_columns, columns)
+RUN(run_whole, whole)
+RUN(run_tiles, tiles)
+RUN(run_wide_tiles, wide_tiles)
+RUN(run_square_tiles, square_tiles)
+#undef RUN
+
+#define BLAS(name, doc, can, run)                                                                  \
+    { "blas-" name, "OpenBLAS, " doc, can, run, GEMM_BLAS, 0 }
+#define DNNL(name, doc, can, run)                                                                  \
+    { "dnnl-" name, "oneDNN, " doc, can_dnnl_##can, run, GEMM_DNNL, 0 }
+/* Rows or columns of C in n pieces. */
+#define PIECES(n)                                                                                    \
+    {"blas-rows-" #n, "OpenBLAS, rows of C in pieces", can_rows, run_rows, GEMM_BLAS, n},            \
+        {"blas-columns-" #n, "OpenBLAS, columns in pieces", can_columns, run_columns, GEMM_BLAS, n}, \
+        {"dnnl-rows-" #n, "oneDNN, rows of C in pieces", can_dnnl_rows, run_rows, GEMM_DNNL, n}, {   \
+        "dnnl-columns-" #n, "oneDNN, columns in pieces", can_dnnl_columns, run_columns, GEMM_DNNL,   \
+            n                                                                                        \
+    }
 
 /* In order of preference: a later one must be measurably faster. */
 const GemmAlgo gemm_algos[] = {
-    {"blas-rows", "OpenBLAS, rows of C shared among the threads", can_rows, blas_rows},
-    {"blas-columns", "OpenBLAS, columns of C shared", can_columns, blas_columns},
-    {"blas-whole", "OpenBLAS, whole matrices, batches shared", can_whole, blas_whole},
-    {"blas-tiles", "OpenBLAS, tiles of 192 x 384 in turn", can_tiles, blas_tiles},
-    {"blas-wide-tiles", "OpenBLAS, tiles of 384 x 1024 in turn", can_tiles, blas_wide_tiles},
-    {"blas-square-tiles", "OpenBLAS, tiles of up to 1024 x 1024", can_squares, blas_square_tiles},
-    {"dnnl-rows", "oneDNN, rows of C shared", can_dnnl_rows, dnnl_rows},
-    {"dnnl-columns", "oneDNN, columns of C shared", can_dnnl_columns, dnnl_columns},
-    {"dnnl-whole", "oneDNN, whole matrices, batches shared", can_dnnl_whole, dnnl_whole},
-    {"dnnl-tiles", "oneDNN, tiles of 192 x 384 in turn", can_dnnl_tiles, dnnl_tiles},
-    {"dnnl-wide-tiles", "oneDNN, tiles of 384 x 1024 in turn", can_dnnl_tiles, dnnl_wide_tiles},
-    {"dnnl-square-tiles", "oneDNN, tiles of up to 1024 x 1024", can_dnnl_squares,
-     dnnl_square_tiles},
+    PIECES(1),
+    PIECES(2),
+    PIECES(3),
+    PIECES(4),
+    PIECES(6),
+    PIECES(8),
+    PIECES(12),
+    PIECES(16),
+    PIECES(24),
+    PIECES(32),
+    PIECES(48),
+    PIECES(64),
+    BLAS("whole", "whole matrices, batches shared", can_whole, run_whole),
+    BLAS("tiles", "tiles of 192 x 384 in turn", can_tiles, run_tiles),
+    BLAS("wide-tiles", "tiles of 384 x 1024 in turn", can_tiles, run_wide_tiles),
+    BLAS("square-tiles", "tiles of up to 1024 x 1024", can_squares, run_square_tiles),
+    DNNL("whole", "whole matrices, batches shared", whole, run_whole),
+    DNNL("tiles", "tiles of 192 x 384 in turn", tiles, run_tiles),
+    DNNL("wide-tiles", "tiles of 384 x 1024 in turn", tiles, run_wide_tiles),
+    DNNL("square-tiles", "tiles of up to 1024 x 1024", squares, run_square_tiles),
 };
 const size_t gemm_algo_count = COUNT(gemm_algos);
