@@ -10,9 +10,9 @@ cd "$(dirname "$0")/.."
 build_packages=(
     gcc g++ libc6-dev make pkg-config meson ninja-build flex bison git
     clang libclang-rt-dev clang-format
-    libopenblas-pthread-dev libxsmm-dev libhwloc-dev libxxhash-dev
-    libjansson-dev libpng-dev libjpeg62-turbo-dev libfreetype-dev libharfbuzz-dev
-    libxml2-dev libexpat1-dev libutf8proc-dev
+    libopenblas-pthread-dev libdnnl2 libxxhash-dev
+    libjansson-dev libpng-dev libjpeg62-turbo-dev libharfbuzz-dev
+    libexpat1-dev libutf8proc-dev
     fonts-noto-color-emoji unicode-cldr-core python3
 )
 python_packages=(python3 python3-venv)
