@@ -313,54 +313,10 @@ static void copy_steps(Make *m) {
     }
 }
 
-/* By buffer: the first and the last step, from 1, that has it as an argument; 0: none. */
-typedef struct {
-    uint32_t *first, *last;
-} Spans;
-
-static Spans buffer_spans(const Plan *p, Arena *a) {
-    Spans b = {arena_array(a, uint32_t, p->buffer.n + 1),
-               arena_array(a, uint32_t, p->buffer.n + 1)};
-    for (uint32_t s = 0; s < p->step.n; s++)
-        for (uint32_t i = 0; i < p->step.p[s].nargs; i++) {
-            uint32_t x = p->step.p[s].arg[i].buffer;
-            if (!b.first[x]) b.first[x] = s + 1;
-            b.last[x] = s + 1;
-        }
-    return b;
-}
-
-/* A temporary that step s reads last and overwrites in place is not alive beside its successor. */
-static bool overwritten(const Plan *p, const Spans *b, uint32_t x, uint32_t s) {
-    for (uint32_t i = 0; b->last[x] == s + 1 && i < p->step.p[s].nargs; i++) {
-        uint32_t y = p->step.p[s].arg[i].buffer;
-        if (y != x && b->first[y] == s + 1 && p->buffer.p[y].offset == p->buffer.p[x].offset)
-            return true;
-    }
-    return false;
-}
-
-/* Largest sum of bytes that are alive at once: what persists, and temporaries from the step that
- * writes them first to the last that reads them. */
-static int64_t live_bytes(const Plan *p, Arena *a) {
-    int64_t *change = arena_array(a, int64_t, p->step.n + 2), live = 0, most = 0;
-    Spans span = buffer_spans(p, a);
-    for (uint32_t b = 0; b < p->buffer.n; b++) {
-        int64_t bytes = (p->buffer.p[b].bytes + 63) / 64 * 64;
-        if (p->buffer.p[b].kind != BUF_TEMP) {
-            live += bytes;
-        } else if (span.first[b]) {
-            uint32_t last = span.last[b];
-            change[span.first[b] - 1] += bytes;
-            change[overwritten(p, &span, b, last - 1) ? last - 1 : last] -= bytes;
-        }
-    }
-    most = live;
-    for (uint32_t s = 0; s < p->step.n; s++) {
-        live += change[s];
-        most = MAX(most, live);
-    }
-    return most;
+static int64_t live_bytes(const Plan *p) {
+    PlanLive l = plan_live(p, MEM_DEVICE);
+    plan_live_free(&l);
+    return l.bytes;
 }
 
 /* ---- sources ---- */
@@ -480,7 +436,7 @@ Plan *codegen_plan(const Graph *g, const CodegenOptions *o) {
     for (Value v = 0; v < g->node.n; v++)
         if (m.us.of[v] != NO_UNIT) unit_step(&m, m.us.of[v]);
     copy_steps(&m);
-    m.p->lower_bound[MEM_DEVICE] = live_bytes(m.p, a);
+    m.p->lower_bound[MEM_DEVICE] = live_bytes(m.p);
     make_sources(&m);
     bool ok = reported(g->session, write_sources(&m));
     if (!ok) plan_free(m.p);

@@ -83,36 +83,9 @@ static void print_kernels(const Plan *p) {
 
 /* ---- memory: when the peak is, and what makes it ---- */
 
-typedef struct {
-    uint32_t *first, *last; /* per buffer: steps that touch it; persistent ones: all */
-    int64_t peak;
-    uint32_t at;
-} Liveness;
-
-static Liveness liveness(const Plan *p) {
-    uint32_t n = p->buffer.n;
-    Liveness l = {xmalloc((n + 1) * sizeof(uint32_t)), xcalloc(n + 1, sizeof(uint32_t)), 0, 0};
-    for (uint32_t i = 0; i < n; i++) {
-        bool kept = p->buffer.p[i].kind != BUF_TEMP;
-        l.first[i] = kept ? 0 : UINT32_MAX;
-        l.last[i] = kept ? MAX(p->step.n, 1) - 1 : 0;
-    }
-    for (uint32_t i = 0; i < p->step.n; i++)
-        for (uint32_t a = 0; a < p->step.p[i].nargs; a++) {
-            uint32_t b = p->step.p[i].arg[a].buffer;
-            l.first[b] = MIN(l.first[b], i);
-            l.last[b] = MAX(l.last[b], i);
-        }
-    int64_t *change = xcalloc(p->step.n + 2, sizeof *change), live = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (l.first[i] == UINT32_MAX || p->buffer.p[i].mem != MEM_DEVICE) continue;
-        change[l.first[i]] += p->buffer.p[i].bytes;
-        change[l.last[i] + 1] -= p->buffer.p[i].bytes;
-    }
-    for (uint32_t i = 0; i < p->step.n; i++)
-        if ((live += change[i]) > l.peak) l.peak = live, l.at = i;
-    free(change);
-    return l;
+static bool alive(const Plan *p, const PlanLive *l, uint32_t b) {
+    return p->buffer.p[b].mem == MEM_DEVICE && l->first[b] && l->first[b] <= l->at &&
+           l->at <= l->last[b];
 }
 
 static int by_bytes(const void *a, const void *b, void *plan) {
@@ -123,11 +96,10 @@ static int by_bytes(const void *a, const void *b, void *plan) {
 
 enum { SHOWN_TENSORS = 12 };
 
-static void print_largest(const Plan *p, const Liveness *l) {
+static void print_largest(const Plan *p, const PlanLive *l) {
     VEC(uint32_t) live = {0};
     for (uint32_t i = 0; i < p->buffer.n; i++)
-        if (l->first[i] <= l->at && l->at <= l->last[i] && p->buffer.p[i].mem == MEM_DEVICE)
-            vec_push(&live, i);
+        if (alive(p, l, i)) vec_push(&live, i);
     qsort_r(live.p, live.n, sizeof *live.p, by_bytes, (void *)(uintptr_t)p);
     printf("largest of the %u tensors alive then:\n", live.n);
     for (uint32_t i = 0; i < live.n && i < SHOWN_TENSORS; i++) {
@@ -141,26 +113,27 @@ static void print_largest(const Plan *p, const Liveness *l) {
     vec_free(&live);
 }
 
-static void print_memory(const Plan *p) {
-    Liveness l = liveness(p);
+static void print_peak(const Plan *p, const PlanLive *l) {
     int64_t kind[BUF_KIND_COUNT] = {0};
     for (uint32_t i = 0; i < p->buffer.n; i++)
-        if (l.first[i] <= l.at && l.at <= l.last[i])
-            kind[p->buffer.p[i].kind] += p->buffer.p[i].bytes;
+        if (alive(p, l, i)) kind[p->buffer.p[i].kind] += p->buffer.p[i].bytes;
+    const PlanStep *s = &p->step.p[l->at - 1];
+    printf("peak of live bytes %.2f MiB at step %u of %u: %s %s %s\n", (double)l->bytes / MIB,
+           l->at - 1, p->step.n, s->what ? s->what : step_kind_name(s->kind),
+           s->scope ? s->scope : "", loc_text(p->session, s->loc));
+    for (int k = 0; k < BUF_KIND_COUNT; k++)
+        if (kind[k]) printf("  %10.2f MiB  %s\n", (double)kind[k] / MIB, buf_kind_name((BufKind)k));
+    print_largest(p, l);
+}
+
+static void print_memory(const Plan *p) {
+    PlanLive l = plan_live(p, MEM_DEVICE);
     for (int m = 0; m < MEM_COUNT; m++)
         if (p->arena[m])
             printf("%-7s arena %10.2f MiB (live-bytes lower bound %.2f MiB)\n", mem_name((Mem)m),
                    (double)p->arena[m] / MIB, (double)p->lower_bound[m] / MIB);
-    const PlanStep *s = p->step.n ? &p->step.p[l.at] : NULL;
-    if (s)
-        printf("peak of live bytes %.2f MiB at step %u of %u: %s %s %s\n", (double)l.peak / MIB,
-               l.at, p->step.n, s->what ? s->what : step_kind_name(s->kind),
-               s->scope ? s->scope : "", loc_text(p->session, s->loc));
-    for (int k = 0; k < BUF_KIND_COUNT; k++)
-        if (kind[k]) printf("  %10.2f MiB  %s\n", (double)kind[k] / MIB, buf_kind_name((BufKind)k));
-    print_largest(p, &l);
-    free(l.first);
-    free(l.last);
+    if (p->step.n && l.at) print_peak(p, &l);
+    plan_live_free(&l);
 }
 
 /* ---- the command ---- */

@@ -162,6 +162,19 @@ int64_t plan_elements(const PlanBuffer *b);
 int64_t plan_gemm_span(const PlanGemm *g, int operand);
 /* Whether no element of C is written twice: then rows and batches may run in any order. */
 bool plan_gemm_disjoint(const PlanGemm *g);
+
+/* ---- plan_live.c ---- */
+/* When each buffer is alive: in steps first … last, counted from 1; 0: in none. What persists is
+ * alive in all; a temporary that is overwritten in place ends before its successor begins. `bytes`
+ * is the largest sum of bytes alive in a memory, at step `at`. */
+typedef struct {
+    uint32_t *first, *last;
+    int64_t bytes;
+    uint32_t at;
+} PlanLive;
+PlanLive plan_live(const Plan *p, Mem mem);
+void plan_live_free(PlanLive *l);
+
 const char *mem_name(Mem m);
 const char *buf_kind_name(BufKind k);
 const char *step_kind_name(StepKind k);
