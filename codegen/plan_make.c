@@ -419,13 +419,6 @@ static Status write_sources(const Make *m) {
     return m->o->plan_only ? NULL : cc_compile(m->o, m->source.p, m->source.n);
 }
 
-/* True when there is nothing to report. */
-static bool reported(Session *s, Status bad) {
-    if (bad) diag_error(s, (Loc){0}, "%s", bad->text);
-    free(bad);
-    return !bad;
-}
-
 Plan *codegen_plan(const Graph *g, const CodegenOptions *o) {
     Arena *a = arena_new();
     Make m = {.g = g, .o = o, .p = start_plan(g, o), .arena = a, .us = units_build(g, a)};
@@ -438,7 +431,7 @@ Plan *codegen_plan(const Graph *g, const CodegenOptions *o) {
     copy_steps(&m);
     m.p->lower_bound[MEM_DEVICE] = live_bytes(m.p);
     make_sources(&m);
-    bool ok = reported(g->session, write_sources(&m));
+    bool ok = diag_status(g->session, write_sources(&m));
     if (!ok) plan_free(m.p);
     vec_free(&m.text);
     vec_free(&m.source);
@@ -450,7 +443,7 @@ bool codegen_write(const Plan *plan, const CodegenOptions *o) {
     Buf text = {0}, name = {0};
     plan_print(plan, &text);
     buf_printf(&name, "%s/%s.txt", o->dir, plan_name(o));
-    bool ok = reported(plan->session, file_write_atomic(name.p, text.p, text.n));
+    bool ok = diag_status(plan->session, file_write_atomic(name.p, text.p, text.n));
     buf_free(&text);
     buf_free(&name);
     return ok;

@@ -10,6 +10,7 @@
 
 #include "codegen/codegen.h"
 #include "frontend/frontend.h"
+#include "runtime/device.h"
 #include "runtime/gemm.h"
 
 typedef struct {
@@ -74,10 +75,7 @@ static void record_sources(Session *s, Plan *plan) {
 
 static bool choose(Session *s, const CompileArgs *a, Plan *plan) {
     if (a->plan_only || strcmp(a->target, "cpu") != 0) return true;
-    Status bad = choose_products(plan);
-    if (bad) diag_error(s, (Loc){0}, "%s", bad->text);
-    free(bad);
-    return !bad;
+    return diag_status(s, choose_products(plan));
 }
 
 /* Compiles the model, or with `forward` its forward half, to DIR/NAME.txt. NULL after diagnostics.
@@ -138,8 +136,20 @@ static int compile(CompileArgs *a, int argc, char **argv) {
     if (good) report(a, plan, seconds_now() - begin);
     if (forward) plan_free(forward);
     if (plan) plan_free(plan);
+    int code = good ? EXIT_DONE : MAX(diag_exit(s), EXIT_INPUT);
     session_free(s);
-    return good ? EXIT_DONE : EXIT_INPUT;
+    return code;
+}
+
+static Status check_target(const char *name) {
+    Buf known = {0};
+    for (size_t i = 0; device_at(i); i++)
+        buf_printf(&known, "%s%s", i ? ", " : "", device_at(i)->name);
+    Status s = device_find(name)
+                   ? NULL
+                   : status_make(EXIT_USAGE, "unknown target '%s' (there are: %s)", name, known.p);
+    buf_free(&known);
+    return s;
 }
 
 /* Without -o the plan goes beside the model: model.m6 -> model.plan. */
@@ -167,6 +177,7 @@ int main_compile(int argc, char **argv) {
     bool help;
     Status s = options_parse(&table, argc, argv, &positional, &help);
     int code = EXIT_DONE;
+    if (!s && !help) s = check_target(a.target);
     if (s || help) {
         code = status_exit(s);
     } else {

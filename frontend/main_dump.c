@@ -17,8 +17,9 @@ static int dump(ModelArgs *a, const char *after, const char *all) {
     if (bad) return status_exit(bad);
     Graph *g = model_graph(s, a, pipeline_default);
     if (g) graph_free(g);
+    int code = g ? EXIT_DONE : MAX(diag_exit(s), EXIT_INPUT);
     session_free(s);
-    return g ? EXIT_DONE : EXIT_INPUT;
+    return code;
 }
 
 int main_dump(int argc, char **argv) {

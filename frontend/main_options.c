@@ -16,7 +16,9 @@ static void print_help(const OptionTable *t) {
         char left[64];
         snprintf(left, sizeof left, "%s%s%s%s", o->name[1] ? "--" : "-", o->name, o->arg ? " " : "",
                  o->arg ? o->arg : "");
-        printf("  %-24s %s\n", left, o->help);
+        int wide = 0; /* characters, not bytes */
+        for (const char *p = left; *p; p++) wide += ((unsigned char)*p & 0xc0) != 0x80;
+        printf("  %s%*s %s\n", left, MAX(24 - wide, 0), "", o->help);
     }
 }
 

@@ -48,7 +48,11 @@ static Status check(const RunArgs *a) {
         return status_make(EXIT_USAGE, "--threads must be from 0 to 4096");
     if (a->o.resume && a->o.init)
         return status_make(EXIT_USAGE, "--resume and --init both say how to start: choose one");
-    if (!a->o.validate && a->o.steps == 0) return status_make(EXIT_USAGE, "how long? give --steps");
+    const RunOptions *o = &a->o;
+    if (o->validate && (o->out || o->grads || o->save || o->log || o->trace || o->resume))
+        return status_make(EXIT_USAGE, "--validate prints its result: --out, --grads, --save, "
+                                       "--log, --trace and --resume are for runs without it");
+    if (!o->validate && o->steps == 0) return status_make(EXIT_USAGE, "how long? give --steps");
     return NULL;
 }
 

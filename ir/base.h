@@ -131,6 +131,11 @@ typedef struct StatusRec {
 } * Status;
 Status status_make(int code, const char *fmt, ...) PRINTF(2, 3);
 Status status_errno(const char *fmt, ...) PRINTF(1, 2); /* EXIT_SYSTEM, appends strerror(errno) */
+/* A failure as an error at no location, freed; true when there was none. */
+bool diag_status(Session *s, Status failure);
+/* What the command exits with after these errors: EXIT_DONE without any, EXIT_SYSTEM when one was a
+ * failure of the system, otherwise EXIT_INPUT. */
+int diag_exit(const Session *s);
 #define TRY(expr)                                                                                  \
     do {                                                                                           \
         Status s_ = (expr);                                                                        \

@@ -27,6 +27,7 @@ struct Session {
     uint32_t nslot, nstring;
     VEC(File) file; /* [0] is "no file" */
     int errors;
+    bool system_failed;
     bool hiding; /* the last error was over the limit: so are its notes */
     Buf *capture;
 };
@@ -245,6 +246,18 @@ void diag_note(Session *s, Loc loc, const char *fmt, ...) {
 }
 
 int diag_errors(const Session *s) { return s->errors; }
+
+bool diag_status(Session *s, Status failure) {
+    if (!failure) return true;
+    s->system_failed |= failure->code == EXIT_SYSTEM;
+    diag_error(s, (Loc){0}, "%s", failure->text);
+    free(failure);
+    return false;
+}
+
+int diag_exit(const Session *s) {
+    return s->errors == 0 ? EXIT_DONE : s->system_failed ? EXIT_SYSTEM : EXIT_INPUT;
+}
 void diag_capture(Session *s, Buf *b) { s->capture = b; }
 
 /* ---- suggestions ---- */

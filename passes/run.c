@@ -84,18 +84,11 @@ static bool check_skip(PassContext *cx) {
 
 /* ---- dumps and checks ---- */
 
-static bool report_status(Session *s, Status st) {
-    if (!st) return true;
-    diag_error(s, (Loc){0}, "%s", st->text);
-    free(st);
-    return false;
-}
-
 static bool dump_numbered(PassContext *cx, const Buf *text, const char *stage, int number) {
     Buf path = {0};
     buf_printf(&path, "%s/%02d-%s.ir", cx->opt.dump_dir, number, stage);
-    bool ok = report_status(cx->session, make_dirs(cx->opt.dump_dir)) &&
-              report_status(cx->session, file_write_atomic(path.p, text->p, text->n));
+    bool ok = diag_status(cx->session, make_dirs(cx->opt.dump_dir)) &&
+              diag_status(cx->session, file_write_atomic(path.p, text->p, text->n));
     buf_free(&path);
     return ok;
 }

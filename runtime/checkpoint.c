@@ -185,12 +185,13 @@ static void remove_torn(const char *folder) {
     if (d) closedir(d);
 }
 
-static void remove_old(const char *folder, int keep) {
+/* All but the `keep` newest up to the step just saved; later steps are of an earlier run. */
+static void remove_old(const char *folder, int keep, int64_t saved) {
     DIR *d = opendir(folder);
     int64_t step = INT64_MAX;
-    for (int i = 0; d && (step = newest_below(d, step)) >= 0; i++) {
+    while (d && (step = newest_below(d, step)) >= 0) {
         char *path = step_path(folder, step);
-        if (i >= keep) unlink(path);
+        if (step > saved || keep-- <= 0) unlink(path);
         free(path);
     }
     if (d) closedir(d);
@@ -217,7 +218,7 @@ Status checkpoint_save(const char *folder, const Plan *plan, Exec *e, const RunS
     for (uint32_t i = 0; i < plan->tensor.n && !s; i++)
         s = list_add(&list, &copies, plan, e, plan->tensor.p[i].buffer, "");
     if (!s) s = save_list(path, &list, state);
-    if (!s) remove_old(folder, MAX(keep, 1));
+    if (!s) remove_old(folder, MAX(keep, 1), state->step);
     lists_free(&list, &copies);
     free(path);
     return s;

@@ -16,7 +16,7 @@ typedef struct {
 } RunState;
 
 /* Saves to FOLDER/step-NNNNNNNN.safetensors (the folder is made) and then removes all but the
- * `keep` newest. On failure (EXIT_SYSTEM) the checkpoints that were there are still there. */
+ * `keep` newest; those of later steps, which an earlier run left, go too. On failure (EXIT_SYSTEM) the checkpoints that were there are still there. */
 Status checkpoint_save(const char *folder, const Plan *plan, Exec *e, const RunState *state,
                        int keep);
 /* The newest checkpoint of a folder; *path is NULL when there is none. To be freed. */

@@ -44,7 +44,8 @@ struct Device {
 
 extern const DeviceOps device_cpu, device_null;
 
-/* By name, or NULL. */
+/* By name, or NULL; and by number from 0, NULL after the last. */
 const DeviceOps *device_find(const char *name);
+const DeviceOps *device_at(size_t i);
 
 #endif

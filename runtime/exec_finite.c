@@ -129,6 +129,8 @@ static Status complain(Exec *e, const PlanStep *s, uint32_t buffer, int64_t at) 
     if (s) buf_printf(&out, ", made by step %u", (unsigned)(s - e->plan->step.p));
     if (s && s->what) buf_printf(&out, " (%s)", s->what);
     if (s && s->scope && s->scope[0]) buf_printf(&out, " in %s", s->scope);
+    if (s && s->what && strchr(s->what, ' '))
+        buf_puts(&out, "; a plan compiled with --skip fuse tells which of these");
     Status status = status_make(EXIT_INPUT, "%s", out.p);
     buf_free(&out);
     return status;

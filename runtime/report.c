@@ -104,13 +104,16 @@ static void put_eta(Buf *b, double seconds) {
 
 static void put_figures(Buf *b, const Report *r, const StepReport *s) {
     double gflops = r->o.flops / r->seconds * 1e-9;
-    buf_printf(b, "step %" PRId64 "/%" PRId64 "  loss %.4f", s->step, r->o.last, s->loss);
+    buf_printf(b, "step %" PRId64 "/%" PRId64, s->step, r->o.last);
+    if (!isnan(s->loss)) buf_printf(b, "  loss %.4f", s->loss);
     if (!isnan(s->lr)) buf_printf(b, "  lr %.3g", s->lr);
     if (!isnan(s->grad_norm)) buf_printf(b, "  norm %.3g", s->grad_norm);
     if (!isnan(s->loss_scale)) buf_printf(b, "  scale %g", s->loss_scale);
     if (s->overflow) buf_puts(b, "  overflow, step skipped");
-    buf_printf(b, "  %.0f tokens/s  %.1f GFLOP/s", (double)s->tokens / r->seconds, gflops);
-    if (r->o.peak > 0) buf_printf(b, " (%.0f%% of peak)", 100 * gflops / r->o.peak);
+    if (s->tokens > 0) buf_printf(b, "  %.0f tokens/s", (double)s->tokens / r->seconds);
+    if (r->o.flops > 0) buf_printf(b, "  %.1f GFLOP/s", gflops);
+    if (r->o.flops > 0 && r->o.peak > 0)
+        buf_printf(b, " (%.0f%% of peak)", 100 * gflops / r->o.peak);
     buf_puts(b, "  left ");
     put_eta(b, (double)(r->o.last - s->step) * r->seconds);
 }
@@ -146,7 +149,9 @@ static void plain_line(Report *r, const StepReport *s) {
 }
 
 Status report_step(Report *r, const StepReport *s) {
-    r->seconds = r->seconds == 0 ? s->seconds : 0.9 * r->seconds + 0.1 * s->seconds;
+    /* The first step touches all memory for the first time: it does not count for long. */
+    bool first = s->step <= r->o.first + 2;
+    r->seconds = first ? s->seconds : 0.9 * r->seconds + 0.1 * s->seconds;
     if (r->terminal)
         draw_bar(r, s);
     else if (plain_due(r, s))

@@ -5,7 +5,7 @@
 
 #include "runtime/exec.h"
 
-/* One step's figures. What a plan does not report is NaN (lr, grad_norm, loss_scale). */
+/* One step's figures. What a plan does not report is NaN. */
 typedef struct {
     int64_t step; /* done so far, this one included */
     double loss, lr, grad_norm, loss_scale;

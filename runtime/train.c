@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "runtime/checkpoint.h"
@@ -87,12 +88,16 @@ static Status data_open(Run *r, bool in_order, const char *split) {
     return loader_open(&spec, &r->loader);
 }
 
-/* Feeds the next batch; *batch is NULL when the data are at their end. */
-static Status feed(Run *r, const LoaderBatch **batch) {
+/* Feeds the next batch; *batch is NULL when the data are at their end. `again`: from the start. */
+static Status feed(Run *r, bool again, const LoaderBatch **batch) {
     static const LoaderBatch none = {0}; /* of a model without inputs */
     *batch = &none;
     if (!r->loader) return NULL;
     TRY(loader_next(r->loader, batch));
+    if (!*batch && again) {
+        TRY(loader_seek(r->loader, (LoaderPosition){.seed = loader_position(r->loader).seed}));
+        TRY(loader_next(r->loader, batch));
+    }
     for (uint32_t i = 0; *batch && i < r->ninputs; i++)
         TRY(exec_write(r->exec, r->port[i], (*batch)->data[i],
                        r->plan->buffer.p[r->port[i]].bytes));
@@ -120,9 +125,14 @@ static void run_close(Run *r) {
     free(r->checkpoints);
 }
 
-static Status start_fresh(Run *r) {
+static Status start_fresh(Run *r, const char *earlier) {
+    if (earlier && r->plan->train)
+        fprintf(stderr, "%s is of an earlier run and will be replaced (--resume goes on with it)\n",
+                earlier);
     TRY(exec_init_params(r->exec, r->o->seed));
-    if (r->o->init) TRY(tensors_init(r->o->init, r->plan, r->exec));
+    if (r->o->init) return tensors_init(r->o->init, r->plan, r->exec);
+    if (!r->plan->train && r->plan->tensor.n > 0)
+        fprintf(stderr, "the parameters are the model's start values: --init FILE gives others\n");
     return NULL;
 }
 
@@ -130,14 +140,15 @@ static Status start_fresh(Run *r) {
 static Status start(Run *r) {
     r->state = (RunState){.seed = r->o->seed, .position = {.seed = r->o->seed}};
     char *newest = NULL;
-    if (r->o->resume) TRY(checkpoint_newest(r->checkpoints, &newest));
-    if (!newest) {
-        if (r->o->resume) fprintf(stderr, "no checkpoint in %s: starting anew\n", r->checkpoints);
-        return start_fresh(r);
-    }
-    Status s = checkpoint_load(newest, r->plan, r->exec, false, &r->state);
-    if (!s) fprintf(stderr, "resuming from %s\n", newest);
+    TRY(checkpoint_newest(r->checkpoints, &newest));
+    bool resume = newest && r->o->resume;
+    if (r->o->resume && !newest)
+        fprintf(stderr, "no checkpoint in %s: starting anew\n", r->checkpoints);
+    Status s = resume ? checkpoint_load(newest, r->plan, r->exec, false, &r->state)
+                      : start_fresh(r, newest);
+    if (resume && !s) fprintf(stderr, "resuming from %s\n", newest);
     free(newest);
+    if (!resume) return s;
     if (s) return s;
     exec_set_seed(r->exec, r->state.seed);
     return r->loader ? loader_seek(r->loader, r->state.position) : NULL;
@@ -175,21 +186,27 @@ static Status read_report(Run *r, double seconds, StepReport *out) {
 
 /* The loss is no number: the step is run again from the same parameters (the executor stopped it
  * before they changed), this time looking at every tensor. */
-static Status explain_nan(Run *r) {
+static Status explain_nan(Run *r, int64_t step) {
     exec_check_finite(r->exec, true);
-    TRY(exec_step(r->exec, r->state.step + 1));
-    return status_make(EXIT_INPUT,
-                       "step %" PRId64 ": the loss is not a finite number, though every tensor is",
-                       r->state.step + 1);
+    TRY(exec_step(r->exec, step));
+    return status_make(EXIT_INPUT, "the loss is not a finite number, though every tensor is");
+}
+
+static Status execute(Run *r, int64_t step) {
+    bool guarded = false;
+    Status s = exec_step_guarded(r->exec, step, &guarded);
+    if (!s && guarded) s = explain_nan(r, step);
+    if (!s) return NULL;
+    Status told = status_make(s->code, "step %" PRId64 ": %s", step, s->text);
+    free(s);
+    return told;
 }
 
 static Status step_once(Run *r, StepReport *report) {
     const LoaderBatch *batch;
-    TRY(feed(r, &batch));
+    TRY(feed(r, !r->plan->train, &batch));
     double begin = now_seconds();
-    bool guarded = false;
-    TRY(exec_step_guarded(r->exec, r->state.step + 1, &guarded));
-    if (guarded) return explain_nan(r);
+    TRY(execute(r, r->state.step + 1));
     double seconds = now_seconds() - begin;
     r->state.step++;
     if (r->loader) r->state.position = loader_position(r->loader);
@@ -205,19 +222,22 @@ static Status save(Run *r) {
 static Status train_loop(Run *r) {
     bool stop = false;
     int64_t saved = r->state.step;
+    if (saved >= r->o->steps)
+        report_line(r->report, "nothing to do: %" PRId64 " of %" PRId64 " steps are done", saved,
+                    r->o->steps);
     while (r->state.step < r->o->steps && !stop) {
         StepReport report;
         TRY(step_once(r, &report));
         TRY(report_step(r->report, &report));
         stop = stop_asked(r);
-        bool due = r->o->save_every > 0 && r->state.step % r->o->save_every == 0;
+        bool due = r->plan->train && r->o->save_every > 0 && r->state.step % r->o->save_every == 0;
         if (due && !stop && r->state.step < r->o->steps) {
             TRY(save(r));
             saved = r->state.step;
         }
     }
     if (stop) report_line(r->report, "stopped after step %" PRId64, r->state.step);
-    return saved < r->state.step ? save(r) : NULL;
+    return saved < r->state.step && r->plan->train ? save(r) : NULL;
 }
 
 static int64_t peak_rss(void) {
@@ -239,12 +259,34 @@ static void report_memory(Run *r) {
                 (double)arenas / mib, (double)loader / mib, (double)peak_rss() / mib);
 }
 
+/* Hours later is too late to find out that there is no such folder. */
+static Status check_place(const char *path) {
+    struct stat st;
+    if (!path) return NULL;
+    const char *slash = strrchr(path, '/');
+    Buf folder = {0};
+    buf_put(&folder, slash ? path : ".", slash ? MAX((size_t)(slash - path), (size_t)1) : 1);
+    bool is_folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    Status s = NULL;
+    if (is_folder) s = status_make(EXIT_SYSTEM, "cannot write %s: it is a folder", path);
+    if (!s && access(folder.p, W_OK | X_OK) != 0) s = status_errno("cannot write %s", path);
+    buf_free(&folder);
+    return s;
+}
+
+static Status check_results(const Run *r) {
+    const RunOptions *o = r->o;
+    if (o->grads && r->plan->grad.n == 0)
+        return status_make(EXIT_USAGE, "the plan keeps no gradients: compile it with --grads");
+    TRY(check_place(o->out));
+    TRY(check_place(o->grads));
+    return check_place(o->save);
+}
+
 /* What was asked for after the last step. */
 static Status write_results(Run *r) {
     const RunOptions *o = r->o;
     const Plan *p = r->plan;
-    if (o->grads && p->grad.n == 0)
-        return status_make(EXIT_USAGE, "the plan keeps no gradients: compile it with --grads");
     if (o->out) TRY(tensors_write(o->out, p, r->exec, p->output.p, p->output.n, ""));
     if (o->grads) TRY(tensors_write(o->grads, p, r->exec, p->grad.p, p->grad.n, "grad/"));
     if (o->save) TRY(tensors_save_params(o->save, p, r->exec));
@@ -269,8 +311,9 @@ static Status open_reports(Run *r) {
 }
 
 static Status run_steps(Run *r) {
+    TRY(check_results(r));
     TRY(open_exec(r));
-    TRY(data_open(r, false, r->o->split));
+    TRY(data_open(r, !r->plan->train, r->o->split));
     TRY(start(r));
     TRY(open_reports(r));
     TRY(train_loop(r));
@@ -302,15 +345,15 @@ static Status load_trained(Run *r) {
 static Status score_batches(Run *r, Score *score) {
     for (int64_t i = 0; r->o->steps <= 0 || i < r->o->steps; i++) {
         const LoaderBatch *batch;
-        TRY(feed(r, &batch));
+        TRY(feed(r, false, &batch));
         if (!batch) return NULL;
-        TRY(exec_step(r->exec, i + 1));
+        TRY(execute(r, i + 1));
         Status s = NULL;
         double loss = scalar(r, "loss", &s);
         if (s) return s;
         if (isnan(loss))
-            return status_make(
-                EXIT_INPUT, "the model's first result is no finite scalar: it cannot be validated");
+            return status_make(EXIT_INPUT,
+                               "the model's first result is no scalar: it cannot be validated");
         score->nll += loss * (double)batch->targets;
         score->targets += batch->targets;
         score->examples += batch->examples;

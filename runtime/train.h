@@ -27,7 +27,8 @@ void run_defaults(RunOptions *o);
 
 /* Runs the plan `plan` (parsed from DIR). Training ends at the last step, at SIGINT or SIGTERM
  * (after the step, with a checkpoint), or at a loss that is no number (EXIT_INPUT; the tensor at
- * fault is named; nothing is saved). */
+ * fault is named; nothing is saved). A forward plan runs as many batches, in the data's order and
+ * from the start again at the end, and makes no checkpoints. */
 Status run_plan(const RunOptions *o, const Plan *plan);
 
 #endif
