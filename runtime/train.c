@@ -16,7 +16,7 @@
 #include "runtime/loader.h"
 #include "runtime/report.h"
 
-enum { MAX_INPUTS = 32 };
+enum { MAX_INPUTS = 32, MAX_SKIPPED = 32 };
 
 typedef struct {
     const RunOptions *o;
@@ -31,6 +31,7 @@ typedef struct {
     LoaderInput input[MAX_INPUTS];
     uint32_t port[MAX_INPUTS]; /* buffer of each input */
     uint32_t ninputs;
+    int skipped; /* updates in a row, for gradients that overflowed */
     int signals; /* descriptor that becomes readable when the run shall stop */
 } Run;
 
@@ -184,22 +185,35 @@ static Status read_report(Run *r, double seconds, StepReport *out) {
     return s;
 }
 
-/* The loss is no number: the step is run again from the same parameters (the executor stopped it
- * before they changed), this time looking at every tensor. */
+/* The loss or a gradient is no number: the step is run again from the same parameters (the executor
+ * stopped it before they changed), this time looking at every tensor. */
 static Status explain_nan(Run *r, int64_t step) {
     exec_check_finite(r->exec, true);
     TRY(exec_step(r->exec, step));
-    return status_make(EXIT_INPUT, "the loss is not a finite number, though every tensor is");
+    return status_make(EXIT_INPUT, "no finite loss or gradients, though every tensor is finite");
+}
+
+/* Frees s: "step 7: …". */
+static Status at_step(int64_t step, Status s) {
+    if (!s) return NULL;
+    Status told = status_make(s->code, "step %" PRId64 ": %s", step, s->text);
+    free(s);
+    return told;
 }
 
 static Status execute(Run *r, int64_t step) {
     bool guarded = false;
     Status s = exec_step_guarded(r->exec, step, &guarded);
     if (!s && guarded) s = explain_nan(r, step);
-    if (!s) return NULL;
-    Status told = status_make(s->code, "step %" PRId64 ": %s", step, s->text);
-    free(s);
-    return told;
+    return at_step(step, s);
+}
+
+/* A loss scale can cure overflows of the backward phase. When none of many did, it is not that. */
+static Status check_skipped(Run *r, const StepReport *report) {
+    r->skipped = report->overflow ? r->skipped + 1 : 0;
+    if (r->skipped < MAX_SKIPPED) return NULL;
+    report_line(r->report, "%d updates in a row were skipped", r->skipped);
+    return at_step(r->state.step, explain_nan(r, r->state.step));
 }
 
 static Status step_once(Run *r, StepReport *report) {
@@ -229,6 +243,7 @@ static Status train_loop(Run *r) {
         StepReport report;
         TRY(step_once(r, &report));
         TRY(report_step(r->report, &report));
+        TRY(check_skipped(r, &report));
         stop = stop_asked(r);
         bool due = r->plan->train && r->o->save_every > 0 && r->state.step % r->o->save_every == 0;
         if (due && !stop && r->state.step < r->o->steps) {
