@@ -1,131 +1,120 @@
-/* attention.c: attention forward and backward, one row of scores at a time: never [t, s] in memory.
- *
- * q[b,t,h,k], k and v[b,s,h,k]. Forward: an item is one row (b, h, t). Backward: an item is one
- * head of one example, so that dk and dv are summed in one order by one thread. A row sees a prefix
- * of the positions: all without a mask, max(prefix, t + 1) otherwise. */
+/* attention.c: attention forward and backward: the sizes of one plan's kernels around the functions
+ * of attention_cpu.h, which is pasted into the generated file once, before them. */
 #include "codegen/opaque.h"
 
 #include <string.h>
 
-static void put_sizes(const Opaque *o, Buf *b) {
+#include "codegen/attention_text.h"
+
+/* As in attention_cpu.h. */
+enum { ROWS = 6, KEYS = 64, FLOATS = 1 << 16, QUERIES = 1020 };
+
+/* Work items wanted: enough for the threads of a large machine. */
+enum { ITEMS = 16, HEADS = 8 };
+
+typedef struct {
+    int64_t b, t, s, h, d, prefix, queries, keys;
+    bool split;
+} Sizes;
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t round_up(int64_t n, int64_t to) { return ceil_div(n, to) * to; }
+
+/* Queries in `parts` items, as even as rows of a register tile allow; none: all in one. */
+static int64_t even_queries(int64_t t, int64_t parts) {
+    return parts <= 1 ? t : round_up(ceil_div(t, parts), ROWS);
+}
+
+/* Fewest parts whose queries fit into the scratch. */
+static int64_t least_parts(const Sizes *z) {
+    int64_t most = MIN(FLOATS / round_up(z->d, 16), QUERIES) / ROWS * ROWS;
+    return z->t <= most ? 1 : ceil_div(z->t, most);
+}
+
+static Sizes sizes_of(const Opaque *o) {
     const int64_t *q = o->in[0]->dim;
-    bool none = strcmp(attr_str(o->n, "mask"), "none") == 0;
-    bool prefix = strcmp(attr_str(o->n, "mask"), "prefix") == 0;
-    long long seen = prefix ? (long long)attr_int(o->n, "prefix") : 0,
-              s = (long long)o->in[1]->dim[1];
-    buf_printf(b,
-               "    enum { B = %lld, T = %lld, S = %lld, H = %lld, D = %lld, W = H * D };\n"
-               "    enum { SEEN = %lld };\n"
-               "    const float scale = %.9gf;\n",
-               (long long)q[0], (long long)q[1], s, (long long)q[2], (long long)q[3],
-               none ? s : MIN(seen, s), attr_float(o->n, "scale"));
+    Sizes z = {.b = q[0], .t = q[1], .h = q[2], .d = q[3], .s = o->in[1]->dim[1]};
+    const char *mask = attr_str(o->n, "mask");
+    if (strcmp(mask, "none") == 0) z.prefix = z.s;
+    if (strcmp(mask, "prefix") == 0) z.prefix = MIN(attr_int(o->n, "prefix"), z.s);
+    z.keys = round_up(ceil_div(z.s, ceil_div(z.s, KEYS)), 16);
+    return z;
 }
 
-static const char limit[] =
-    "        const int64_t n = t + 1 > SEEN ? (t + 1 < S ? t + 1 : S) : SEEN;\n";
-
-/* Statement: to[0..D-1] = row at `index` of `name`, in f32. */
-static void put_row(Buf *b, const char *to, Dtype d, const char *name, const char *index) {
-    Buf at = {0};
-    buf_printf(&at, "%s + j", index);
-    buf_printf(b, "        for (int64_t j = 0; j < D; j++) %s[j] = ", to);
-    put_load(b, d, name, at.p);
-    buf_puts(b, ";\n");
-    buf_free(&at);
+static void forward_sizes(Sizes *z) {
+    int64_t parts = MAX(least_parts(z), ceil_div(ITEMS, z->b * z->h));
+    z->queries = even_queries(z->t, MIN(parts, ceil_div(z->t, 48)));
+    if (z->queries < z->t && least_parts(z) > ceil_div(z->t, z->queries))
+        z->queries = even_queries(z->t, least_parts(z));
 }
 
-static void put_dot(Buf *b, const char *sum, const char *x, Dtype d, const char *name) {
-    buf_printf(b,
-               "            float %s = 0;\n#pragma omp simd reduction(+ : %s)\n"
-               "            for (int64_t j = 0; j < D; j++) %s += %s[j] * ",
-               sum, sum, sum, x);
-    put_load(b, d, name, "kv + s * W + j");
-    buf_puts(b, ";\n");
+static void backward_sizes(Sizes *z) {
+    z->split = least_parts(z) > 1 || z->b * z->h < HEADS;
+    z->queries = z->split ? even_queries(z->t, MAX(least_parts(z), ceil_div(z->t, 96))) : z->t;
 }
 
-static void put_add(Buf *b, const char *to, const char *factor, Dtype d, const char *name) {
-    buf_printf(b, "#pragma omp simd\n            for (int64_t j = 0; j < D; j++) %s[j] += %s * ",
-               to, factor);
-    put_load(b, d, name, "kv + s * W + j");
-    buf_puts(b, ";\n");
+static void put_strides(Buf *b, const char *arg, int64_t length, const Sizes *z) {
+    buf_printf(b, "[%s] = {%lld, %lld, %lld}, ", arg, (long long)(length * z->h * z->d),
+               (long long)(z->h * z->d), (long long)z->d);
+}
+
+static int type_code(Dtype d) {
+    switch (d) {
+    case DT_F32: return 0;
+    case DT_BF16: return 1;
+    case DT_F16: return 2;
+    case DT_F64: return 3;
+    default: BUG("attention of %s", dtype_name(d));
+    }
+}
+
+static void put_shape(Buf *b, const Opaque *o, const Sizes *z) {
+    static const char *const of_queries[] = {"ATT_Q", "ATT_O", "ATT_G", "ATT_DQ"};
+    static const char *const of_keys[] = {"ATT_K", "ATT_V", "ATT_DK", "ATT_DV"};
+    buf_printf(
+        b,
+        "    static const Attention p = {\n        .b = %lld, .t = %lld, .s = %lld, .h = %lld, "
+        ".d = %lld, .prefix = %lld,\n        .queries = %lld, .keys = %lld, .split = %d, "
+        ".type = %d, .scale = %.9gf,\n        .at = {",
+        (long long)z->b, (long long)z->t, (long long)z->s, (long long)z->h, (long long)z->d,
+        (long long)z->prefix, (long long)z->queries, (long long)z->keys, z->split,
+        type_code(o->in[0]->dtype), attr_float(o->n, "scale"));
+    for (size_t i = 0; i < COUNT(of_queries); i++) put_strides(b, of_queries[i], z->t, z);
+    for (size_t i = 0; i < COUNT(of_keys); i++) put_strides(b, of_keys[i], z->s, z);
+    buf_puts(b, "}};\n");
+}
+
+/* The kernel's arguments under the names of attention_cpu.h; what nobody reads is NULL. */
+static void put_args(Buf *b, const Opaque *o, const char *const *in, const char *const *out) {
+    uint32_t next = o->nin;
+    buf_puts(b, "    void *const x[ATT_ARGS] = {");
+    for (uint32_t i = 0; i < o->nin; i++) buf_printf(b, "[%s] = arg[%u], ", in[i], i);
+    for (uint32_t i = 0; i < o->nout; i++)
+        if (o->want[i]) buf_printf(b, "[%s] = arg[%u], ", out[i], next++);
+    buf_puts(b, "};\n");
 }
 
 void emit_attention(const Opaque *o, Code *c) {
-    Buf *b = &c->body;
-    const int64_t *q = o->in[0]->dim;
-    Dtype d = o->in[0]->dtype;
-    opaque_in(o, b, 0, "q");
-    opaque_in(o, b, 1, "k");
-    opaque_in(o, b, 2, "v");
-    opaque_out(o, b, 0, "out");
-    opaque_out(o, b, 1, "lse");
-    put_sizes(o, b);
-    buf_puts(b, "    for (int64_t item = lo; item < hi; item++) {\n"
-                "        const int64_t t = item % T, h = item / T % H, e = item / T / H;\n"
-                "        const int64_t row = (e * T + t) * W + h * D, kv = e * S * W + h * D;\n"
-                "        float p[S], x[D], sum[D], most = -__builtin_inff(), total = 0;\n");
-    buf_puts(b, limit);
-    put_row(b, "x", d, "q", "row");
-    buf_puts(b, "        for (int64_t s = 0; s < n; s++) {\n");
-    put_dot(b, "y", "x", d, "k");
-    buf_puts(b, "            p[s] = y * scale;\n"
-                "            most = p[s] > most ? p[s] : most;\n"
-                "        }\n"
-                "#pragma omp simd reduction(+ : total)\n"
-                "        for (int64_t s = 0; s < n; s++) total += p[s] = exp_(p[s] - most);\n"
-                "        for (int64_t j = 0; j < D; j++) sum[j] = 0;\n"
-                "        for (int64_t s = 0; s < n; s++) {\n");
-    put_add(b, "sum", "p[s]", d, "v");
-    buf_puts(b, "        }\n");
-    if (o->want[0]) {
-        buf_puts(b, "        for (int64_t j = 0; j < D; j++) ");
-        put_store(b, d, "out", "row + j", "sum[j] / total");
-    }
-    if (o->want[1]) buf_puts(b, "        lse[item] = most + log_(total);\n");
-    buf_puts(b, "    }\n");
-    opaque_items(c, q[0] * q[1] * q[2], (double)(o->in[1]->dim[1] * q[3]));
+    static const char *const in[] = {"ATT_Q", "ATT_K", "ATT_V"}, *const out[] = {"ATT_O",
+                                                                                 "ATT_LSE"};
+    Sizes z = sizes_of(o);
+    forward_sizes(&z);
+    put_shape(&c->body, o, &z);
+    put_args(&c->body, o, in, out);
+    buf_puts(&c->body, "    attention_forward(&p, x, lo, hi);\n");
+    c->library = attention_text;
+    opaque_items(c, z.b * z.h * ceil_div(z.t, z.queries), (double)(z.queries * z.s * z.d));
 }
 
 void emit_attention_grad(const Opaque *o, Code *c) {
-    static const char *const names[] = {"q", "k", "v", "out", "lse", "go"};
-    static const char *const results[] = {"dq", "dk", "dv"};
-    Buf *b = &c->body;
-    const int64_t *q = o->in[0]->dim;
-    Dtype d = o->in[0]->dtype;
-    for (uint32_t i = 0; i < 6; i++) opaque_in(o, b, i, names[i]);
-    for (uint32_t i = 0; i < 3; i++) opaque_out(o, b, i, results[i]);
-    put_sizes(o, b);
-    buf_puts(b, "    for (int64_t item = lo; item < hi; item++) {\n"
-                "        const int64_t h = item % H, e = item / H, kv = e * S * W + h * D;\n"
-                "        static _Thread_local float gk[S * D], gv[S * D];\n"
-                "        memset(gk, 0, sizeof gk);\n"
-                "        memset(gv, 0, sizeof gv);\n"
-                "        for (int64_t t = 0; t < T; t++) {\n"
-                "        const int64_t row = (e * T + t) * W + h * D;\n"
-                "        float x[D], g[D], gq[D], own = 0, l = lse[(e * H + h) * T + t];\n");
-    buf_puts(b, limit);
-    put_row(b, "x", d, "q", "row");
-    put_row(b, "g", d, "go", "row");
-    buf_puts(b, "        for (int64_t j = 0; j < D; j++) gq[j] = 0, own += g[j] * ");
-    put_load(b, d, "out", "row + j");
-    buf_puts(b, ";\n        for (int64_t s = 0; s < n; s++) {\n");
-    put_dot(b, "y", "x", d, "k");
-    put_dot(b, "z", "g", d, "v");
-    buf_puts(b, "            const float p = exp_(y * scale - l), ds = p * (z - own) * scale;\n");
-    put_add(b, "gq", "ds", d, "k");
-    buf_puts(b, "#pragma omp simd\n"
-                "            for (int64_t j = 0; j < D; j++) gk[s * D + j] += ds * x[j];\n"
-                "#pragma omp simd\n"
-                "            for (int64_t j = 0; j < D; j++) gv[s * D + j] += p * g[j];\n"
-                "        }\n");
-    if (o->want[0]) {
-        buf_puts(b, "        for (int64_t j = 0; j < D; j++) ");
-        put_store(b, d, "dq", "row + j", "gq[j]");
-    }
-    buf_puts(b, "        }\n        for (int64_t s = 0; s < S; s++)\n"
-                "        for (int64_t j = 0; j < D; j++) {\n");
-    if (o->want[1]) put_store(b, d, "            dk", "kv + s * W + j", "gk[s * D + j]");
-    if (o->want[2]) put_store(b, d, "            dv", "kv + s * W + j", "gv[s * D + j]");
-    buf_puts(b, "        }\n    }\n");
-    opaque_items(c, q[0] * q[2], (double)(q[1] * o->in[1]->dim[1] * q[3] * 4));
+    static const char *const in[] = {"ATT_Q", "ATT_K", "ATT_V", "ATT_O", "ATT_LSE", "ATT_G"};
+    static const char *const out[] = {"ATT_DQ", "ATT_DK", "ATT_DV"};
+    Sizes z = sizes_of(o);
+    backward_sizes(&z);
+    put_shape(&c->body, o, &z);
+    put_args(&c->body, o, in, out);
+    buf_puts(&c->body, "    attention_backward(&p, x, lo, hi);\n");
+    c->library = attention_text;
+    int64_t parts = z.split ? ceil_div(z.t, z.queries) + ceil_div(z.s, z.keys) : 1;
+    opaque_items(c, z.b * z.h * parts, (double)(z.queries * z.s * z.d));
 }

@@ -15,6 +15,7 @@ const char *ctype_register(Dtype d);
  * included, and how its work is cut. */
 typedef struct {
     Buf body;
+    const char *library; /* C text that its file needs before it; NULL: none */
     int64_t items, grain;
     double flops, traffic;
 } Code;
