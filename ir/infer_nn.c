@@ -101,6 +101,8 @@ static bool attention_operands(Letters *l, const Type *const *in, const Attr *at
     if (strcmp(mask, "none") != 0 && strcmp(mask, "causal") != 0 && strcmp(mask, "prefix") != 0)
         return infer_fail(l->err, "mask is \"%s\"; it is none, causal or prefix", mask), false;
     if (attr->v[1].i < 0) return infer_fail(l->err, "prefix is negative"), false;
+    if (in[0]->rank == 4 && in[0]->dim[3] > ATTENTION_MAX_HEAD)
+        return infer_fail(l->err, "heads are of at most %d elements", ATTENTION_MAX_HEAD), false;
     return need_float(l, in[0], 1) && bind(l, in[0], 1, "bthk") &&
            need_dtype(l, in[1], 2, in[0]->dtype) && bind(l, in[1], 2, "bshk") &&
            need_dtype(l, in[2], 3, in[0]->dtype) && bind(l, in[2], 3, "bshk");

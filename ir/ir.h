@@ -10,6 +10,7 @@
 #include "ir/base.h"
 
 enum { MAX_RANK = 8, MAX_OPERANDS = 64 };
+enum { ATTENTION_MAX_HEAD = 256 }; /* larger heads stay in primitive form: kernels hold a head */
 
 typedef uint32_t Value;
 #define NO_VALUE UINT32_MAX

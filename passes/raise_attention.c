@@ -152,6 +152,7 @@ static bool match_attention(const Graph *g, const Uses *uses, Value v, int side,
     while (peel_scores(g, &scores, f)) continue;
     if (!match_first(g, scores, f) || !match_second(g, v, side, f)) return false;
     if (size_of(g, f->q, f->lq, f->inner) != size_of(g, f->v, f->lv, f->outer)) return false;
+    if (size_of(g, f->q, f->lq, f->inner) > ATTENTION_MAX_HEAD) return false;
     order_batch(f);
     f->q = peel_factor(g, f->q, f);
     f->k = peel_factor(g, f->k, f);

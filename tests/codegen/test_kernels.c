@@ -190,31 +190,37 @@ static void test_graphs(void) {
         }
 }
 
-/* ---- attention: masks, one position, more keys than queries ---- */
+/* ---- attention: masks, odd sizes, more keys than queries, small and large heads, enough queries
+ * for several items, storage types ---- */
+
+static void compare_attention(const int64_t z[5], const char *mask, Dtype d) {
+    const int64_t q[] = {z[0], z[1], z[3], z[4]}, kv[] = {z[0], z[2], z[3], z[4]};
+    Session *s = session_new();
+    Graph *g = graph_new(s, "attention");
+    Value in[6] = {input(g, "q", d, 4, q), input(g, "k", d, 4, kv), input(g, "v", d, 4, kv)};
+    AttrValue a[] = {{.s = intern(s, mask)}, {.i = z[1] / 2}, {.f = 0.3}};
+    Value o = graph_add(g, OP_attention, attr_intern(s, OP_attention, a), 3, in);
+    in[3] = b_proj(g, o, 0), in[4] = b_proj(g, o, 1), in[5] = input(g, "go", d, 4, q);
+    Value grad = graph_add(g, OP_attention_grad, attr_intern(s, OP_attention_grad, a), 6, in);
+    b_output(g, in[3], "o"), b_output(g, in[4], "lse");
+    b_output(g, b_proj(g, grad, 0), "dq");
+    b_output(g, b_proj(g, grad, 1), "dk");
+    b_output(g, b_proj(g, grad, 2), "dv");
+    Compare c = {.passes = "lower,fuse"};
+    CHECK(compare_graph(g, &c, mask) == 0);
+    session_free(s);
+}
 
 static void test_attention(void) {
     static const char *const masks[] = {"none", "causal", "prefix"};
-    static const int64_t sizes[][5] = {{1, 1, 1, 1, 1}, {2, 7, 7, 3, 5}, {1, 70, 70, 2, 16}};
+    static const int64_t sizes[][5] = {
+        {1, 1, 1, 1, 1},    {2, 7, 7, 3, 5},     {1, 70, 70, 2, 16},
+        {3, 40, 40, 4, 48}, {2, 33, 50, 2, 24},  {1, 130, 130, 1, 64},
+        {1, 97, 97, 9, 96}, {1, 20, 20, 8, 256}, {1, 1030, 1030, 1, 8}};
     for (size_t i = 0; i < COUNT(sizes); i++)
-        for (size_t k = 0; k < COUNT(masks); k++) {
-            const int64_t *z = sizes[i], q[] = {z[0], z[1], z[3], z[4]},
-                          kv[] = {z[0], z[2], z[3], z[4]};
-            Session *s = session_new();
-            Graph *g = graph_new(s, "attention");
-            Value in[6] = {input(g, "q", DT_F32, 4, q), input(g, "k", DT_F32, 4, kv),
-                           input(g, "v", DT_F32, 4, kv)};
-            AttrValue a[] = {{.s = intern(s, masks[k])}, {.i = z[1] / 2}, {.f = 0.3}};
-            Value o = graph_add(g, OP_attention, attr_intern(s, OP_attention, a), 3, in);
-            in[3] = b_proj(g, o, 0), in[4] = b_proj(g, o, 1), in[5] = input(g, "go", DT_F32, 4, q);
-            Value d = graph_add(g, OP_attention_grad, attr_intern(s, OP_attention_grad, a), 6, in);
-            b_output(g, in[3], "o"), b_output(g, in[4], "lse");
-            b_output(g, b_proj(g, d, 0), "dq");
-            b_output(g, b_proj(g, d, 1), "dk");
-            b_output(g, b_proj(g, d, 2), "dv");
-            Compare c = {.passes = "lower,fuse"};
-            CHECK(compare_graph(g, &c, masks[k]) == 0);
-            session_free(s);
-        }
+        for (size_t k = 0; k < COUNT(masks); k++) compare_attention(sizes[i], masks[k], DT_F32);
+    for (Dtype d = DT_BF16; d <= DT_F16; d++)
+        for (size_t k = 0; k < COUNT(masks); k++) compare_attention(sizes[4], masks[k], d);
 }
 
 /* ---- experts ---- */
