@@ -4,7 +4,7 @@
 # STEPS=60 examples/quickstart.sh makes a shorter run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-steps=${STEPS:-400}
+steps=${STEPS:-600}
 out=build/quickstart
 data=$out/emoji
 plan=$out/m6-tiny
