@@ -72,11 +72,19 @@ static int unknown(const char *word) {
     return EXIT_USAGE;
 }
 
-int main(int argc, char **argv) {
+static int command(int argc, char **argv) {
     if (argc < 2) return help(stderr);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) return help(stdout);
     if (strcmp(argv[1], "--version") == 0) return puts("m6c " M6C_VERSION) < 0;
     if (is_model(argv[1])) return model_first(argc, argv);
     int code = dispatch(argv[1], argc - 1, argv + 1);
     return code >= 0 ? code : unknown(argv[1]);
+}
+
+/* Results that did not get out are no results: a full disk behind stdout is an error. */
+int main(int argc, char **argv) {
+    int code = command(argc, argv);
+    bool lost = fflush(stdout) != 0 || ferror(stdout);
+    if (!lost || code != EXIT_DONE) return code;
+    return status_exit(status_errno("cannot write standard output"));
 }

@@ -27,7 +27,7 @@ static double seconds_now(void) {
 }
 
 /* "m6c compile model.m6 --set batch=4": what makes the plan again; words quoted where needed. */
-static const char *command_line(Session *s, int argc, char **argv) {
+static char *command_line(int argc, char **argv) {
     Buf b = {0};
     buf_puts(&b, "m6c");
     for (int i = 0; i < argc; i++) {
@@ -36,9 +36,7 @@ static const char *command_line(Session *s, int argc, char **argv) {
                                                             "0123456789_-+=.,/:%@")];
         buf_printf(&b, plain ? " %s" : " '%s'", argv[i]);
     }
-    const char *text = intern(s, b.p);
-    buf_free(&b);
-    return text;
+    return b.p;
 }
 
 /* ---- products: the fastest implementation of each shape, measured once on this machine ---- */
@@ -126,10 +124,9 @@ static void report(const CompileArgs *a, const Plan *p, double seconds) {
     json_decref(o);
 }
 
-static int compile(CompileArgs *a, int argc, char **argv) {
+static int compile(const CompileArgs *a) {
     Session *s = session_new();
     double begin = seconds_now();
-    a->command = command_line(s, argc, argv);
     Plan *plan = make_plan(s, a, false);
     Plan *forward = plan && plan->train ? make_plan(s, a, true) : NULL;
     bool good = plan && (forward || !plan->train);
@@ -163,7 +160,8 @@ static const char *default_dir(const char *model) {
 }
 
 int main_compile(int argc, char **argv) {
-    CompileArgs a = {.target = "cpu"};
+    char *command = command_line(argc, argv); /* before the parser reorders it */
+    CompileArgs a = {.target = "cpu", .command = command};
     const Option options[] = {
         {"o", OPT_TEXT, &a.dir, "DIR", "the plan's folder (model.plan)"},
         {"target", OPT_TEXT, &a.target, "NAME", "cpu or null (cpu)"},
@@ -184,10 +182,11 @@ int main_compile(int argc, char **argv) {
         a.model.path = positional.p[0];
         const char *made = a.dir ? NULL : default_dir(a.model.path);
         if (made) a.dir = made;
-        code = compile(&a, argc, argv);
+        code = compile(&a);
         free((void *)(uintptr_t)made);
     }
     vec_free(&positional);
     vec_free(&a.model.set);
+    free(command);
     return code;
 }

@@ -146,7 +146,7 @@ static bool stage_done(Graph *g, PassContext *cx, const char *stage, int number,
     bool ok = true;
     if (here) ok = fwrite(text.p, 1, text.n, o->dump_file) == text.n;
     cx->dumped |= here;
-    if (!ok) diag_error(cx->session, (Loc){0}, "cannot write the dump after %s", stage);
+    if (!ok) diag_status(cx->session, status_errno("cannot write the dump after %s", stage));
     if (o->dump_dir) ok &= dump_numbered(cx, &text, stage, number);
     buf_free(&text);
     return ok;

@@ -129,12 +129,31 @@ static Status state_read(const char *path, const StFile *f, RunState *state) {
     return NULL;
 }
 
+/* Whatever the tensors' order: the sum of what names and data hash to. */
+static void content_hash(const StTensor *tensor, uint32_t n, uint64_t *sum) {
+    for (uint32_t i = 0; i < n; i++)
+        *sum += hash_mix(hash_bytes(tensor[i].name, strlen(tensor[i].name), 0),
+                         hash_bytes(tensor[i].data, (size_t)tensor[i].bytes, 0));
+}
+
+static Status check_content(const char *path, const StFile *f) {
+    const char *want = st_meta(f, "hash");
+    uint64_t sum = 0;
+    char text[24];
+    for (uint32_t i = 0; want && i < st_count(f); i++) content_hash(st_tensor(f, i), 1, &sum);
+    snprintf(text, sizeof text, "%016" PRIx64, sum);
+    if (!want || strcmp(want, text) == 0) return NULL;
+    return status_make(EXIT_INPUT, "%s: is damaged: its tensors are not those that were written",
+                       path);
+}
+
 Status checkpoint_load(const char *path, const Plan *plan, Exec *e, bool params_only,
                        RunState *state) {
     StFile *f = NULL;
     TRY(st_open(path, &f));
     Status s = params_only ? NULL : state_read(path, f, state);
     if (!s) s = tensors_read(path, f, plan, e, params_only);
+    if (!s) s = check_content(path, f); /* last: other messages say more */
     st_close(f);
     return s;
 }
@@ -202,8 +221,13 @@ static Status save_list(const char *path, const StList *list, const RunState *st
     const int64_t value[5] = {state->step, (int64_t)state->seed, (int64_t)state->position.seed,
                               state->position.epoch, state->position.index};
     for (int i = 0; i < 5; i++) snprintf(number[i], sizeof number[i], "%" PRId64, value[i]);
-    const StMeta meta[] = {{"format", FORMAT},       {"step", number[0]},  {"seed", number[1]},
-                           {"data_seed", number[2]}, {"epoch", number[3]}, {"index", number[4]}};
+    char hash[24];
+    uint64_t sum = 0;
+    content_hash(list->p, list->n, &sum);
+    snprintf(hash, sizeof hash, "%016" PRIx64, sum);
+    const StMeta meta[] = {
+        {"format", FORMAT},   {"step", number[0]},  {"seed", number[1]}, {"data_seed", number[2]},
+        {"epoch", number[3]}, {"index", number[4]}, {"hash", hash}};
     return st_write(path, list->p, list->n, meta, COUNT(meta));
 }
 

@@ -1,8 +1,9 @@
 /* checkpoint.h: a run's state in a safetensors file, and tensors in and out of an Exec by name.
  *
  * A checkpoint holds every parameter and state of the plan under its logical name, and as metadata
- * what else the next step depends on: the step, the seed, the position in the data. It is written
- * beside its final name, synced and renamed, so that a file named step-N.safetensors is whole. */
+ * what else the next step depends on: the step, the seed, the position in the data; and a hash of
+ * it all, so that damage is noticed. It is written beside its final name, synced and renamed, so
+ * that a file named step-N.safetensors is whole. */
 #ifndef M6C_CHECKPOINT_H
 #define M6C_CHECKPOINT_H
 
@@ -16,7 +17,8 @@ typedef struct {
 } RunState;
 
 /* Saves to FOLDER/step-NNNNNNNN.safetensors (the folder is made) and then removes all but the
- * `keep` newest; those of later steps, which an earlier run left, go too. On failure (EXIT_SYSTEM) the checkpoints that were there are still there. */
+ * `keep` newest; those of later steps, which an earlier run left, go too. On failure (EXIT_SYSTEM)
+ * the checkpoints that were there are still there. */
 Status checkpoint_save(const char *folder, const Plan *plan, Exec *e, const RunState *state,
                        int keep);
 /* The newest checkpoint of a folder; *path is NULL when there is none. To be freed. */

@@ -294,4 +294,5 @@ void plan_print(const Plan *p, Buf *b) {
         buf_printf(b, " nargs=%d hash=%016" PRIx64 "\n", k->nargs, k->hash);
     }
     for (uint32_t i = 0; i < p->step.n; i++) print_step(p, b, i);
+    buf_puts(b, "end\n");
 }

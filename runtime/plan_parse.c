@@ -20,6 +20,7 @@ typedef struct {
     uint16_t file;
     const char *p, *line, *end; /* cursor, start and end of the current line */
     uint32_t lineno;
+    bool ended;     /* the last line was read */
     bool bad;       /* something was wrong in this line: say no more about it */
     unsigned found; /* header lines seen, a bit for each row of `items` */
     VEC(Loc) at;    /* of each buffer, for complaints about names */
@@ -547,6 +548,9 @@ static void read_step(Reader *r) {
 
 /* ---- the whole file ---- */
 
+/* The last line: what a plan cut short lacks. */
+static void read_end(Reader *r) { r->ended = true; }
+
 static const struct {
     const char *name;
     void (*read)(Reader *r);
@@ -568,12 +572,14 @@ static const struct {
     {"grad", read_grad, false},
     {"kernel", read_kernel, false},
     {"step", read_step, false},
+    {"end", read_end, true},
 };
 
 static void read_line(Reader *r) {
     const char *start;
     if (r->p == r->end) return;
     size_t n = token(r, &start, "an item");
+    if (r->ended) FAIL(r, start, "text after the plan's end");
     for (unsigned i = 0; i < COUNT(items) && !r->bad; i++) {
         if (!is_word(start, n, items[i].name)) continue;
         if (items[i].once && r->found >> i & 1) FAIL(r, start, "a second '%s'", items[i].name);

@@ -26,8 +26,8 @@ train nan { optimizer = sgd(lr = 0.3, momentum = 0) }
 """
 
 SQUARES = """use "m6"
-model squares(x: f32[16, 8], y: f32[16, 8]) {
-    e = linear(x, 8) * 4 - y
+model squares(x: f32[16, 8]) {
+    e = linear(x, 8) * 4 - x
     return mean(e * e) * 40
 }
 train squares {
@@ -93,7 +93,7 @@ def check_scales(folder):
         check(o["loss_scale"] == first / 2**halved,
               f"every overflow halves the scale: step {i + 1} has {o['loss_scale']}")
     check(all(math.isfinite(o["grad_norm"]) for o in seen if not o["overflow"]), "finite norms")
-    check(seen[-1]["loss"] < exact[0]["loss"], "training went on")
+    check(seen[-1]["loss"] < 0.5 * seen[0]["loss"], f"training went on: {seen[-1]}")
     fixed, _ = run(squares(folder, "f16", "256"), 12)
     check(all(o["loss_scale"] == 256 and not o["overflow"] for o in fixed), "a fixed scale stays")
     for a, b in zip(fixed, exact):

@@ -69,6 +69,8 @@ static const struct {
     {"m6c-plan 1", "m6c-plan 2", "plan.txt:1:1: error: a plan of another version"},
     {"target cpu", "target ", "3:8: error: expected a target"},
     {"target cpu", "", "error: the line 'target' is missing"},
+    {"\nend\n", "\n", "error: the line 'end' is missing"},
+    {"\nend\n", "\nend\nend\n", "error: text after the plan's end"},
     {"train yes", "train maybe", "5:7: error: expected yes or no, not 'maybe'"},
     {"train yes", "model m6", "5:1: error: a second 'model'"},
     {"model=0123456789abcdef", "model=xyz", "6:14: error: expected a hash"},
