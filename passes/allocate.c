@@ -3,9 +3,11 @@
  * Lifetimes and in-place reuse are ir/lifetime.c's; here slots, rectangles of time and bytes, are
  * packed. Leaves lie at the bottom. The others are dropped one after the other onto a skyline (the
  * height reached at each time, a segment tree: O(log n) a slot) in a few orders; activations nest
- * like brackets, so that "longest life first" leaves almost no holes. When the best of these is not
- * near the bound, best fit into the gaps between placed slots is tried too, largest slots first
- * (Pisarchyk & Lee 2020, "Efficient Memory Management for Deep Neural Net Inference"). */
+ * like brackets, so that "longest life first" leaves almost no holes. Gradients that wait for the
+ * clipping norm do not nest; so slots are also handed out as a heap would, best fit as time runs
+ * forward or backward, the short-lived ones then on top. When the best of these is not near the
+ * bound, best fit into the gaps between placed slots is tried too, largest slots first (Pisarchyk &
+ * Lee 2020, "Efficient Memory Management for Deep Neural Net Inference"). */
 #include "ir/storage.h"
 #include "passes/passes.h"
 
@@ -54,14 +56,94 @@ static int64_t skyline_visit(Skyline *k, uint32_t i, uint32_t lo, uint32_t hi, u
     return MAX(a, b);
 }
 
-static void pack_skyline(Pack *p, Skyline *k) {
+/* Starts with these heights by time, or flat on the leaves. */
+static void skyline_start(Skyline *k, const int64_t *height, uint32_t n, int64_t base) {
+    for (uint32_t i = 0; i < k->size; i++) k->top[k->size + i] = i < n && height ? height[i] : base;
+    for (uint32_t i = k->size; i-- > 1;) k->top[i] = MAX(k->top[2 * i], k->top[2 * i + 1]);
+    for (uint32_t i = 0; i < 2 * k->size; i++) k->set[i] = -1;
+}
+
+/* Drops the slots of p->order that live at most `life` units. */
+static void pack_skyline(Pack *p, Skyline *k, uint32_t life) {
     const Slots *s = p->s;
-    for (uint32_t i = 0; i < 2 * k->size; i++) k->top[i] = p->base, k->set[i] = -1;
     for (uint32_t i = 0; i < s->n - s->nfixed; i++) {
         const Slot *slot = &s->slot[p->order[i]];
+        if (slot->last - slot->first > life) continue;
         int64_t at = skyline_visit(k, 1, 0, k->size - 1, slot->first, slot->last, -1);
         p->offset[p->order[i]] = at;
         skyline_visit(k, 1, 0, k->size - 1, slot->first, slot->last, at + slot->bytes);
+    }
+}
+
+/* ---- a heap over time: free gaps sorted by offset, the last one without end ---- */
+
+typedef struct {
+    int64_t at, bytes;
+} Gap;
+typedef struct {
+    Gap *gap;
+    uint32_t n;
+} Gaps;
+
+static int64_t gaps_take(Gaps *f, int64_t bytes) {
+    uint32_t best = f->n - 1;
+    for (uint32_t i = 0; i < f->n; i++)
+        if (f->gap[i].bytes >= bytes && f->gap[i].bytes < f->gap[best].bytes) best = i;
+    Gap *g = &f->gap[best];
+    int64_t at = g->at;
+    g->at += bytes;
+    g->bytes -= bytes;
+    if (g->bytes == 0) memmove(g, g + 1, (--f->n - best) * sizeof *g);
+    return at;
+}
+
+static void gaps_give(Gaps *f, int64_t at, int64_t bytes) {
+    uint32_t lo = 0, hi = f->n - 1; /* the first gap behind `at` */
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (f->gap[mid].at < at)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    Gap *g = &f->gap[lo];
+    if (lo && g[-1].at + g[-1].bytes == at) {
+        g[-1].bytes += bytes;
+        if (g[-1].at + g[-1].bytes != g->at) return;
+        g->at = g[-1].at, g->bytes += g[-1].bytes;
+        memmove(g - 1, g, (f->n-- - lo) * sizeof *g);
+    } else if (at + bytes == g->at) {
+        g->at = at, g->bytes += bytes;
+    } else {
+        memmove(g + 1, g, (f->n++ - lo) * sizeof *g);
+        *g = (Gap){at, bytes};
+    }
+}
+
+/* Slots that live longer than `life`, as time runs forward or backward; height[t] gets the end of
+ * what they occupy. */
+static void pack_over_time(Pack *p, bool backward, uint32_t life, int64_t *height, Arena *a) {
+    const Slots *s = p->s;
+    uint32_t *born = arena_array(a, uint32_t, s->end + 1),
+             *died = arena_array(a, uint32_t, s->end + 2);
+    uint32_t *next_born = arena_array(a, uint32_t, s->n),
+             *next_died = arena_array(a, uint32_t, s->n);
+    Gaps f = {arena_array(a, Gap, s->n + 2), 1};
+    f.gap[0] = (Gap){p->base, INT64_MAX - p->base};
+    for (uint32_t i = s->n; i-- > s->nfixed;) { /* lists by time of slots + 1 */
+        const Slot *slot = &s->slot[i];
+        if (slot->last - slot->first <= life) continue;
+        uint32_t from = backward ? s->end - slot->last : slot->first;
+        uint32_t to = backward ? s->end - slot->first : slot->last;
+        next_born[i] = born[from], born[from] = i + 1;
+        next_died[i] = died[to + 1], died[to + 1] = i + 1;
+    }
+    for (uint32_t t = 0; t <= s->end; t++) {
+        for (uint32_t i = died[t]; i; i = next_died[i - 1])
+            gaps_give(&f, p->offset[i - 1], s->slot[i - 1].bytes);
+        for (uint32_t i = born[t]; i; i = next_born[i - 1])
+            p->offset[i - 1] = gaps_take(&f, s->slot[i - 1].bytes);
+        height[backward ? s->end - t : t] = f.gap[f.n - 1].at;
     }
 }
 
@@ -138,13 +220,23 @@ static bool is_tight(const Pack *p) {
 
 static void pack(Pack *p, Arena *a) {
     static double (*const orders[])(const Slot *) = {slot_life, slot_area, slot_bytes, slot_early};
+    static const uint32_t lives[] = {8, 64, 0};
     Skyline k = {.size = 1};
     while (k.size < p->s->end + 1) k.size *= 2;
     k.top = arena_array(a, int64_t, 2 * k.size);
     k.set = arena_array(a, int64_t, 2 * k.size);
+    int64_t *height = arena_array(a, int64_t, p->s->end + 1);
     for (size_t i = 0; i < COUNT(orders) && !is_tight(p); i++) {
         sort_slots(p, orders[i], a);
-        pack_skyline(p, &k);
+        skyline_start(&k, NULL, 0, p->base);
+        pack_skyline(p, &k, UINT32_MAX);
+        keep_better(p);
+    }
+    for (size_t i = 0; i < 2 * COUNT(lives) && !is_tight(p); i++) {
+        sort_slots(p, slot_area, a);
+        pack_over_time(p, i & 1, lives[i / 2], height, a);
+        skyline_start(&k, height, p->s->end + 1, p->base);
+        pack_skyline(p, &k, lives[i / 2]);
         keep_better(p);
     }
     for (size_t i = 0; i < COUNT(orders) && p->s->n <= GAP_SLOTS && !is_tight(p); i++) {
