@@ -76,8 +76,10 @@ def loss(params, batch, config):
 def train_step(params, m, v, batch, lr, step, spec):
     config, train = spec.config, spec.train
     value, grads = jax.value_and_grad(loss)(params, batch, config)
-    size = jnp.sqrt(sum((g * g).sum() for g in grads.values()))
-    scale = jnp.minimum(1, train["clip"] / size)
+    scale = 1
+    if train["clip"]:
+        size = jnp.sqrt(sum((g * g).sum() for g in grads.values()))
+        scale = jnp.minimum(1, train["clip"] / size)
     tree = jax.tree.map
     m = tree(lambda m, g: 0.9 * m + 0.1 * scale * g, m, grads)
     v = tree(lambda v, g: 0.999 * v + 0.001 * (scale * g) ** 2, v, grads)

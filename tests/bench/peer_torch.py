@@ -105,7 +105,8 @@ def start(spec, params, batch):
         optimizer.zero_grad(set_to_none=True)
         value = loss(tree, image, text, target)
         value.backward()
-        torch.nn.utils.clip_grad_norm_(values, train["clip"], foreach=True)
+        if train["clip"]:
+            torch.nn.utils.clip_grad_norm_(values, train["clip"], foreach=True)
         optimizer.step()
         return value.item()
 

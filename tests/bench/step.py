@@ -27,9 +27,10 @@ from oracle.model import Config
 
 # A long warm-up: the parameters hardly move, so that the losses of all peers can be compared. (Two
 # correct programs drift apart once rounding sends one token to another expert.)
-TRAIN = {"peak": 3e-4, "warmup": 1000, "steps": 20000, "decay": 0.01, "clip": 1.0}
+TRAIN = {"peak": 3e-4, "warmup": 1000, "steps": 20000, "decay": 0.01, "clip": 0}
 MODELS = {  # the .m6 file, the same as a Config, the schedule in the file
-    "tiny": ("examples/m6-tiny.m6", Config(), TRAIN | {"peak": 1e-3, "warmup": 40, "steps": 600}),
+    "tiny": ("examples/m6-tiny.m6", Config(), TRAIN | {"peak": 1e-3, "warmup": 40, "steps": 600,
+                                                   "clip": 1.0}),
     "dense": ("tests/bench/dense.m6",
               Config(block=("attention", "ffn"), layers=12, hidden=768, heads=12, ffn_width=3072,
                      batch=4, length=128, vocab=21128), TRAIN),
@@ -111,6 +112,7 @@ class M6c:
         self.compile = self.timed_compile(model, self.plan)
         self.warm = self.timed_compile(model, folder / "again")
         self.losses, self.seconds, self.whole, self.step_rss = [], [], 0, 0
+        self.log = tempfile.TemporaryFile()
 
     def timed_compile(self, model, plan):
         begin = time.perf_counter()
@@ -121,12 +123,13 @@ class M6c:
     def run(self, steps):
         process = subprocess.Popen([self.command, "run", self.plan, *self.args, "--steps",
                                     str(steps + 1), "--json"], stdout=subprocess.PIPE, env=self.env,
-                                   stderr=subprocess.DEVNULL)
+                                   stderr=self.log)
         told = [json.loads(line) for line in process.stdout]
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            raise RuntimeError(f"m6c run: status {process.returncode}")
+            self.log.seek(0)
+            raise RuntimeError(self.log.read().decode(errors="replace")[-2000:])
         self.losses = self.losses or [s["loss"] for s in told]
         self.seconds += [s["seconds"] for s in told[1:]]
         self.whole = self.step_rss = max(self.whole, usage.ru_maxrss * 1024)
@@ -140,7 +143,7 @@ def measure(model, names, args, env):
     path, config, train = MODELS[model]
     with tempfile.TemporaryDirectory(prefix="m6c-bench-") as folder:
         folder = pathlib.Path(folder)
-        spec, params, batch = folder / "spec.json", folder / "params.st", folder / "batch.st"
+        spec, params, batch = folder / "spec.json", folder / "params.safetensors", folder / "batch.safetensors"
         numbers = vars(config) | {"rows": config.rows}
         spec.write_text(json.dumps({"config": numbers, "train": train}))
         files.save(params, balanced(files.random_params(config, 1)))
