@@ -159,8 +159,8 @@ struct Node {
     int64_t offset; /* place in the device arena, -1: none; set by allocate */
 };
 
-/* Annotations of scopes in the model (replicate, split, stage, checkpoint, keep, offload), and where
- * the model's file calls a layer of another (call). */
+/* Annotations of scopes in the model (replicate, split, stage, checkpoint, keep, offload), and
+ * where the model's file calls a layer of another (call). */
 typedef struct {
     const char *scope; /* applies to this scope and everything below */
     const char *kind;
