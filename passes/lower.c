@@ -34,20 +34,32 @@ static Value expand_mask(Graph *g, Value v) {
     return b_ew3(g, OP_select, sees, b_const(g, 0, t), b_const(g, -1e30, t));
 }
 
+/* The results of tuple `of`, none taken yet. */
+static Value *new_results(const Graph *g, Value of, Arena *a) {
+    uint32_t n = MAX(type_of(g, of)->nelem, 1);
+    Value *result = arena_array(a, Value, n);
+    for (uint32_t i = 0; i < n; i++) result[i] = NO_VALUE;
+    return result;
+}
+
+/* Also leaves one proj of each result: a kernel writes it to one place. */
 static bool expand_all(Graph *g, PassContext *cx) {
     Rewrite r = rewrite_begin(g, cx->scratch);
     Value **result = arena_array(cx->scratch, Value *, g->node.n + 1);
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);
-        if (n->op == OP_proj && result[operand(g, v, 0)]) {
-            r.map[v] = result[operand(g, v, 0)][attr_int(n, "index")];
+        if (n->op == OP_proj) {
+            Value **of = &result[operand(g, v, 0)];
+            if (!*of) *of = new_results(g, operand(g, v, 0), cx->scratch);
+            Value *one = &(*of)[attr_int(n, "index")];
+            r.map[v] = *one = *one == NO_VALUE ? rewrite_copy(&r, v) : *one;
             continue;
         }
         Value x = rewrite_copy(&r, v);
         graph_at_node(r.to, x);
         if (n->op == OP_mask) r.map[v] = expand_mask(r.to, x);
         if (!op_info(n->op)->expand) continue;
-        result[v] = arena_array(cx->scratch, Value, MAX(n->type->nelem, 1));
+        result[v] = new_results(g, v, cx->scratch);
         op_info(n->op)->expand(r.to, x, result[v]);
         if (n->type->dtype != DT_TUPLE) r.map[v] = result[v][0];
     }
