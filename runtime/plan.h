@@ -165,8 +165,9 @@ bool plan_gemm_disjoint(const PlanGemm *g);
 
 /* ---- plan_live.c ---- */
 /* When each buffer is alive: in steps first … last, counted from 1; 0: in none. What persists is
- * alive in all; a temporary that is overwritten in place ends before its successor begins. `bytes`
- * is the largest sum of bytes alive in a memory, at step `at`. */
+ * alive in all, outputs and gradients from their step to the end; a temporary that is overwritten
+ * in place ends before its successor begins. `bytes` is the largest sum of bytes alive in a memory,
+ * at step `at`. */
 typedef struct {
     uint32_t *first, *last;
     int64_t bytes;

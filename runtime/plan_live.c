@@ -48,7 +48,10 @@ PlanLive plan_live(const Plan *p, Mem mem) {
         shorter[b] = p->buffer.p[b].kind == BUF_TEMP && l.last[b] && overwritten(p, &l, b);
     for (uint32_t b = 0; b < p->buffer.n; b++) {
         if (shorter[b]) l.last[b]--;
-        if (p->buffer.p[b].kind != BUF_TEMP) l.first[b] = 1, l.last[b] = MAX(p->step.n, 1);
+        BufKind kind = p->buffer.p[b].kind;
+        bool result = kind == BUF_OUTPUT || kind == BUF_GRAD; /* from its step to the end */
+        if (kind != BUF_TEMP) l.last[b] = MAX(p->step.n, 1);
+        if (kind != BUF_TEMP && !(result && l.first[b])) l.first[b] = 1;
     }
     free(shorter);
     find_peak(p, mem, &l);

@@ -255,11 +255,14 @@ static Status train_loop(Run *r) {
     return saved < r->state.step && r->plan->train ? save(r) : NULL;
 }
 
-static int64_t peak_rss(void) {
+/* A line of /proc/self/status in bytes. */
+static int64_t process_bytes(const char *name) {
     int64_t kib = 0;
     char line[256];
+    size_t n = strlen(name);
     FILE *f = fopen("/proc/self/status", "r");
-    while (f && fgets(line, sizeof line, f)) sscanf(line, "VmHWM: %" SCNd64, &kib);
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, name, n) == 0) sscanf(line + n, ": %" SCNd64, &kib);
     if (f) fclose(f);
     return kib * 1024;
 }
@@ -268,10 +271,13 @@ static void report_memory(Run *r) {
     int64_t arenas = 0;
     for (int m = 0; m < MEM_COUNT; m++) arenas += exec_arena_bytes(r->exec, (Mem)m);
     int64_t loader = r->loader ? loader_bytes(r->loader) : 0;
+    int64_t peak = process_bytes("VmHWM"), code = process_bytes("RssFile");
     double mib = 1024.0 * 1024.0;
     report_line(r->report,
-                "memory: arenas %.1f MiB (as planned), data %.1f MiB, peak resident %.1f MiB",
-                (double)arenas / mib, (double)loader / mib, (double)peak_rss() / mib);
+                "memory: arenas %.1f MiB (as planned), data %.1f MiB, code %.1f MiB, other %.1f "
+                "MiB, peak resident %.1f MiB",
+                (double)arenas / mib, (double)loader / mib, (double)code / mib,
+                (double)MAX(peak - arenas - loader - code, (int64_t)0) / mib, (double)peak / mib);
 }
 
 /* Hours later is too late to find out that there is no such folder. */
