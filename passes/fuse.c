@@ -10,7 +10,14 @@
 #include "ir/storage.h"
 #include "passes/fuse.h"
 
-enum { SEARCH_LIMIT = 256, MAX_CANDIDATES = 8, SMALL = 65536, SIDE_NODES = 32, SHAPES = 64 };
+enum {
+    SEARCH_LIMIT = 256,
+    MAX_CANDIDATES = 8,
+    SMALL = 65536,
+    SIDE_NODES = 32,
+    SHAPES = 64,
+    DOWNSTREAM = 32
+};
 
 typedef struct {
     Space space;
@@ -86,26 +93,41 @@ static bool path_between(Fuse *f, uint32_t from, uint32_t to) {
 
 /* ---- where groups end ---- */
 
-static void raise_end(Fuse *f, uint32_t gid, Value end);
+typedef struct {
+    uint32_t group[DOWNSTREAM];
+    uint32_t n;
+    Value end;
+} Later;
 
-/* Raises the end of the groups that read v, also through views. */
-static void raise_readers(Fuse *f, Value v, Value end) {
+/* Adds the groups that read v, also through views, and end before l->end. False: too many. */
+static bool add_readers(Fuse *f, Later *l, Value v) {
     for (uint32_t i = f->uses.start[v]; i < f->uses.start[v + 1]; i++) {
         Value user = f->uses.use[i];
         if (user > f->now) continue;
-        if (group_of(f->g, user))
-            raise_end(f, group_of(f->g, user), end);
-        else
-            raise_readers(f, user, end);
+        uint32_t h = group_of(f->g, user);
+        if (h == 0 && !add_readers(f, l, user)) return false;
+        bool known = h == 0 || f->group[h].first == NO_VALUE || f->group[h].seen == f->stamp;
+        if (known || f->group[h].end >= l->end) continue;
+        if (l->n == DOWNSTREAM) return false;
+        f->group[h].seen = f->stamp;
+        l->group[l->n++] = h;
     }
+    return true;
 }
 
-/* Everything between a group and the node being placed lies close by in the graph: the walk is
- * short, and stops where the end is already known. */
-static void raise_end(Fuse *f, uint32_t gid, Value end) {
-    if (f->group[gid].first == NO_VALUE || f->group[gid].end >= end) return;
-    f->group[gid].end = end;
-    for (Value m = f->group[gid].first; m != NO_VALUE; m = f->next[m]) raise_readers(f, m, end);
+/* Group gid is about to end at `end`: so do all that depend on it. False, and nothing is changed,
+ * when these are many: then the graph between the group and the node that wants to join it is not
+ * worth one launch less. */
+static bool raise_end(Fuse *f, uint32_t gid, Value end) {
+    Later l = {.group = {gid}, .n = 1, .end = end};
+    f->stamp++;
+    f->group[gid].seen = f->stamp;
+    for (uint32_t i = 0; i < l.n; i++)
+        for (Value m = f->group[l.group[i]].first; m != NO_VALUE; m = f->next[m])
+            if (!add_readers(f, &l, m)) return false;
+    for (uint32_t i = 0; i < l.n; i++)
+        f->group[l.group[i]].end = MAX(f->group[l.group[i]].end, end);
+    return true;
 }
 
 /* The end that v brings to its group: v's own, or a later one of a group it reads. */
@@ -136,9 +158,9 @@ static bool join(Fuse *f, uint32_t gid, Value v, bool reads) {
     Space s = f->group[gid].space;
     if (!space_add(&s, f->g, gid, v) || joins_cycle(f, gid, v)) return false;
     if (!reads && s.n != f->group[gid].space.n) return false;
+    if (!raise_end(f, gid, end_of(f, v))) return false;
     f->group[gid].space = s;
     append(f, gid, v);
-    raise_end(f, gid, end_of(f, v));
     return true;
 }
 
@@ -174,6 +196,8 @@ static bool merge(Fuse *f, uint32_t a, uint32_t b) {
     if (f->group[a].space.n != f->group[b].space.n) return false;
     if (f->group[a].space.nodes + f->group[b].space.nodes > SPACE_NODES) return false;
     if (path_between(f, a, b) || path_between(f, b, a)) return false;
+    Value end = MAX(f->group[a].end, f->group[b].end);
+    if (!raise_end(f, a, end) || !raise_end(f, b, end)) return false;
     uint32_t na = list_members(f, a, mine), nb = list_members(f, b, other);
     Value head = merged_list(f, a, b);
     bool ok = true;
@@ -187,11 +211,8 @@ static bool merge(Fuse *f, uint32_t a, uint32_t b) {
     f->group[a].space = s;
     f->group[a].first = head;
     f->group[a].last = MAX(f->group[a].last, f->group[b].last);
-    Value end = MAX(f->group[a].end, f->group[b].end);
-    f->group[a].end = 0; /* members are new to it: all readers are visited */
     f->group[b].first = NO_VALUE;
     f->group[b].last = f->group[b].end = 0;
-    raise_end(f, a, end);
     return true;
 }
 
