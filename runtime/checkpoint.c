@@ -95,6 +95,7 @@ static Status tensors_read(const char *path, const StFile *f, const Plan *plan, 
         const StTensor *t = st_find(f, b->name);
         if (!t) return status_make(EXIT_INPUT, "%s: has no tensor '%s'", path, b->name);
         TRY(tensor_read(path, t, b, e, index));
+        st_release(f, t); /* or the file would lie in memory beside the arena */
     }
     return NULL;
 }

@@ -261,6 +261,14 @@ void st_close(StFile *f) {
     free(f);
 }
 
+/* Whole pages of a private mapping that was only read: the file gives them again when asked. */
+void st_release(const StFile *f, const StTensor *t) {
+    if (!f->map) return;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)t->data;
+    uintptr_t from = at / page * page, to = at + (uintptr_t)t->bytes;
+    madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 uint32_t st_count(const StFile *f) { return f->n; }
 
 const StTensor *st_tensor(const StFile *f, uint32_t i) { return &f->tensor[i]; }

@@ -44,6 +44,8 @@ void st_close(StFile *f); /* NULL is fine */
 uint32_t st_count(const StFile *f);
 const StTensor *st_tensor(const StFile *f, uint32_t i);     /* in the order of the data */
 const StTensor *st_find(const StFile *f, const char *name); /* NULL when absent */
+/* Gives the memory that reading a tensor's data took back to the system; the data stay readable. */
+void st_release(const StFile *f, const StTensor *t);
 const char *st_meta(const StFile *f, const char *key);      /* NULL when absent */
 
 /* Writes a file so that `path` is at every moment either the old or the whole new one: a temporary
