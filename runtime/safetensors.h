@@ -46,7 +46,7 @@ const StTensor *st_tensor(const StFile *f, uint32_t i);     /* in the order of t
 const StTensor *st_find(const StFile *f, const char *name); /* NULL when absent */
 /* Gives the memory that reading a tensor's data took back to the system; the data stay readable. */
 void st_release(const StFile *f, const StTensor *t);
-const char *st_meta(const StFile *f, const char *key);      /* NULL when absent */
+const char *st_meta(const StFile *f, const char *key); /* NULL when absent */
 
 /* Writes a file so that `path` is at every moment either the old or the whole new one: a temporary
  * beside it is written, synced and renamed, and the folder synced. Tensors are stored by falling
