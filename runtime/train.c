@@ -74,6 +74,7 @@ static Status inputs_collect(Run *r) {
     return NULL;
 }
 
+/* Before the pool is opened, or the threads that read ahead would share the caller's one core. */
 static Status data_open(Run *r, bool in_order, const char *split) {
     TRY(inputs_collect(r));
     if (r->ninputs == 0) return NULL;
@@ -333,8 +334,8 @@ static Status open_reports(Run *r) {
 
 static Status run_steps(Run *r) {
     TRY(check_results(r));
-    TRY(open_exec(r));
     TRY(data_open(r, !r->plan->train, r->o->split));
+    TRY(open_exec(r));
     TRY(start(r));
     TRY(open_reports(r));
     TRY(train_loop(r));
@@ -396,8 +397,8 @@ static void print_score(const Run *r, const char *split, const Score *s) {
 static Status run_validate(Run *r) {
     const char *split = r->o->split ? r->o->split : "valid";
     Score score = {0};
-    TRY(open_exec(r));
     TRY(data_open(r, true, split));
+    TRY(open_exec(r));
     TRY(exec_init_params(r->exec, r->o->seed)); /* states of the model, if it has any */
     TRY(load_trained(r));
     TRY(score_batches(r, &score));
