@@ -40,10 +40,11 @@ enum {
     ATT_ROWS = 6,                   /* register tile of products: rows .. */
     ATT_VECS = LANES == 16 ? 4 : 2, /* .. and vectors */
     ATT_KEYS = 64,                  /* most keys of a tile */
-    ATT_STEP = 96,                  /* most queries that a tile of keys meets at once */
-    ATT_HEAD = 256,                 /* largest head size */
-    ATT_FLOATS = 1 << 16,           /* most queries times padded head size of an item .. */
-    ATT_QUERIES = 1020,             /* .. and most queries */
+    ATT_GROUP = 24,       /* rows whose softmax is computed together: whole register tiles */
+    ATT_STEP = 96,        /* most queries that a tile of keys meets at once */
+    ATT_HEAD = 256,       /* largest head size */
+    ATT_FLOATS = 1 << 16, /* most queries times padded head size of an item .. */
+    ATT_QUERIES = 1020,   /* .. and most queries */
 };
 
 /* As Dtype. */
@@ -71,8 +72,8 @@ typedef struct {
     float v[ATT_KEYS * ATT_HEAD], vt[ATT_KEYS * ATT_HEAD];
     float dk[(ATT_KEYS + ATT_ROWS) * ATT_HEAD], dv[(ATT_KEYS + ATT_ROWS) * ATT_HEAD];
     float p[(ATT_STEP + 1) * ATT_KEYS], dp[(ATT_STEP + 1) * ATT_KEYS];
-    float max[ATT_QUERIES], sum[ATT_QUERIES];   /* forward, by row */
-    float lse[ATT_QUERIES], delta[ATT_QUERIES]; /* backward, by row */
+    float max[ATT_QUERIES], sum[ATT_QUERIES * LANES]; /* forward, by row; sums lane by lane */
+    float lse[ATT_QUERIES], delta[ATT_QUERIES];       /* backward, by row */
 } __attribute__((aligned(64))) AttScratch;
 
 static __thread AttScratch att_scratch;
@@ -83,13 +84,31 @@ static inline AttVec att_get(const float *x) { return *(const AttVec *)x; }
 static inline void att_put(float *x, AttVec v) { *(AttVec *)x = v; }
 static inline AttVec att_all(float x) { return (AttVec){0} + x; }
 
-static inline AttVec att_larger(AttVec a, AttVec b) {
-    AttMask m = a > b;
+static inline AttVec att_choose(AttMask m, AttVec a, AttVec b) {
     return (AttVec)((m & (AttMask)a) | (~m & (AttMask)b));
+}
+
+/* The first n elements of v, then `rest`. */
+static inline AttVec att_first_of(AttVec v, int64_t n, float rest) {
+    static const int32_t index[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    AttMask i;
+    memcpy(&i, index, sizeof i);
+    return att_choose(i < (int32_t)n, v, att_all(rest));
+}
+
+static inline AttVec att_larger(AttVec a, AttVec b) { return att_choose(a > b, a, b); }
+
+static inline AttVec att_exp(AttVec v) {
+    float x[LANES];
+    memcpy(x, &v, sizeof x);
+    for (int i = 0; i < LANES; i++) x[i] = exp_(x[i]);
+    memcpy(&v, x, sizeof v);
+    return v;
 }
 
 /* Over all elements: each round folds the upper half of what is left onto the lower. */
 static inline float att_largest(AttVec v) {
+    ATT_UNROLL
     for (int n = 1; n < LANES; n *= 2)
         v = att_larger(__builtin_shufflevector(v, v, ATT_ZIP_LOW),
                        __builtin_shufflevector(v, v, ATT_ZIP_HIGH));
@@ -97,6 +116,7 @@ static inline float att_largest(AttVec v) {
 }
 
 static inline float att_total(AttVec v) {
+    ATT_UNROLL
     for (int n = 1; n < LANES; n *= 2)
         v = __builtin_shufflevector(v, v, ATT_ZIP_LOW) +
             __builtin_shufflevector(v, v, ATT_ZIP_HIGH);
@@ -106,28 +126,37 @@ static inline float att_total(AttVec v) {
 /* ---- products: ATT_ROWS rows of C (+)= A B. A's element (i, p) is a[i * ai + p * ap], B's row p
  * starts at b + p * ldb, C's row i at c + i * ldc; n, the columns, is a multiple of LANES ---- */
 
-/* Both loops over the register tile must be unrolled for it to live in registers. */
+/* The loops over the register tile must be unrolled for it to live in registers; clang does that
+ * before it inlines, so that their bounds are constants. */
 static inline __attribute__((always_inline)) void att_tile(int vecs, int64_t k, const float *a,
                                                            int64_t ai, int64_t ap, const float *b,
                                                            int64_t ldb, float *c, int64_t ldc,
                                                            int add) {
     AttVec acc[ATT_ROWS][ATT_VECS], row[ATT_VECS];
     ATT_UNROLL
-    for (int i = 0; i < ATT_ROWS; i++) ATT_UNROLL
-    for (int j = 0; j < vecs; j++) acc[i][j] = add ? att_get(c + i * ldc + j * LANES) : att_all(0);
+    for (int i = 0; i < ATT_ROWS; i++) {
+        ATT_UNROLL
+        for (int j = 0; j < ATT_VECS; j++)
+            if (j < vecs) acc[i][j] = add ? att_get(c + i * ldc + j * LANES) : att_all(0);
+    }
     for (int64_t p = 0; p < k; p++) {
         ATT_UNROLL
-        for (int j = 0; j < vecs; j++) row[j] = att_get(b + p * ldb + j * LANES);
+        for (int j = 0; j < ATT_VECS; j++)
+            if (j < vecs) row[j] = att_get(b + p * ldb + j * LANES);
         ATT_UNROLL
         for (int i = 0; i < ATT_ROWS; i++) {
             AttVec x = att_all(a[i * ai + p * ap]);
             ATT_UNROLL
-            for (int j = 0; j < vecs; j++) acc[i][j] += x * row[j];
+            for (int j = 0; j < ATT_VECS; j++)
+                if (j < vecs) acc[i][j] += x * row[j];
         }
     }
     ATT_UNROLL
-    for (int i = 0; i < ATT_ROWS; i++) ATT_UNROLL
-    for (int j = 0; j < vecs; j++) att_put(c + i * ldc + j * LANES, acc[i][j]);
+    for (int i = 0; i < ATT_ROWS; i++) {
+        ATT_UNROLL
+        for (int j = 0; j < ATT_VECS; j++)
+            if (j < vecs) att_put(c + i * ldc + j * LANES, acc[i][j]);
+    }
 }
 
 static __attribute__((noinline)) void att_product(int64_t n, int64_t k, const float *a, int64_t ai,
@@ -247,35 +276,69 @@ static inline int64_t att_first(const Attention *p, int64_t s, int64_t t0) {
     return s < p->prefix || s < t0 ? 0 : s - t0;
 }
 
-/* ---- forward ---- */
-
-/* Scores of one row, `seen` of `width`, become exp(score - running max); o is rescaled when the max
- * grows. Each query sees a key of the first tile, so that the max is a score from then on. */
-static inline void att_softmax(float *row, int64_t width, int64_t seen, float *max, float *sum,
-                               float *o, int64_t ld) {
-    for (int64_t j = seen; j < width; j++) row[j] = -1e30f;
-    AttVec most = att_all(*max), total = att_all(0);
-    for (int64_t j = 0; j < width; j += LANES) most = att_larger(att_get(row + j), most);
-    float top = att_largest(most), old = exp_(*max - top);
-    for (int64_t j = 0; j < width; j++) row[j] = exp_(row[j] - top);
-    for (int64_t j = 0; j < width; j += LANES) total += att_get(row + j);
-    *sum = *sum * old + att_total(total);
-    if (old != 1)
-        for (int64_t j = 0; j < ld; j += LANES) att_put(o + j, att_get(o + j) * old);
-    *max = top;
+/* The register tile it is in. */
+static inline int64_t att_first_row(const Attention *p, int64_t s, int64_t t0) {
+    return att_first(p, s, t0) / ATT_ROWS * ATT_ROWS;
 }
 
-/* Rows i .. i + ATT_ROWS - 1 of the item's queries, which start at t0, meet the packed keys. */
-static void att_forward_rows(const AttHead *x, int64_t t0, int64_t i, int64_t s0, int64_t ns) {
+/* Columns of scores that row t + r needs, r counted from the start of a register tile: whole
+ * vectors, the same for all rows of its tile. */
+static inline int64_t att_width(const Attention *p, int64_t t, int64_t r, int64_t s0, int64_t ns) {
+    return att_up(att_seen(p, t + r / ATT_ROWS * ATT_ROWS + ATT_ROWS - 1, s0, ns), LANES);
+}
+
+/* ---- forward ---- */
+
+/* row[j] = exp(row[j] - top), 0 for unseen keys; the sum, lane by lane. (Unseen scores are not put
+ * far below the others instead: exp would give denormal numbers, which are slow.) */
+static inline AttVec att_exp_row(float *row, int64_t width, int64_t seen, float top) {
+    AttVec total = att_all(0);
+    for (int64_t j = 0; j < width; j += LANES) {
+        AttVec v = att_first_of(att_exp(att_get(row + j) - top), seen - j, 0);
+        att_put(row + j, v);
+        total += v;
+    }
+    return total;
+}
+
+/* Scores of n queries from t on, row i of the item on, become exp(score - running max); o is
+ * rescaled when the max grows. Each query sees a key of the first tile, so that the max is a score
+ * from then on. In a row each step waits for the one before, which is why many rows go together. */
+static inline void att_softmax(const AttHead *x, int64_t t, int64_t i, int64_t n, int64_t s0,
+                               int64_t ns) {
     AttScratch *w = x->w;
-    int64_t ld = x->ld, seen = att_seen(x->p, t0 + i + ATT_ROWS - 1, s0, ns);
-    int64_t width = att_up(seen, LANES);
-    if (seen == 0) return;
-    att_product(width, x->p->d, w->q + i * ld, ld, 1, w->kt, ATT_KEYS, w->p, ATT_KEYS, 0);
-    for (int64_t r = 0; r < ATT_ROWS; r++)
-        att_softmax(w->p + r * ATT_KEYS, width, att_seen(x->p, t0 + i + r, s0, ns), &w->max[i + r],
-                    &w->sum[i + r], w->o + (i + r) * ld, ld);
-    att_product(ld, seen, w->p, ATT_KEYS, 1, w->v, ld, w->o + i * ld, ld, 1);
+    float old[ATT_GROUP + LANES] = {0}, *max = w->max + i, *p = w->p;
+    for (int64_t r = 0; r < n; r++) {
+        AttVec most = att_all(max[r]);
+        int64_t seen = att_seen(x->p, t + r, s0, ns);
+        for (int64_t j = 0; j < seen; j += LANES)
+            most = att_larger(att_first_of(att_get(p + r * ATT_KEYS + j), seen - j, -1e30f), most);
+        float top = att_largest(most);
+        old[r] = max[r] - top;
+        max[r] = top;
+    }
+    for (int r = 0; r < ATT_GROUP; r += LANES) att_put(old + r, att_exp(att_get(old + r)));
+    for (int64_t r = 0; r < n; r++) {
+        float *o = w->o + (i + r) * x->ld, *sum = w->sum + (i + r) * LANES;
+        int64_t width = att_width(x->p, t, r, s0, ns), seen = att_seen(x->p, t + r, s0, ns);
+        AttVec total = att_exp_row(p + r * ATT_KEYS, width, seen, max[r]);
+        att_put(sum, att_get(sum) * old[r] + total);
+        for (int64_t j = 0; j < x->ld; j += LANES) att_put(o + j, att_get(o + j) * old[r]);
+    }
+}
+
+/* Rows i .. i + n - 1 of the item's queries, which start at t0, meet the packed keys. */
+static void att_forward_rows(const AttHead *x, int64_t t0, int64_t i, int64_t n, int64_t s0,
+                             int64_t ns) {
+    AttScratch *w = x->w;
+    int64_t ld = x->ld, t = t0 + i;
+    for (int64_t r = 0; r < n; r += ATT_ROWS)
+        att_product(att_width(x->p, t, r, s0, ns), x->p->d, w->q + (i + r) * ld, ld, 1, w->kt,
+                    ATT_KEYS, w->p + r * ATT_KEYS, ATT_KEYS, 0);
+    att_softmax(x, t, i, n, s0, ns);
+    for (int64_t r = 0; r < n; r += ATT_ROWS)
+        att_product(ld, att_seen(x->p, t + r + ATT_ROWS - 1, s0, ns), w->p + r * ATT_KEYS, ATT_KEYS,
+                    1, w->v, ld, w->o + (i + r) * ld, ld, 1);
 }
 
 static void att_forward_item(const AttHead *x, int64_t t0, int64_t n) {
@@ -284,18 +347,21 @@ static void att_forward_item(const AttHead *x, int64_t t0, int64_t n) {
     int64_t rows = att_up(n, ATT_ROWS), end = att_seen(p, t0 + n - 1, 0, p->s), ld = x->ld;
     att_pack(x, ATT_Q, t0, n, ATT_ROWS, p->scale, w->q);
     memset(w->o, 0, (size_t)(rows * ld) * sizeof *w->o);
-    for (int64_t i = 0; i < rows; i++) w->max[i] = -1e30f, w->sum[i] = 0;
+    for (int64_t i = 0; i < rows; i++) w->max[i] = -1e30f;
+    memset(w->sum, 0, (size_t)(rows * LANES) * sizeof *w->sum);
     for (int64_t s0 = 0; s0 < end; s0 += p->keys) {
         int64_t ns = att_min(p->keys, p->s - s0);
         att_pack(x, ATT_K, s0, ns, LANES, 1, w->k);
         att_transpose(w->k, ns, ld, w->kt);
         att_pack(x, ATT_V, s0, ns, 1, 1, w->v);
-        for (int64_t i = 0; i < rows; i += ATT_ROWS) att_forward_rows(x, t0, i, s0, ns);
+        for (int64_t i = att_first_row(p, s0, t0); i < rows; i += ATT_GROUP)
+            att_forward_rows(x, t0, i, att_min(ATT_GROUP, rows - i), s0, ns);
     }
     float *lse = x->arg[ATT_LSE];
     for (int64_t i = 0; i < n; i++) {
-        att_unpack(x, ATT_O, t0 + i, 1, w->o + i * ld, 1 / w->sum[i]);
-        if (lse) lse[(x->b * p->h + x->h) * p->t + t0 + i] = w->max[i] + log_(w->sum[i]);
+        float sum = att_total(att_get(w->sum + i * LANES));
+        att_unpack(x, ATT_O, t0 + i, 1, w->o + i * ld, 1 / sum);
+        if (lse) lse[(x->b * p->h + x->h) * p->t + t0 + i] = w->max[i] + log_(sum);
     }
 }
 
@@ -343,28 +409,31 @@ static void att_pack_keys(const AttHead *x, int64_t s0, int64_t ns) {
 /* Scores of one row become p, the products g v' become ds; zeros where nothing is seen. */
 static inline void att_softmax_grad(float *p, float *dp, int64_t width, int64_t seen, float lse,
                                     float delta) {
-    for (int64_t j = 0; j < width; j++) {
-        float e = exp_(p[j] - lse);
-        p[j] = e;
-        dp[j] = e * (dp[j] - delta);
+    for (int64_t j = 0; j < width; j += LANES) {
+        AttVec e = att_first_of(att_exp(att_get(p + j) - lse), seen - j, 0);
+        att_put(p + j, e);
+        att_put(dp + j, e * (att_get(dp + j) - delta));
     }
-    for (int64_t j = seen; j < ATT_KEYS; j++) p[j] = dp[j] = 0;
+    for (int64_t j = width; j < ATT_KEYS; j++) p[j] = dp[j] = 0;
 }
 
-/* Rows i .. i + ATT_ROWS - 1 of the packed queries: p and ds into row r on of the scratch. */
-static void att_grad_rows(const AttHead *x, int64_t t0, int64_t i, int64_t r, int64_t s0,
+/* Rows i .. i + n - 1 of the packed queries: p and ds into row r on of the scratch. */
+static void att_grad_rows(const AttHead *x, int64_t t0, int64_t i, int64_t n, int64_t r, int64_t s0,
                           int64_t ns, int dq) {
     AttScratch *w = x->w;
-    int64_t ld = x->ld, d = x->p->d, seen = att_seen(x->p, t0 + i + ATT_ROWS - 1, s0, ns);
-    int64_t width = att_up(seen, LANES);
+    int64_t ld = x->ld, d = x->p->d, t = t0 + i;
     float *p = w->p + r * ATT_KEYS, *dp = w->dp + r * ATT_KEYS;
-    if (seen == 0) return;
-    att_product(width, d, w->q + i * ld, ld, 1, w->kt, ATT_KEYS, p, ATT_KEYS, 0);
-    att_product(width, d, w->g + i * ld, ld, 1, w->vt, ATT_KEYS, dp, ATT_KEYS, 0);
-    for (int64_t j = 0; j < ATT_ROWS; j++)
-        att_softmax_grad(p + j * ATT_KEYS, dp + j * ATT_KEYS, width,
-                         att_seen(x->p, t0 + i + j, s0, ns), w->lse[i + j], w->delta[i + j]);
-    if (dq) att_product(ld, seen, dp, ATT_KEYS, 1, w->k, ld, w->o + i * ld, ld, 1);
+    for (int64_t j = 0; j < n; j += ATT_ROWS) {
+        int64_t width = att_width(x->p, t, j, s0, ns), at = j * ATT_KEYS, row = (i + j) * ld;
+        att_product(width, d, w->q + row, ld, 1, w->kt, ATT_KEYS, p + at, ATT_KEYS, 0);
+        att_product(width, d, w->g + row, ld, 1, w->vt, ATT_KEYS, dp + at, ATT_KEYS, 0);
+    }
+    for (int64_t j = 0; j < n; j++)
+        att_softmax_grad(p + j * ATT_KEYS, dp + j * ATT_KEYS, att_width(x->p, t, j, s0, ns),
+                         att_seen(x->p, t + j, s0, ns), w->lse[i + j], w->delta[i + j]);
+    for (int64_t j = 0; dq && j < n; j += ATT_ROWS)
+        att_product(ld, att_seen(x->p, t + j + ATT_ROWS - 1, s0, ns), dp + j * ATT_KEYS, ATT_KEYS,
+                    1, w->k, ld, w->o + (i + j) * ld, ld, 1);
 }
 
 enum { ATT_WANT_Q = 1, ATT_WANT_KV = 2 };
@@ -377,8 +446,9 @@ static void att_grad_tile(const AttHead *x, int64_t t0, int64_t n, int64_t s0, i
     int64_t step = att_up((n + steps - 1) / steps, ATT_ROWS);
     for (int64_t i = 0; i < n; i += step) {
         int64_t m = att_min(step, n - i);
-        for (int64_t r = 0; r < m; r += ATT_ROWS)
-            att_grad_rows(x, t0, i + r, r, s0, ns, want & ATT_WANT_Q);
+        int64_t rows = att_up(m, ATT_ROWS);
+        for (int64_t r = att_first_row(x->p, s0, t0 + i); r < rows; r += ATT_GROUP)
+            att_grad_rows(x, t0, i + r, att_min(ATT_GROUP, rows - r), r, s0, ns, want & ATT_WANT_Q);
         for (int64_t j = 0; want & ATT_WANT_KV && j < ns; j += ATT_ROWS) {
             int64_t f = att_first(x->p, s0 + j, t0 + i);
             if (f >= m) break;

@@ -19,7 +19,7 @@ extern char **environ;
 static const char *const flags[] = {"-std=gnu17",
                                     "-O2",
                                     "-ftree-vectorize",
-                                    "-fvect-cost-model=dynamic",
+                                    "-fvect-cost-model",
                                     "-march=native",
 #ifdef __x86_64__
                                     "-mprefer-vector-width=512",
