@@ -6,7 +6,6 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "codegen/codegen.h"
 #include "frontend/frontend.h"
@@ -19,12 +18,6 @@ typedef struct {
     bool json, plan_only;
     const char *command; /* this command line */
 } CompileArgs;
-
-static double seconds_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* "m6c compile model.m6 --set batch=4": what makes the plan again; words quoted where needed. */
 static char *command_line(int argc, char **argv) {
@@ -97,26 +90,17 @@ static Plan *make_plan(Session *s, const CompileArgs *a, bool forward) {
     return NULL;
 }
 
-static int64_t count_parameters(const Plan *p) {
-    int64_t n = 0;
-    for (uint32_t i = 0; i < p->tensor.n; i++) {
-        const PlanBuffer *b = &p->buffer.p[p->tensor.p[i].buffer];
-        if (b->kind == BUF_PARAM) n += plan_elements(b);
-    }
-    return n;
-}
-
 static void report(const CompileArgs *a, const Plan *p, double seconds) {
     if (!a->json) {
         printf("%s/plan.txt: %" PRId64
                " parameters, %u steps, %u kernels, %.1f MiB, compiled in %.2f s\n",
-               a->dir, count_parameters(p), p->step.n, p->kernel.n,
+               a->dir, plan_parameters(p), p->step.n, p->kernel.n,
                (double)p->arena[MEM_DEVICE] / 1048576.0, seconds);
         return;
     }
     json_t *o =
         json_pack("{s:I, s:I, s:I, s:I, s:I, s:f}", "steps", (json_int_t)p->step.n, "kernels",
-                  (json_int_t)p->kernel.n, "parameters", (json_int_t)count_parameters(p),
+                  (json_int_t)p->kernel.n, "parameters", (json_int_t)plan_parameters(p),
                   "device_bytes", (json_int_t)p->arena[MEM_DEVICE], "host_bytes",
                   (json_int_t)p->arena[MEM_HOST], "compile_seconds", seconds);
     json_dumpf(o, stdout, JSON_REAL_PRECISION(6));
@@ -126,11 +110,11 @@ static void report(const CompileArgs *a, const Plan *p, double seconds) {
 
 static int compile(const CompileArgs *a) {
     Session *s = session_new();
-    double begin = seconds_now();
+    double begin = now_seconds();
     Plan *plan = make_plan(s, a, false);
     Plan *forward = plan && plan->train ? make_plan(s, a, true) : NULL;
     bool good = plan && (forward || !plan->train);
-    if (good) report(a, plan, seconds_now() - begin);
+    if (good) report(a, plan, now_seconds() - begin);
     if (forward) plan_free(forward);
     if (plan) plan_free(plan);
     int code = good ? EXIT_DONE : MAX(diag_exit(s), EXIT_INPUT);

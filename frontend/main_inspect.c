@@ -22,13 +22,6 @@ static bool is_parameter(const Plan *p, uint32_t tensor) {
     return p->buffer.p[p->tensor.p[tensor].buffer].kind == BUF_PARAM;
 }
 
-static int64_t count_parameters(const Plan *p) {
-    int64_t n = 0;
-    for (uint32_t i = 0; i < p->tensor.n; i++)
-        if (is_parameter(p, i)) n += plan_elements(&p->buffer.p[p->tensor.p[i].buffer]);
-    return n;
-}
-
 /* ---- tables ---- */
 
 static void print_params(const Plan *p) {
@@ -42,7 +35,7 @@ static void print_params(const Plan *p) {
                init_kind_name(init->kind), init->a, init->b, loc_text(p->session, b->loc));
         buf_free(&shape);
     }
-    printf("%" PRId64 " parameters\n", count_parameters(p));
+    printf("%" PRId64 " parameters\n", plan_parameters(p));
 }
 
 static json_t *params_json(const Plan *p) {
@@ -141,7 +134,7 @@ static void print_memory(const Plan *p) {
 static void print_summary(const Plan *p) {
     printf("model %s for %s, %s: %" PRId64 " parameters, %u steps, %u kernels, %.2f GFLOP, "
            "%" PRId64 " tokens a step\n",
-           p->model, p->target, p->train ? "training" : "forward only", count_parameters(p),
+           p->model, p->target, p->train ? "training" : "forward only", plan_parameters(p),
            p->step.n, p->kernel.n, p->flops * 1e-9, p->tokens);
     for (int m = 0; m < MEM_COUNT; m++)
         if (p->arena[m])
@@ -161,7 +154,7 @@ static void print_summary(const Plan *p) {
 static void print_json(const Plan *p) {
     json_t *o =
         json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:f, s:I, s:o}", "model", p->model, "target",
-                  p->target, "train", p->train, "parameters", (json_int_t)count_parameters(p),
+                  p->target, "train", p->train, "parameters", (json_int_t)plan_parameters(p),
                   "steps", (json_int_t)p->step.n, "device_bytes", (json_int_t)p->arena[MEM_DEVICE],
                   "lower_bound_bytes", (json_int_t)p->lower_bound[MEM_DEVICE], "flops", p->flops,
                   "tokens", (json_int_t)p->tokens, "params", params_json(p));

@@ -73,6 +73,8 @@ bool parse_f64(const char *s, size_t n,
                double *x); /* decimal, inf, nan; false: not one, or too large */
 bool parse_i64(const char *s, size_t n, int64_t *x); /* decimal; false: not one, or does not fit */
 
+double now_seconds(void); /* of a monotonic clock */
+
 /* ---- hashing ---- */
 uint64_t hash_bytes(const void *p, size_t n, uint64_t seed); /* xxHash64 */
 static inline uint64_t hash_mix(uint64_t a, uint64_t b) {

@@ -21,10 +21,6 @@ static int64_t rounded(const Type *t) {
     return (type_bytes(t) + STORAGE_ALIGN - 1) & ~(int64_t)(STORAGE_ALIGN - 1);
 }
 
-static bool is_store(const Node *n) {
-    return n->op == OP_param || n->op == OP_state || n->op == OP_input;
-}
-
 bool units_complete(const Graph *g, const Units *us) {
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);

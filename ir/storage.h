@@ -37,6 +37,10 @@ bool layout_view(const Node *view, Layout *l);
 Value view_root(const Graph *g, Value v, Layout *l);
 /* The same without the layout. */
 Value view_base(const Graph *g, Value v);
+/* Leaves that own bytes. */
+static inline bool is_store(const Node *n) {
+    return n->op == OP_param || n->op == OP_state || n->op == OP_input;
+}
 static inline bool is_view(const Node *n) { return (op_info(n->op)->flags & OPF_VIEW) != 0; }
 
 /* ================================ contract.c ================================ */

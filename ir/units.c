@@ -8,10 +8,6 @@ static Value computing(const Graph *g, Value v) {
 
 static bool is_effect(const Node *n) { return (op_info(n->op)->flags & OPF_EFFECT) != 0; }
 
-static bool is_store(const Node *n) {
-    return n->op == OP_param || n->op == OP_state || n->op == OP_input;
-}
-
 /* Marks what is read from outside the unit that computes it. */
 static void mark_owned(const Graph *g, Units *us) {
     for (Value v = 0; v < g->node.n; v++) {

@@ -5,7 +5,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 const char pipeline_default[] =
     "simplify,raise,precision,differentiate,optimize,simplify,lower,fuse,"
@@ -154,25 +153,19 @@ static bool stage_done(Graph *g, PassContext *cx, const char *stage, int number,
 
 /* ---- running ---- */
 
-static double now_ms(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
 static bool run_pass(const Pass *p, Graph *g, PassContext *cx, bool *changed) {
     bool check_hash = cx->opt.verify;
     int errors = diag_errors(cx->session);
     uint64_t before = check_hash ? graph_hash(g) : 0;
     uint32_t nodes = g->node.n;
-    double start = now_ms();
+    double start = 1e3 * now_seconds();
     cx->scratch = arena_new();
     *changed = p->run(g, cx);
     arena_free(cx->scratch);
     cx->scratch = NULL;
     if (cx->opt.time)
-        fprintf(stderr, "%-14s %8.2f ms  %7u -> %u nodes\n", p->name, now_ms() - start, nodes,
-                g->node.n);
+        fprintf(stderr, "%-14s %8.2f ms  %7u -> %u nodes\n", p->name, 1e3 * now_seconds() - start,
+                nodes, g->node.n);
     if (check_hash && !*changed && graph_hash(g) != before)
         BUG("pass %s changed the graph and said it did not", p->name);
     return diag_errors(cx->session) == errors;

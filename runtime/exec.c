@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* ---- open and close ---- */
 
@@ -242,12 +241,6 @@ void exec_set_timer(Exec *e, ExecTimer *timer, void *ctx) {
     e->timer_ctx = ctx;
 }
 
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static Status start_step(Exec *e, uint32_t i) {
     const PlanStep *s = &e->plan->step.p[i];
     void *const *arg = e->arg + e->first_arg[i];
@@ -264,10 +257,10 @@ static Status start_step(Exec *e, uint32_t i) {
 
 static Status run_watched(Exec *e, uint32_t i) {
     if (e->check_finite) TRY(exec_clear_fresh(e, i));
-    double begin = e->timer ? seconds() : 0;
+    double begin = e->timer ? now_seconds() : 0;
     TRY(start_step(e, i));
     TRY(e->ops->sync(e->device));
-    if (e->timer) e->timer(e->timer_ctx, i, begin, seconds());
+    if (e->timer) e->timer(e->timer_ctx, i, begin, now_seconds());
     return e->check_finite ? exec_check_written(e, i) : NULL;
 }
 

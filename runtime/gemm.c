@@ -12,7 +12,6 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { MAX_CANDIDATES = 24, ROUNDS = 40, PEAK_SIZE = 1024 };
 static const double measured_flops = 2e8;  /* largest product that is measured */
@@ -197,12 +196,6 @@ const GemmAlgo *gemm_find(const Gemm *g, const PlanGemm *s, const char *name) {
 
 /* ---- measuring ---- */
 
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static double flops_of(const PlanGemm *s) {
     double f = 2.0 * (double)s->m * (double)s->n * (double)s->k;
     for (int i = 0; i < s->nbatch; i++) f *= (double)s->count[i];
@@ -244,9 +237,9 @@ static bool need_operands(Gemm *g, const PlanGemm *s) {
 }
 
 static double time_once(Gemm *g, const GemmAlgo *algo, const PlanGemm *s) {
-    double begin = seconds();
+    double begin = now_seconds();
     algo->run(algo, g, s, g->bench[0], g->bench[1], g->bench[2]);
-    return seconds() - begin;
+    return now_seconds() - begin;
 }
 
 /* The same by the processor time of the busiest thread: other programs do not lengthen it. */
@@ -264,9 +257,9 @@ static double busy_once(Gemm *g, const GemmAlgo *algo, const PlanGemm *s) {
 /* The best of the candidates and its time; they take turns until the budget is spent. */
 static const GemmAlgo *fastest(Gemm *g, const GemmAlgo *const *algo, int n, const PlanGemm *s,
                                double budget, double *least) {
-    double time[MAX_CANDIDATES] = {0}, end = seconds() + budget;
+    double time[MAX_CANDIDATES] = {0}, end = now_seconds() + budget;
     for (int i = 0; i < n; i++) time[i] = time_once(g, algo[i], s); /* also warms up */
-    for (int round = 0; round < ROUNDS && (round < 1 || seconds() < end); round++) {
+    for (int round = 0; round < ROUNDS && (round < 1 || now_seconds() < end); round++) {
         double best = time[0];
         for (int i = 1; i < n; i++) best = MIN(best, time[i]);
         for (int i = 0; i < n; i++)
@@ -316,9 +309,9 @@ static double measure_peak(Gemm *g) {
     const PlanGemm s = {.m = N, .n = N, .k = N, .lda = N, .ldb = N, .ldc = N, .alpha = 1};
     const GemmAlgo *algo[MAX_CANDIDATES];
     int n = candidates(g, &s, algo);
-    double least = 0, end = seconds() + peak_seconds;
+    double least = 0, end = now_seconds() + peak_seconds;
     if (n == 0 || !need_operands(g, &s)) return 0;
-    for (int i = 0; i < n || seconds() < end; i++) {
+    for (int i = 0; i < n || now_seconds() < end; i++) {
         double t = busy_once(g, algo[i % n], &s);
         least = least == 0 ? t : MIN(least, t);
     }

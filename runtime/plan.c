@@ -81,6 +81,15 @@ int64_t plan_elements(const PlanBuffer *b) {
     return n;
 }
 
+int64_t plan_parameters(const Plan *p) {
+    int64_t n = 0;
+    for (uint32_t i = 0; i < p->tensor.n; i++) {
+        const PlanBuffer *b = &p->buffer.p[p->tensor.p[i].buffer];
+        if (b->kind == BUF_PARAM) n += plan_elements(b);
+    }
+    return n;
+}
+
 /* The dimensions of an operand, stored rows first: extents and strides in elements. */
 static int gemm_dims(const PlanGemm *g, int operand, int64_t *extent, int64_t *stride) {
     const int64_t *batch[] = {g->sa, g->sb, g->sc};

@@ -7,7 +7,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { BAR_WIDTH = 20, PLAIN_LINES = 50 };
@@ -21,12 +20,6 @@ struct Report {
     double last_plain; /* when the last plain line was printed */
     double seconds;    /* smoothed time of a step */
 };
-
-double now_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 Status report_open(const ReportOptions *options, Report **out) {
     Report *r = calloc(1, sizeof *r);

@@ -35,6 +35,4 @@ Status trace_open(const char *path, const Plan *plan, Trace **out);
 ExecTimer trace_step;         /* ctx: the Trace */
 Status trace_close(Trace *t); /* NULL is fine; reports what could not be written */
 
-double now_seconds(void); /* monotonic */
-
 #endif
