@@ -300,7 +300,9 @@ void plan_print(const Plan *p, Buf *b) {
         const PlanKernel *k = &p->kernel.p[i];
         buf_printf(b, "kernel %u %s ", i, k->name);
         put_word(b, k->source);
-        buf_printf(b, " nargs=%d hash=%016" PRIx64 "\n", k->nargs, k->hash);
+        buf_printf(b, " nargs=%d", k->nargs);
+        if (k->threads) buf_printf(b, " threads=%d shared=%" PRId64, k->threads, k->shared);
+        buf_printf(b, " hash=%016" PRIx64 "\n", k->hash);
     }
     for (uint32_t i = 0; i < p->step.n; i++) print_step(p, b, i);
     buf_puts(b, "end\n");

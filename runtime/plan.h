@@ -58,13 +58,17 @@ typedef struct {
 } PlanTensor;
 
 /* ---- generated kernels ----
- * ABI: void NAME(void *const *arg, int64_t lo, int64_t hi): work items lo <= i < hi of `items`.
- * Items are independent: any split over threads gives the same bits. */
+ * Of a CPU: void NAME(void *const *arg, int64_t lo, int64_t hi): work items lo <= i < hi of
+ * `items`. Items are independent: any split over threads gives the same bits.
+ * Of a GPU: NAME takes one parameter by value, a struct of its nargs pointers; a work item is a
+ * block of `threads` threads, the grid is one-dimensional. */
 typedef struct {
     const char *name;   /* C symbol */
     const char *source; /* file in the plan directory that holds it */
     int nargs;
-    uint64_t hash; /* of the kernel's text: equal kernels are stored once */
+    int threads;    /* of a block; 0: a kernel of a CPU */
+    int64_t shared; /* bytes of dynamic shared memory of a block */
+    uint64_t hash;  /* of the kernel's text: equal kernels are stored once */
 } PlanKernel;
 
 /* ---- matrix products: C = alpha * op(A) op(B) + beta * C, row-major, batched ----

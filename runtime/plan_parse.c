@@ -351,6 +351,13 @@ static void read_kernel(Reader *r) {
         FAIL(r, start, "the source must lie in the plan's folder");
     key(r, "nargs");
     k.nargs = (int)integer(r, "a number of arguments", 0, PLAN_MAX_ARGS);
+    skip_spaces(r);
+    if (r->p < r->end && *r->p == 't') {
+        key(r, "threads");
+        k.threads = (int)integer(r, "a number of threads", 1, PLAN_MAX_THREADS);
+        key(r, "shared");
+        k.shared = integer(r, "a number of bytes", 0, PLAN_MAX_SHARED);
+    }
     key(r, "hash");
     k.hash = hex(r, "a hash");
     if (!r->bad) vec_push(&r->plan->kernel, k);

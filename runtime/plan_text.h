@@ -5,7 +5,12 @@
 
 #include "runtime/plan.h"
 
-enum { PLAN_MAX_ARGS = 4096, PLAN_MAX_STREAM = 63 };
+enum {
+    PLAN_MAX_ARGS = 4096,
+    PLAN_MAX_STREAM = 63,
+    PLAN_MAX_THREADS = 1024,
+    PLAN_MAX_SHARED = 1 << 20
+};
 
 typedef enum { FIELD_I64, FIELD_INT, FIELD_F64, FIELD_F32, FIELD_FLAG } FieldType;
 
