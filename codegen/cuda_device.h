@@ -15,11 +15,11 @@ typedef unsigned int uint32_t;
 typedef long long int64_t;
 typedef unsigned long long uint64_t;
 
-#define INT32_MIN   (-2147483647 - 1)
-#define INT32_MAX   2147483647
-#define INT64_MIN   (-9223372036854775807ll - 1)
-#define INT64_MAX   9223372036854775807ll
-#define INT64_C(x)  x##ll
+#define INT32_MIN  (-2147483647 - 1)
+#define INT32_MAX  2147483647
+#define INT64_MIN  (-9223372036854775807ll - 1)
+#define INT64_MAX  9223372036854775807ll
+#define INT64_C(x) x##ll
 
 /* ---- kernels: KERNEL(name, pointers, threads of a block) { .. ARG(i) .. } ---- */
 #define KERNEL(name, nargs, threads)                                                               \
@@ -28,14 +28,15 @@ typedef unsigned long long uint64_t;
     };                                                                                             \
     extern "C" __global__ void __launch_bounds__(threads)                                          \
         name(const __grid_constant__ name##_args arg_)
-#define ARG(i)                 arg_.p[i]
-#define INLINE                 static __device__ __forceinline__
-#define TID                    ((int32_t)threadIdx.x)
-#define BID                    ((int32_t)blockIdx.x)
-#define SHARED(type, name, n)  __shared__ __align__(16) type name[n]
-#define DYNAMIC_SHARED(name)   extern __shared__ __align__(128) char name[] /* chars; its size is the launch's */
-#define SYNC()                 __syncthreads()
-#define WARP_SYNC()            __syncwarp()
+#define ARG(i)                arg_.p[i]
+#define INLINE                static __device__ __forceinline__
+#define TID                   ((int32_t)threadIdx.x)
+#define BID                   ((int32_t)blockIdx.x)
+#define SHARED(type, name, n) __shared__ __align__(16) type name[n]
+#define DYNAMIC_SHARED(name)                                                                       \
+    extern __shared__ __align__(128) char name[] /* chars; its size is the launch's */
+#define SYNC()      __syncthreads()
+#define WARP_SYNC() __syncwarp()
 
 /* ---- lanes of a warp ---- */
 INLINE float shfl_xor_f32(float x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
@@ -96,7 +97,9 @@ INLINE void load8(uint32_t *r, const void *p) {
     r[0] = v.x, r[1] = v.y;
 }
 INLINE void load4(uint32_t *r, const void *p) { r[0] = *(const uint32_t *)p; }
-INLINE void store16(void *p, const uint32_t *r) { *(uint4 *)p = make_uint4(r[0], r[1], r[2], r[3]); }
+INLINE void store16(void *p, const uint32_t *r) {
+    *(uint4 *)p = make_uint4(r[0], r[1], r[2], r[3]);
+}
 INLINE void store8(void *p, const uint32_t *r) { *(uint2 *)p = make_uint2(r[0], r[1]); }
 INLINE void store4(void *p, const uint32_t *r) { *(uint32_t *)p = r[0]; }
 
@@ -104,8 +107,8 @@ INLINE void store4(void *p, const uint32_t *r) { *(uint32_t *)p = r[0]; }
  * read). They are there after commit, wait(groups that may be outstanding) and SYNC. ---- */
 INLINE uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 INLINE void cp_async16(void *to, const void *from, int valid) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
-                 "r"(valid ? 16 : 0)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(valid ? 16 : 0)
                  : "memory");
 }
 INLINE void cp_async_commit(void) { asm volatile("cp.async.commit_group;" ::: "memory"); }
