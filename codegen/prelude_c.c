@@ -12,6 +12,8 @@
 static const char *const text[] = {
     "#include <stdint.h>\n",
     "#include <string.h>\n",
+    "#define NAN_f32 __builtin_nanf(\"\")\n#define INF_f32 __builtin_inff()\n"
+    "#define NAN_f64 __builtin_nan(\"\")\n#define INF_f64 __builtin_inf()\n",
     "#define INLINE static inline __attribute__((always_inline, unused))\n",
     "INLINE uint32_t f32_bits(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }\n",
     "INLINE float bits_f32(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }\n",
