@@ -110,6 +110,11 @@ static char *make_signature(const Gemm *g) {
     return b.p;
 }
 
+static char *copy_text(const char *s) {
+    char *p = xmalloc(strlen(s) + 1);
+    return strcpy(p, s);
+}
+
 Status gemm_open(Pool *pool, Gemm **out) {
     Gemm *g = xcalloc(1, sizeof *g);
     Status s = blas_open(&g->blas, pool_threads(pool));
@@ -121,8 +126,7 @@ Status gemm_open(Pool *pool, Gemm **out) {
     dnnl_open(&g->dnnl);
     g->scratch = xcalloc((size_t)pool_threads(pool), sizeof *g->scratch);
     g->scratch_bytes = xcalloc((size_t)pool_threads(pool), sizeof *g->scratch_bytes);
-    g->signature = make_signature(g);
-    gemm_wisdom_load(g);
+    wisdom_open(&g->wisdom, copy_text("wisdom.txt"), make_signature(g));
     *out = g;
     return NULL;
 }
@@ -136,7 +140,7 @@ static void free_operands(Gemm *g) {
 }
 
 void gemm_save(Gemm *g) {
-    gemm_wisdom_save(g);
+    wisdom_save(&g->wisdom);
     free_operands(g);
 }
 
@@ -144,14 +148,9 @@ void gemm_close(Gemm *g) {
     if (!g) return;
     gemm_save(g);
     for (int i = 0; i < pool_threads(g->pool); i++) free(g->scratch[i]);
-    for (uint32_t i = 0; i < g->wisdom.n; i++) {
-        free(g->wisdom.p[i].shape);
-        free(g->wisdom.p[i].algo);
-    }
-    vec_free(&g->wisdom);
+    wisdom_close(&g->wisdom);
     free(g->scratch);
     free(g->scratch_bytes);
-    free(g->signature);
     free(g); /* the libraries stay loaded: their threads cannot be unloaded safely */
 }
 
@@ -279,18 +278,25 @@ static int candidates(const Gemm *g, const PlanGemm *s, const GemmAlgo **algo) {
     return n;
 }
 
+/* What decides which algorithm is fastest. */
+static void put_key(const Gemm *g, const PlanGemm *s, Buf *out) {
+    buf_printf(out, "%d ", pool_threads(g->pool));
+    wisdom_put_product(s, out);
+}
+
 const GemmAlgo *gemm_choose(Gemm *g, const PlanGemm *s) {
     const GemmAlgo *algo[MAX_CANDIDATES], *known = NULL;
     int n = candidates(g, s, algo);
     Buf key = {0};
-    gemm_key(g, s, &key);
-    const Wisdom *w = gemm_recall(g, key.p);
-    if (w) known = gemm_find(g, s, w->algo);
+    put_key(g, s, &key);
+    const WisdomEntry *w = wisdom_recall(&g->wisdom, key.p);
+    if (w) known = gemm_find(g, s, w->choice);
     if (!known && n > 0) {
         PlanGemm t = smaller(s);
         double least = 0;
         known = need_operands(g, &t) ? fastest(g, algo, n, &t, shape_seconds, &least) : algo[0];
-        if (!w && least > 0) gemm_remember(g, key.p, known->name, flops_of(&t) / least / 1e9);
+        if (!w && least > 0)
+            wisdom_remember(&g->wisdom, key.p, known->name, flops_of(&t) / least / 1e9);
     }
     buf_free(&key);
     return known;
@@ -298,10 +304,10 @@ const GemmAlgo *gemm_choose(Gemm *g, const PlanGemm *s) {
 
 double gemm_known_speed(const Gemm *g, const PlanGemm *s) {
     Buf key = {0};
-    gemm_key(g, s, &key);
-    const Wisdom *w = gemm_recall(g, key.p);
+    put_key(g, s, &key);
+    const WisdomEntry *w = wisdom_recall(&g->wisdom, key.p);
     buf_free(&key);
-    return w ? w->gflops : 0;
+    return w ? w->speed : 0;
 }
 
 static double measure_peak(Gemm *g) {
@@ -319,17 +325,16 @@ static double measure_peak(Gemm *g) {
 }
 
 double gemm_peak(Gemm *g) {
-    if (g->peak == 0) {
-        g->peak = measure_peak(g);
-        g->news = true;
-    }
+    char key[32];
+    snprintf(key, sizeof key, "%d peak", pool_threads(g->pool));
+    const WisdomEntry *known = wisdom_recall(&g->wisdom, key);
+    double peak = known ? known->speed : measure_peak(g), before = known ? peak : 0;
     /* A product that did better while the machine was quieter raises what is known. */
-    for (uint32_t i = 0; i < g->wisdom.n; i++) {
-        const Wisdom *w = &g->wisdom.p[i];
-        bool here = atoi(w->shape) == pool_threads(g->pool) && !strstr(w->shape, "f64");
-        if (!here || w->gflops <= g->peak) continue;
-        g->peak = w->gflops;
-        g->news = true;
+    for (uint32_t i = 0; i < g->wisdom.entry.n; i++) {
+        const WisdomEntry *w = &g->wisdom.entry.p[i];
+        if (atoi(w->key) == pool_threads(g->pool) && !strstr(w->key, "f64"))
+            peak = MAX(peak, w->speed);
     }
-    return g->peak;
+    if (peak > before) wisdom_remember(&g->wisdom, key, "-", peak);
+    return peak;
 }

@@ -1,9 +1,10 @@
-/* gemm_private.h: what the parts of gemm share: gemm.c (loading, choosing), gemm_blas.c (running),
- * gemm_wisdom.c (remembering). */
+/* gemm_private.h: what the parts of gemm share: gemm.c (loading, choosing), gemm_blas.c (running).
+ */
 #ifndef M6C_GEMM_PRIVATE_H
 #define M6C_GEMM_PRIVATE_H
 
 #include "runtime/gemm.h"
+#include "runtime/wisdom.h"
 
 /* The functions of the BLAS, found by dlsym. Transposition and order are CBLAS's numbers. */
 #define BLAS_SYMBOLS(X)                                                                            \
@@ -24,13 +25,6 @@ typedef struct {
     BLAS_SYMBOLS(X)
 #undef X
 } Blas;
-
-typedef struct {
-    char *shape; /* gemm_key's text */
-    uint64_t hash;
-    char *algo;
-    double gflops;
-} Wisdom;
 
 /* oneDNN, where it is installed: faster on large products of some processors. */
 #define DNNL_SYMBOLS(X)                                                                            \
@@ -54,10 +48,7 @@ struct Gemm {
     size_t *scratch_bytes;
     void *bench[3]; /* operands to measure on */
     size_t bench_bytes[3];
-    char *signature; /* of this machine, BLAS and list of candidates */
-    VEC(Wisdom) wisdom;
-    double peak; /* GFLOP/s; 0: not measured */
-    bool news;   /* something the file does not have */
+    Wisdom wisdom;
 };
 
 extern const GemmAlgo gemm_algos[];
@@ -65,12 +56,5 @@ extern const size_t gemm_algo_count;
 
 /* Every thread gets at least `bytes` of its own, 64-byte aligned. Not from inside pool_run. */
 void gemm_need_scratch(Gemm *g, size_t bytes);
-
-/* The shape as one line of text: what decides which algorithm is fastest. */
-void gemm_key(const Gemm *g, const PlanGemm *s, Buf *out);
-const Wisdom *gemm_recall(const Gemm *g, const char *key);
-void gemm_remember(Gemm *g, const char *key, const char *algo, double gflops);
-void gemm_wisdom_load(Gemm *g); /* nothing when there is none, or of another machine */
-void gemm_wisdom_save(Gemm *g); /* merges with what others wrote meanwhile */
 
 #endif
