@@ -16,7 +16,10 @@ const char *ctype_register(Dtype d);
 typedef struct {
     Buf body;
     const char *library; /* C text that its file needs before it; NULL: none */
+    Buf prefix;          /* CUDA: text right before the kernel */
     int64_t items, grain;
+    int threads;    /* CUDA: of a block, of which there are `items` .. */
+    int64_t shared; /* .. and its dynamic shared memory */
     double flops, traffic;
 } Code;
 
