@@ -1,10 +1,9 @@
-/* attention_text.h: attention_cpu.h as text, embedded by the build. */
+/* attention_text.h: texts of attention kernels, embedded by the build: NUL-terminated. */
 #ifndef M6C_CODEGEN_ATTENTION_TEXT_H
 #define M6C_CODEGEN_ATTENTION_TEXT_H
 
-#include <stddef.h>
-
-extern const char attention_text[]; /* NUL-terminated */
-extern const size_t attention_text_size;
+extern const char attention_text[];              /* attention_cpu.h */
+extern const char attention_cuda_text[];         /* attention_cuda.h */
+extern const char attention_cuda_forward_text[]; /* attention_cuda_forward.h */
 
 #endif

@@ -34,7 +34,8 @@ void opaque_items(Code *c, int64_t items, double cost);
 typedef void OpaqueFn(const Opaque *o, Code *c);
 OpaqueFn emit_concat, emit_gather, emit_scatter_add, emit_unpick; /* opaque_index.c */
 OpaqueFn emit_combine, emit_combine_sum, emit_dispatch, emit_dispatch_scaled, emit_gate_grad,
-    emit_route;                               /* opaque_moe.c */
-OpaqueFn emit_attention, emit_attention_grad; /* attention.c */
+    emit_route;                                         /* opaque_moe.c */
+OpaqueFn emit_attention, emit_attention_grad;           /* attention.c */
+OpaqueFn emit_attention_cuda, emit_attention_grad_cuda; /* attention_cuda.c */
 
 #endif
