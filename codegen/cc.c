@@ -1,7 +1,7 @@
 /* cc.c: compiled kernels, by content. A shared object's name in the cache is the hash of the code,
  * the flags, the compiler's version and this CPU's features, so that nothing there is ever stale.
  * Several compilers run at once; each writes a temporary file that is renamed when complete. */
-#include "codegen/codegen.h"
+#include "codegen/cache.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -83,7 +83,6 @@ static Status toolchain_hash(const char *cc, const char *cache, uint64_t *hash) 
 }
 
 typedef struct {
-    const CodegenSource *source;
     pid_t pid;    /* 0: not running */
     Buf so;       /* in the cache */
     Buf tmp, log; /* while it runs */
@@ -165,48 +164,22 @@ static Status run_jobs(Job *job, uint32_t n, const char *cc, uint32_t most) {
     return first;
 }
 
-/* The cached object under its name in the plan's folder: a hard link, or a copy. */
-static Status place(const Job *j, const char *dir) {
-    Buf to = {0};
-    size_t stem = strlen(j->source->name) - 2;
-    buf_printf(&to, "%s/%.*s.so", dir, (int)stem, j->source->name);
-    unlink(to.p);
-    Status s = NULL;
-    if (link(j->so.p, to.p) != 0) {
-        char *data = NULL;
-        size_t n = 0;
-        s = file_read(j->so.p, &data, &n);
-        if (!s) s = file_write_atomic(to.p, data, n);
-        free(data);
-    }
-    buf_free(&to);
-    return s;
-}
-
-static Status kernel_cache(Buf *out) {
-    TRY(cache_dir(out));
-    buf_puts(out, "/kernels");
-    return make_dirs(out->p);
-}
-
 Status cc_compile(const CodegenOptions *o, const CodegenSource *source, uint32_t n) {
     Buf cache = {0};
     uint64_t tools = 0;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
     Job *job = xcalloc(n + 1, sizeof *job);
     Status s = kernel_cache(&cache);
     if (!s && n) s = toolchain_hash(compiler(o), cache.p, &tools);
     for (uint32_t i = 0; !s && i < n; i++) {
         unsigned long long key = hash_mix(source[i].hash, tools);
-        job[i].source = &source[i];
         buf_printf(&job[i].so, "%s/%016llx.so", cache.p, key);
         buf_printf(&job[i].tmp, "%s/%016llx.%d.tmp", cache.p, key, (int)getpid());
         buf_printf(&job[i].log, "%s/%016llx.%d.log", cache.p, key, (int)getpid());
         buf_printf(&job[i].c, "%s/%s", o->dir, source[i].name);
     }
-    if (!s) s = run_jobs(job, n, compiler(o), (uint32_t)(o->jobs > 0 ? o->jobs : MAX(cores, 1)));
+    if (!s) s = run_jobs(job, n, compiler(o), (uint32_t)compiler_jobs(o));
     for (uint32_t i = 0; i < n; i++) {
-        if (!s) s = place(&job[i], o->dir);
+        if (!s) s = kernel_place(job[i].so.p, o->dir, source[i].name, "so");
         job_free(&job[i]);
     }
     free(job);

@@ -4,7 +4,8 @@
  *     ... choose implementations of products ...
  *     bool ok = codegen_write(plan, &options);       DIR/NAME.txt
  *
- * Kernels are compiled by the system's C compiler and kept by content in cache_dir()/kernels. */
+ * Kernels are compiled by the system's C compiler, or for GPUs by NVRTC, and kept by content in
+ * cache_dir()/kernels. */
 #ifndef M6C_CODEGEN_H
 #define M6C_CODEGEN_H
 
@@ -41,5 +42,15 @@ typedef struct {
  * compiler or it fails: the text shows its messages. */
 Status cc_compile(const CodegenOptions *o, const CodegenSource *source, uint32_t n);
 uint64_t cc_flags_hash(uint64_t seed);
+
+/* ---- nvrtc.c ---- */
+/* Is it a GPU architecture that m6c compiles for ("sm_80")? Status 2 says why not, whether or not
+ * NVRTC is installed. */
+Status nvrtc_check_arch(const char *arch);
+/* Compiles o->dir's X.cu to X.cubin, X.ptx (the same for newer GPUs) and X.log (registers, shared
+ * memory and spills of each kernel), or takes them from the cache. Status 3 when NVRTC is not
+ * there, does not know the architecture, or fails: the text shows its messages. */
+Status nvrtc_compile(const CodegenOptions *o, const CodegenSource *source, uint32_t n,
+                     const char *arch);
 
 #endif
