@@ -47,7 +47,8 @@ INLINE float shfl_f32(float x, int lane) { return __shfl_sync(0xffffffffu, x, la
 INLINE int32_t shfl_i32(int32_t x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
 /* From the lane `d` below; lanes below d keep theirs. */
 INLINE int32_t shfl_up_i32(int32_t x, int d) { return __shfl_up_sync(0xffffffffu, x, d); }
-INLINE uint32_t ballot(int p) { return __ballot_sync(0xffffffffu, p); }
+/* CUDA has a ballot(bool) of its own, which a function of int would not hide. */
+#define ballot(p) __ballot_sync(0xffffffffu, (p) != 0)
 INLINE int32_t popcount(uint32_t x) { return __popc(x); }
 
 /* ---- bits, and 16-bit floats as storage ---- */
