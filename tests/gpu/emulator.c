@@ -1,0 +1,183 @@
+/* emulator.c: modules of the emulator: a .cu file compiled by the host's compiler behind emulate.h,
+ * kept by content in cache_dir()/emulated. M6C_EMULATE_H, the header's path, is the build's.
+ *
+ * Kernels are compiled with checks that trap (alignment, indices of arrays with a known size); with
+ * AddressSanitizer in this file, by the same compiler with the same sanitizers. */
+#include "tests/gpu/emulator_private.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static const char *const flags[] = {
+    "-std=gnu17",
+    "-O2",
+    "-g1",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+#ifdef EMU_ASAN
+    "-fsanitize=address,undefined",
+#else
+    "-fsanitize=alignment,bounds",
+#endif
+    "-fsanitize-undefined-trap-on-error",
+    "-w",
+    "-Werror=implicit-function-declaration",
+    "-DM6C_EMULATED",
+    "-include",
+    M6C_EMULATE_H,
+    "-x",
+    "c",
+};
+
+static const char *compiler(void) {
+#if defined(EMU_ASAN) && defined(__clang__)
+    return "clang";
+#elif defined(EMU_ASAN)
+    return "gcc";
+#else
+    const char *env = getenv("CC");
+    return env && *env ? env : "cc";
+#endif
+}
+
+/* ---- compiling ---- */
+
+static Status hash_file(const char *path, uint64_t *hash) {
+    char *text;
+    size_t n;
+    TRY(file_read(path, &text, &n));
+    *hash = hash_bytes(text, n, *hash);
+    free(text);
+    return NULL;
+}
+
+static Status module_key(const char *cu, uint64_t *hash) {
+    Buf api = {0};
+    buf_puts(&api, M6C_EMULATE_H);
+    api.n -= strlen(".h");
+    buf_puts(&api, "_api.h");
+    *hash = hash_bytes(compiler(), strlen(compiler()), 0);
+    for (size_t i = 0; i < COUNT(flags); i++) *hash = hash_bytes(flags[i], strlen(flags[i]), *hash);
+    Status s = hash_file(M6C_EMULATE_H, hash);
+    if (!s) s = hash_file(api.p, hash);
+    if (!s) s = hash_file(cu, hash);
+    buf_free(&api);
+    return s;
+}
+
+/* Runs argv with its output in a new file at `log`; *state as waitpid gives it. */
+static Status run(char *const *argv, const char *log, int *state) {
+    posix_spawn_file_actions_t fa;
+    pid_t pid;
+    posix_spawn_file_actions_init(&fa);
+    posix_spawn_file_actions_addopen(&fa, 1, log, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    posix_spawn_file_actions_adddup2(&fa, 1, 2);
+    int e = posix_spawnp(&pid, argv[0], &fa, NULL, argv, environ);
+    posix_spawn_file_actions_destroy(&fa);
+    if (e) return status_make(EXIT_SYSTEM, "cannot run '%s': %s", argv[0], strerror(e));
+    while (waitpid(pid, state, 0) < 0) {
+    }
+    return NULL;
+}
+
+static Status compile(const char *cu, const char *so) {
+    Buf tmp = {0}, log = {0};
+    char *argv[COUNT(flags) + 8], *text = NULL;
+    size_t n = 0;
+    int state = 0;
+    buf_printf(&tmp, "%s.%d.tmp", so, (int)getpid());
+    buf_printf(&log, "%s.%d.log", so, (int)getpid());
+    argv[n++] = (char *)(uintptr_t)compiler();
+    for (size_t i = 0; i < COUNT(flags); i++) argv[n++] = (char *)(uintptr_t)flags[i];
+    argv[n++] = (char *)(uintptr_t)cu;
+    argv[n++] = "-o";
+    argv[n++] = tmp.p;
+    argv[n++] = "-lm";
+    argv[n] = NULL;
+    Status s = run(argv, log.p, &state);
+    if (!s && state != 0) {
+        free(file_read(log.p, &text, &n));
+        s = status_make(EXIT_SYSTEM, "the C compiler failed on %s:\n%s", cu, text ? text : "");
+        free(text);
+        unlink(tmp.p);
+    } else if (!s && rename(tmp.p, so) != 0) {
+        s = status_errno("cannot rename %s", tmp.p);
+    }
+    unlink(log.p);
+    buf_free(&tmp);
+    buf_free(&log);
+    return s;
+}
+
+static Status object_path(const char *cu, Buf *so) {
+    uint64_t key;
+    TRY(cache_dir(so));
+    buf_puts(so, "/emulated");
+    TRY(make_dirs(so->p));
+    TRY(module_key(cu, &key));
+    buf_printf(so, "/%016llx.so", (unsigned long long)key);
+    return access(so->p, R_OK) == 0 ? NULL : compile(cu, so->p);
+}
+
+/* ---- modules ---- */
+
+static Status open_object(EmuModule *m) {
+    m->handle = dlopen(m->object, RTLD_NOW | RTLD_LOCAL);
+    if (!m->handle) return status_make(EXIT_SYSTEM, "cannot load %s: %s", m->object, dlerror());
+    m->api = dlsym(m->handle, "emu_api_");
+    if (!m->api) return status_make(EXIT_SYSTEM, "%s is no emulated kernel", m->object);
+    return NULL;
+}
+
+Status emu_load(const char *cu_path, EmuModule **out) {
+    Buf so = {0};
+    *out = NULL;
+    Status s = object_path(cu_path, &so);
+    if (s) {
+        buf_free(&so);
+        return s;
+    }
+    EmuModule *m = xcalloc(1, sizeof *m);
+    m->object = so.p;
+    s = open_object(m);
+    if (s)
+        emu_unload(m);
+    else
+        *out = m;
+    return s;
+}
+
+void emu_unload(EmuModule *m) {
+    if (!m) return;
+    if (m->handle) dlclose(m->handle);
+    for (uint32_t i = 0; i < m->kernel.n; i++) free(m->kernel.p[i]);
+    vec_free(&m->kernel);
+    free(m->object);
+    free(m);
+}
+
+void *emu_find(EmuModule *m, const char *kernel) {
+    char info[sizeof((Kernel *)0)->name + 8];
+    for (uint32_t i = 0; i < m->kernel.n; i++)
+        if (strcmp(m->kernel.p[i]->name, kernel) == 0) return m->kernel.p[i];
+    snprintf(info, sizeof info, "%s_emu_", kernel);
+    void *run = dlsym(m->handle, kernel);
+    const EmuKernelInfo *found = dlsym(m->handle, info);
+    if (!run || !found) return NULL;
+    Kernel *k = xcalloc(1, sizeof *k);
+    snprintf(k->name, sizeof k->name, "%s", kernel);
+    memcpy(&k->run, &run, sizeof run);
+    k->module = m;
+    k->info = *found;
+    vec_push(&m->kernel, k);
+    return k;
+}

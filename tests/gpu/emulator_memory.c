@@ -1,0 +1,242 @@
+/* emulator_memory.c: memory whose ends trap. A region is pages between two pages without access;
+ * what was asked for lies at its end, the margin before it (and up to 15 bytes behind it) is 0xff
+ * and looked at after each launch, so that writes there are seen too. Shared arrays are such
+ * regions, kept from launch to launch; asynchronous copies end in them. */
+#include "tests/gpu/emulator_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+typedef struct {
+    char *base; /* the first page that can be accessed */
+    size_t room;
+    char *p;
+    size_t bytes;
+    uint64_t block, launch; /* a shared array: when last in use */
+} Region;
+
+static struct {
+    VEC(Region) buffer, shared; /* shared: by key */
+    VEC(uint32_t) here;         /* keys in use in this block */
+    uint64_t block, launch;     /* counts */
+    Region args;
+} memory;
+
+static size_t page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
+static void region_free(Region *r) {
+    size_t page = page_size();
+    if (!r->base) return;
+    ASAN_UNPOISON_MEMORY_REGION(r->base, r->room);
+    munmap(r->base - page, r->room + 2 * page);
+    *r = (Region){0};
+}
+
+static void region_map(Region *r, size_t bytes) {
+    size_t page = page_size(), room = (bytes + page - 1) / page * page;
+    room = MAX(room, page);
+    char *p = mmap(NULL, room + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED || mprotect(p + page, room, PROT_READ | PROT_WRITE) != 0)
+        BUG("no memory for %zu bytes between guards", bytes);
+    r->base = p + page;
+    r->room = room;
+}
+
+/* Bytes that end at the guard but for their own alignment; everything else is margin. */
+static void region_place(Region *r, size_t bytes, size_t align) {
+    size_t whole = (bytes + align - 1) / align * align;
+    if (!r->base || whole > r->room || whole + 8 * page_size() < r->room) {
+        region_free(r);
+        region_map(r, whole);
+    }
+    ASAN_UNPOISON_MEMORY_REGION(r->base, r->room);
+    memset(r->base, 0xff, r->room);
+    r->p = r->base + r->room - whole;
+    r->bytes = bytes;
+    ASAN_POISON_MEMORY_REGION(r->base, r->room);
+    ASAN_UNPOISON_MEMORY_REGION(r->p, bytes);
+}
+
+/* ---- buffers ---- */
+
+void *emu_buffer(int64_t bytes) {
+    Region r = {0};
+    region_place(&r, (size_t)bytes, 16);
+    vec_push(&memory.buffer, r);
+    return r.p;
+}
+
+void emu_buffer_free(void *p) {
+    for (uint32_t i = 0; i < memory.buffer.n; i++) {
+        if (memory.buffer.p[i].p != p) continue;
+        region_free(&memory.buffer.p[i]);
+        memory.buffer.p[i] = memory.buffer.p[--memory.buffer.n];
+        break;
+    }
+    if (memory.buffer.n == 0) vec_free(&memory.buffer);
+}
+
+void *const *memory_args(void *const *arg, int n) {
+    region_place(&memory.args, sizeof *arg * (size_t)n, sizeof *arg);
+    if (n) memcpy(memory.args.p, arg, sizeof *arg * (size_t)n);
+    return (void *const *)(void *)memory.args.p;
+}
+
+/* ---- shared arrays ---- */
+
+void memory_new_launch(void) { memory.launch++; }
+
+void memory_new_block(void) {
+    memory.block++;
+    memory.here.n = 0;
+}
+
+static Region *shared_region(uint32_t key) {
+    uint32_t n = memory.shared.n;
+    if (key >= n) {
+        vec_reserve(&memory.shared, key + 1);
+        memset(&memory.shared.p[n], 0, (key + 1 - n) * sizeof(Region));
+        memory.shared.n = key + 1;
+    }
+    return &memory.shared.p[key];
+}
+
+void *memory_shared(int key, int64_t bytes) {
+    Region *r = shared_region((uint32_t)key);
+    size_t n = (size_t)(key ? bytes : emu.dynamic), align = key ? 16 : 128;
+    if (r->block == memory.block) return r->p;
+    if (r->launch == memory.launch && r->bytes == n)
+        memset(r->p, 0xff, n);
+    else
+        region_place(r, n, align);
+    r->block = memory.block;
+    r->launch = memory.launch;
+    vec_push(&memory.here, (uint32_t)key);
+    return r->p;
+}
+
+bool memory_in_shared(const void *p, int n) {
+    for (uint32_t i = 0; i < memory.here.n; i++) {
+        const Region *r = &memory.shared.p[memory.here.p[i]];
+        ptrdiff_t at = (const char *)p - r->p;
+        if (at >= 0 && at + n <= (ptrdiff_t)r->bytes) return true;
+    }
+    return false;
+}
+
+/* ---- margins ---- */
+
+/* The first of n bytes that is not 0xff, or NULL. */
+static const char *first_written(const char *p, size_t n) {
+    if (n == 0 || (*p == (char)0xff && memcmp(p, p + 1, n - 1) == 0)) return NULL;
+    while (*p == (char)0xff) p++;
+    return p;
+}
+
+static const char *margin_written(const Region *r) {
+    const char *end = r->p + r->bytes;
+    ASAN_UNPOISON_MEMORY_REGION(r->base, r->room);
+    const char *found = first_written(r->base, (size_t)(r->p - r->base));
+    if (!found) found = first_written(end, (size_t)(r->base + r->room - end));
+    ASAN_POISON_MEMORY_REGION(r->base, r->room);
+    ASAN_UNPOISON_MEMORY_REGION(r->p, r->bytes);
+    return found;
+}
+
+static void put_place(Buf *b, const Region *r, const char *address, const char *what) {
+    if (address < r->p)
+        buf_printf(b, "%td bytes before %s of %zu bytes", r->p - address, what, r->bytes);
+    else if (address >= r->p + r->bytes)
+        buf_printf(b, "%td bytes behind the end of %s of %zu bytes",
+                   address - r->p - (ptrdiff_t)r->bytes, what, r->bytes);
+    else
+        buf_printf(b, "at byte %td of %s of %zu bytes", address - r->p, what, r->bytes);
+}
+
+static const char *shared_name(uint32_t key) {
+    return key ? "a shared array" : "the dynamic shared memory";
+}
+
+static bool check_margin(Buf *b, const Region *r, const char *what) {
+    const char *at = margin_written(r);
+    if (!at) return false;
+    buf_puts(b, "a write ");
+    put_place(b, r, at, what);
+    return true;
+}
+
+void memory_check_margins(Buf *b) {
+    for (uint32_t i = 0; i < memory.buffer.n; i++)
+        if (check_margin(b, &memory.buffer.p[i], "a buffer")) return;
+    for (uint32_t i = 0; i < memory.shared.n; i++)
+        if (memory.shared.p[i].launch == memory.launch &&
+            check_margin(b, &memory.shared.p[i], shared_name(i)))
+            return;
+}
+
+static bool near(const Region *r, const char *address) {
+    return r->base && address >= r->base - page_size() && address < r->base + r->room + page_size();
+}
+
+void memory_describe(Buf *b, const char *address) {
+    for (uint32_t i = 0; i < memory.here.n; i++) {
+        uint32_t key = memory.here.p[i];
+        if (!near(&memory.shared.p[key], address)) continue;
+        buf_puts(b, ", ");
+        put_place(b, &memory.shared.p[key], address, shared_name(key));
+        return;
+    }
+    for (uint32_t i = 0; i < memory.buffer.n; i++) {
+        if (!near(&memory.buffer.p[i], address)) continue;
+        buf_puts(b, ", ");
+        put_place(b, &memory.buffer.p[i], address, "a buffer");
+        return;
+    }
+    if (near(&memory.args, address)) buf_puts(b, ", behind the kernel's arguments");
+}
+
+/* ---- asynchronous copies ---- */
+
+static void land(const Copy *c) {
+    if (c->from)
+        memcpy(c->to, c->from, 16);
+    else
+        memset(c->to, 0, 16);
+}
+
+/* Reads the source now, so that a bad address is this call's. */
+static void touch(const char *from) {
+    volatile const char *p = from;
+    (void)p[0];
+    (void)p[15];
+}
+
+void memory_copy(void *to, const void *from, int valid, int line) {
+    Thread *t = emu.cur;
+    if (((uintptr_t)to | (uintptr_t)from) & 15)
+        emu_fail(line, "cp_async16: misaligned, to %p from %p", to, from);
+    if (!memory_in_shared(to, 16))
+        emu_fail(line, "cp_async16: the destination %p is not inside a shared array", to);
+    if (valid && memory_in_shared(from, 1))
+        emu_fail(line, "cp_async16: the source %p is in shared memory", from);
+    if (valid) touch(from);
+    Copy c = {.to = to, .from = valid ? from : NULL, .group = t->groups};
+    if (emu_random() % 4 == 0)
+        land(&c);
+    else
+        vec_push(&t->copy, c);
+}
+
+void memory_commit(void) { emu.cur->groups++; }
+
+/* All but the n newest committed groups land, in order. */
+void memory_wait_groups(int n) {
+    Thread *t = emu.cur;
+    uint32_t done = 0;
+    while (done < t->copy.n && (int64_t)t->copy.p[done].group < (int64_t)t->groups - n)
+        land(&t->copy.p[done++]);
+    t->copy.n -= done;
+    memmove(t->copy.p, t->copy.p + done, t->copy.n * sizeof(Copy));
+}
