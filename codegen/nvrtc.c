@@ -121,13 +121,23 @@ static Status find_library(void **library) {
                        "libnvrtc.so.13; --plan-only works without");
 }
 
-/* The version that NVRTC tells has no third number, so the file's size stands for it. */
+/* The version that NVRTC tells has no third number, so the file's size stands for it. The library
+ * opens a second one by name when it compiles, and does not look for it in its own folder. */
 static void identify(Nvrtc *lib, void *symbol) {
     Dl_info info;
     struct stat st;
-    long long size = dladdr(symbol, &info) && stat(info.dli_fname, &st) == 0 ? st.st_size : 0;
+    Buf second = {0};
     lib->Version(&lib->major, &lib->minor);
-    lib->hash = hash_mix(hash_mix((uint64_t)lib->major, (uint64_t)lib->minor), (uint64_t)size);
+    lib->hash = hash_mix((uint64_t)lib->major, (uint64_t)lib->minor);
+    char *path = dladdr(symbol, &info) ? realpath(info.dli_fname, NULL) : NULL;
+    if (path && stat(path, &st) == 0) {
+        lib->hash = hash_mix(lib->hash, (uint64_t)st.st_size);
+        buf_printf(&second, "%.*s/libnvrtc-builtins.so.%d.%d", (int)(strrchr(path, '/') - path),
+                   path, lib->major, lib->minor);
+        dlopen(second.p, RTLD_NOW | RTLD_LOCAL);
+    }
+    free(path);
+    buf_free(&second);
 }
 
 /* It stays loaded: it has threads and thread-local state of its own. */

@@ -19,6 +19,7 @@ import tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
+NVRTC = ROOT / "build/nvrtc/nvidia/libnvrtc.so.13"  # of tests/setup.sh cuda
 DIRECTIVE = re.compile(r"^\s*[;#]\s*(RUN|EXIT|error):\s*(.*?)\s*$", re.M)
 EXPECT = re.compile(r"^[;#] EXPECT:[ \t]*\n", re.M)
 ERROR = re.compile(r"^(\S.*?):(\d+):(\d+): error: (.*)$", re.M)
@@ -27,6 +28,8 @@ ERROR = re.compile(r"^(\S.*?):(\d+):(\d+): error: (.*)$", re.M)
 def sh(command, build, cwd, timeout, **more):
     env = dict(os.environ, PATH=f"{build}:{os.environ['PATH']}", M6C=str(build / "m6c"),
                BUILD=str(build), UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1", **more)
+    if NVRTC.exists():
+        env.setdefault("M6C_NVRTC", str(NVRTC))
     try:
         p = subprocess.run(command, shell=isinstance(command, str), cwd=cwd, env=env,
                            executable="/bin/bash" if isinstance(command, str) else None,

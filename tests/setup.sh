@@ -2,6 +2,7 @@
 # Installs what is missing, and says nothing when nothing is. Debian 12, as root or with sudo.
 #   tests/setup.sh build     compilers, libraries, generators and the data packages (apt)
 #   tests/setup.sh oracle    build/venv: NumPy, JAX on the CPU, safetensors (pip)
+#   tests/setup.sh cuda      build/nvrtc: NVIDIA's compiler library, where the system has none (pip)
 #   tests/setup.sh peers     build/peers: PyTorch too, for tests/bench (about 5 GB on disk)
 # Several may be given. apt-get update runs only when a package is missing.
 set -euo pipefail
@@ -50,9 +51,19 @@ venv() {
     echo "$*" >"$dir/.asked"
 }
 
+# Where codegen/nvrtc.c looks for it.
+have_nvrtc() {
+    local library libraries=({"","${CUDA_HOME:-/usr/local/cuda}/lib64/"}libnvrtc.so.1{3,2})
+    [ -n "${M6C_NVRTC:-}" ] && libraries=("$M6C_NVRTC")
+    for library in "${libraries[@]}"; do
+        python3 -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$library" 2>/dev/null && return 0
+    done
+    return 1
+}
+
 oracle_wheels=(numpy==2.4.6 jax==0.10.2 jaxlib==0.10.2 safetensors==0.8.0)
 
-[ $# -gt 0 ] || { echo "usage: tests/setup.sh build|oracle|peers ..." >&2; exit 2; }
+[ $# -gt 0 ] || { echo "usage: tests/setup.sh build|oracle|cuda|peers ..." >&2; exit 2; }
 for what in "$@"; do
     case $what in
     build) apt_need "${build_packages[@]}" ;;
@@ -60,10 +71,16 @@ for what in "$@"; do
         apt_need "${python_packages[@]}"
         venv build/venv "${oracle_wheels[@]}"
         ;;
+    cuda) # the version whose figures tests/gpu/attention_resources.txt holds
+        have_nvrtc && continue
+        apt_need "${python_packages[@]}"
+        venv build/nvrtc nvidia-cuda-nvrtc==13.0.88
+        (cd build/nvrtc && ln -sfn lib/python3*/site-packages/nvidia/cu13/lib nvidia)
+        ;;
     peers)
         apt_need "${python_packages[@]}" g++
         venv build/peers "${oracle_wheels[@]}" torch==2.15.0
         ;;
-    *) echo "setup: unknown part: $what (build, oracle, peers)" >&2; exit 2 ;;
+    *) echo "setup: unknown part: $what (build, oracle, cuda, peers)" >&2; exit 2 ;;
     esac
 done
