@@ -34,7 +34,8 @@ static Status parse(RunArgs *a, int argc, char **argv, TextList *positional, boo
         {"trace", OPT_TEXT, &o->trace, "FILE", "every step's times, for Perfetto"},
         {"check-finite", OPT_FLAG, &o->check_finite, NULL, "name the node that makes a NaN"},
         {"threads", OPT_INT, &a->threads, "N", "of the CPU device (all cores)"},
-        {"device", OPT_TEXT, &o->device, "NAME", "cpu or null (the plan's target)"},
+        {"device", OPT_TEXT, &o->device, "NAME", "cpu, cuda or null (the plan's target)"},
+        {"no-graph", OPT_FLAG, &o->no_graph, NULL, "on a GPU: launch every step anew"},
     };
     const OptionTable table = {"run DIR --data SOURCE --steps N [options]", options, COUNT(options),
                                1, 1};

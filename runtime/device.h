@@ -11,9 +11,15 @@
 #include "runtime/pool.h"
 
 typedef struct DeviceConfig {
-    Pool *pool; /* threads for kernels and products; needed by cpu */
-    FILE *log;  /* where null prints; NULL: stdout */
+    const Plan *plan; /* what will run; it must stay while the device is open */
+    Pool *pool;       /* threads for kernels and products; needed by cpu */
+    FILE *log;        /* where null prints; NULL: stdout */
+    bool no_graph;    /* cuda: every step is launched anew */
 } DeviceConfig;
+
+/* Streams and events beyond the plan's, for the executor: one stream more than the plan has (its
+ * number is plan_streams), events from plan->step.n on. */
+enum { DEVICE_EVENTS = 80 };
 
 typedef struct Device Device; /* its first member is `const DeviceOps *ops` */
 
@@ -27,8 +33,9 @@ typedef struct DeviceOps {
     void (*free)(Device *d, Mem mem, void *p, int64_t bytes);
     Status (*copy)(Device *d, int stream, void *to, const void *from, int64_t bytes);
     Status (*fill)(Device *d, int stream, void *to, int64_t bytes); /* with zero bytes */
-    /* Loads the kernels of a plan from its folder and prepares its matrix products. A kernel whose
-     * source is X.c is the symbol `name` in X.so. The plan must stay while the device is open. */
+    /* Loads the kernels of a plan from its folder and prepares its matrix products, for which it
+     * may use the arenas, and leaves those zero. A kernel whose source is X.c is the symbol `name`
+     * in X.so; X.cu: in X.cubin, or X.ptx for devices newer than the plan's. */
     Status (*load)(Device *d, const Plan *plan, const char *dir);
     Status (*launch)(Device *d, const PlanStep *step, void *const *arg);
     Status (*gemm)(Device *d, const PlanStep *step, void *const *arg); /* A, B, C */
@@ -36,15 +43,30 @@ typedef struct DeviceOps {
     Status (*wait)(Device *d, int stream, uint32_t event);
     Status (*sync)(Device *d);
     void (*close)(Device *d);
+
+    /* ---- of a device that works while the host goes on; NULL in the others (cpu, null) ---- */
+
+    /* Room that data pass through on their way, once, before the arenas: so many bytes of the
+     * device, and of host memory that it can reach by itself. close() frees both. */
+    Status (*staging)(Device *d, int64_t device_bytes, int64_t host_bytes, void **device,
+                      void **host);
+    /* The host waits until the device has come to what record() marked last. */
+    Status (*arrive)(Device *d, uint32_t event);
+    /* The calls from capture(true) to capture(false), which began on stream 0 and came together
+     * there, are noted and then done as one; replay() does them again, or says in *done that there
+     * is nothing to replay. */
+    Status (*capture)(Device *d, bool begin);
+    Status (*replay)(Device *d, bool *done);
 } DeviceOps;
 
 struct Device {
     const DeviceOps *ops;
 };
 
-extern const DeviceOps device_cpu, device_null;
+extern const DeviceOps device_cpu, device_cuda, device_null;
 
-/* By name, or NULL; and by number from 0, NULL after the last. */
+/* By name or by a plan's target (sm_80: cuda), or NULL; and by number from 0, NULL after the last.
+ */
 const DeviceOps *device_find(const char *name);
 const DeviceOps *device_at(size_t i);
 

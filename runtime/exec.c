@@ -80,7 +80,9 @@ Status exec_open(const Plan *plan, const ExecOptions *o, Exec **out) {
     e->ops = o->device;
     e->pool = o->pool;
     check_places(plan);
-    Status s = e->ops->open(&(DeviceConfig){.pool = o->pool, .log = o->log}, &e->device);
+    DeviceConfig config = {.plan = plan, .pool = o->pool, .log = o->log, .no_graph = o->no_graph};
+    Status s = e->ops->open(&config, &e->device);
+    if (!s) s = exec_open_stage(e);
     if (!s) s = allocate(e);
     if (!s) s = e->ops->load(e->device, plan, o->dir ? o->dir : ".");
     if (s) {
@@ -102,6 +104,7 @@ void exec_close(Exec *e) {
             if (e->arena[m]) e->ops->free(e->device, (Mem)m, e->arena[m], e->arena_bytes[m]);
         e->ops->close(e->device);
     }
+    exec_close_stage(e);
     free(e->arg);
     free(e->first_arg);
     free(e->awaited);
@@ -109,10 +112,12 @@ void exec_close(Exec *e) {
     free(e);
 }
 
+char *exec_address(const Exec *e, uint32_t buffer) { return address(e, (PlanArg){buffer, 0}); }
+
 int64_t exec_arena_bytes(const Exec *e, Mem mem) { return e->arena_bytes[mem]; }
 
 void *exec_pointer(Exec *e, uint32_t buffer) {
-    return e->ops->host_visible ? address(e, (PlanArg){buffer, 0}) : NULL;
+    return e->ops->host_visible ? exec_address(e, buffer) : NULL;
 }
 
 /* ---- tensors in and out ---- */
@@ -127,17 +132,17 @@ static Status check_size(const Exec *e, uint32_t buffer, int64_t bytes) {
 
 Status exec_write(Exec *e, uint32_t buffer, const void *host, int64_t bytes) {
     TRY(check_size(e, buffer, bytes));
-    TRY(e->ops->copy(e->device, 0, address(e, (PlanArg){buffer, 0}), host, bytes));
+    TRY(e->ops->copy(e->device, 0, exec_address(e, buffer), host, bytes));
     return e->ops->sync(e->device);
 }
 
 Status exec_read(Exec *e, uint32_t buffer, void *host, int64_t bytes) {
     TRY(check_size(e, buffer, bytes));
-    TRY(e->ops->copy(e->device, 0, host, address(e, (PlanArg){buffer, 0}), bytes));
-    return e->ops->sync(e->device);
+    TRY(e->ops->copy(e->device, 0, host, exec_address(e, buffer), bytes));
+    return exec_blame_any(e, e->ops->sync(e->device));
 }
 
-static double number_at(Dtype d, const void *p) {
+double exec_number(Dtype d, const void *p) {
     union {
         float f;
         double d;
@@ -166,8 +171,8 @@ Status exec_read_scalar(Exec *e, const char *name, double *value, bool *found) {
         const PlanBuffer *b = &e->plan->buffer.p[buffer];
         if (strcmp(b->name, name) != 0 || plan_elements(b) != 1) continue;
         char raw[8];
-        TRY(exec_read(e, buffer, raw, b->bytes));
-        *value = number_at(b->dtype, raw);
+        if (!e->scalars) TRY(exec_read(e, buffer, raw, b->bytes));
+        *value = exec_number(b->dtype, e->scalars ? e->scalars + e->stage.at_out[i] : raw);
         *found = true;
     }
     return NULL;
@@ -237,6 +242,7 @@ void exec_set_seed(Exec *e, uint64_t seed) { e->seed = seed; }
 /* ---- steps ---- */
 
 void exec_set_timer(Exec *e, ExecTimer *timer, void *ctx) {
+    ASSERT(e->submitted == e->collected);
     e->timer = timer;
     e->timer_ctx = ctx;
 }
@@ -255,14 +261,49 @@ static Status start_step(Exec *e, uint32_t i) {
     return e->awaited[i] ? e->ops->record(e->device, s->stream, i) : NULL;
 }
 
+void exec_put_step(const Exec *e, const PlanStep *s, Buf *out) {
+    buf_printf(out, "step %u", (unsigned)(s - e->plan->step.p));
+    if (s->what) buf_printf(out, " (%s)", s->what);
+    if (s->scope && s->scope[0]) buf_printf(out, " in %s", s->scope);
+}
+
+Status exec_blame(const Exec *e, uint32_t i, Status s) {
+    const PlanStep *step = &e->plan->step.p[i];
+    Buf b = {0};
+    if (!s) return NULL;
+    const char *where = loc_text(e->plan->session, step->loc);
+    if (where[0]) buf_printf(&b, "%s: ", where);
+    exec_put_step(e, step, &b);
+    if (step->kind == STEP_KERNEL)
+        buf_printf(&b, ", kernel %s", e->plan->kernel.p[step->kernel].name);
+    Status told = status_make(s->code, "%s: %s", b.p, s->text);
+    buf_free(&b);
+    free(s);
+    return told;
+}
+
+Status exec_blame_any(const Exec *e, Status s) {
+    if (!s || !e->ops->arrive) return s;
+    Status told = status_make(s->code,
+                              "%s; it was a step before this point, and none can run again in "
+                              "this process: M6C_CUDA_SYNC=1 or --check-finite will name it",
+                              s->text);
+    free(s);
+    return told;
+}
+
+Status exec_start(Exec *e, uint32_t i) { return exec_blame(e, i, start_step(e, i)); }
+
 static Status run_watched(Exec *e, uint32_t i) {
     if (e->check_finite) TRY(exec_clear_fresh(e, i));
     double begin = e->timer ? now_seconds() : 0;
-    TRY(start_step(e, i));
-    TRY(e->ops->sync(e->device));
+    TRY(exec_start(e, i));
+    TRY(exec_blame(e, i, e->ops->sync(e->device)));
     if (e->timer) e->timer(e->timer_ctx, i, begin, now_seconds());
     return e->check_finite ? exec_check_written(e, i) : NULL;
 }
+
+int32_t exec_seed_bits(const Exec *e) { return (int32_t)(uint32_t)(e->seed ^ e->seed >> 32); }
 
 static Status write_i32(Exec *e, uint32_t buffer, int32_t v) {
     return buffer == UINT32_MAX ? NULL : exec_write(e, buffer, &v, sizeof v);
@@ -278,18 +319,19 @@ static Status loss_is_finite(Exec *e, bool *finite) {
 
 /* Runs the steps; with `stopped`, looks at the loss as soon as it is there. */
 static Status run_steps(Exec *e, int64_t step, bool *stopped) {
+    e->scalars = NULL;
     TRY(write_i32(e, e->step_input, (int32_t)step));
-    TRY(write_i32(e, e->seed_input, (int32_t)(uint32_t)(e->seed ^ e->seed >> 32)));
+    TRY(write_i32(e, e->seed_input, exec_seed_bits(e)));
     if (e->check_finite) TRY(exec_check_kept(e));
     bool watched = e->timer || e->check_finite;
     for (uint32_t i = 0; i < e->plan->step.n; i++) {
-        TRY(watched ? run_watched(e, i) : start_step(e, i));
+        TRY(watched ? run_watched(e, i) : exec_start(e, i));
         if (!stopped || i != e->loss_step) continue;
         bool finite;
         TRY(loss_is_finite(e, &finite));
         if ((*stopped = !finite)) return NULL;
     }
-    return e->ops->sync(e->device);
+    return exec_blame_any(e, e->ops->sync(e->device));
 }
 
 Status exec_step(Exec *e, int64_t step) { return run_steps(e, step, NULL); }

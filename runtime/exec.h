@@ -18,6 +18,7 @@ typedef struct ExecOptions {
     Pool *pool;              /* required by cpu; must outlive the Exec */
     const char *dir;         /* the plan's folder, where its kernels lie */
     FILE *log;               /* for the null device; NULL: stdout */
+    bool no_graph;           /* cuda: launches every step anew */
 } ExecOptions;
 
 /* The plan must stay. Everything is zero until it is written. */
@@ -34,7 +35,8 @@ void exec_set_seed(Exec *e, uint64_t seed);
  * asked before. */
 Status exec_write(Exec *e, uint32_t buffer, const void *host, int64_t bytes);
 Status exec_read(Exec *e, uint32_t buffer, void *host, int64_t bytes);
-/* A float or integer scalar output as a double; *found is false when the plan has no such port. */
+/* A float or integer scalar output as a double, of the last step that was collected or waited for;
+ * *found is false when the plan has no such port. */
 Status exec_read_scalar(Exec *e, const char *name, double *value, bool *found);
 
 /* Runs all steps, having set "@step" to `step` (from 1) and "@seed" where the plan has them, and
@@ -45,6 +47,22 @@ Status exec_step(Exec *e, int64_t step);
  * number: *stopped is then true, and no tensor was changed if the plan updates them after that step
  * (plans with a dynamic loss scale, which deal with it themselves, are not stopped). */
 Status exec_step_guarded(Exec *e, int64_t step, bool *stopped);
+
+/* ---- exec_ahead.c: steps that are started before the one before is looked at ----
+ *
+ * exec_submit begins a step with these inputs (by the plan's input ports; NULL: "@step", "@seed",
+ * and what shall stay as it is); they are copied before it returns. exec_collect waits for the
+ * oldest step that was begun; then exec_read_scalar gives its scalars. Where all is done when a
+ * call returns, exec_submit is exec_step_guarded. */
+
+/* How many steps may be begun before the first is collected: 2 on a device that works while the
+ * host goes on, 1 elsewhere and with a timer or exec_check_finite. */
+int exec_ahead(const Exec *e);
+Status exec_submit(Exec *e, int64_t step, const void *const *input);
+/* *stopped: the loss is not finite (and the plan does not deal with that itself). Where exec_ahead
+ * is 1 the step ended there, as that of exec_step_guarded; elsewhere this step, and the one begun
+ * after it, have changed the tensors. */
+Status exec_collect(Exec *e, bool *stopped);
 
 /* With a timer, each step is waited for and reported: its index in plan->step, and the seconds of
  * a monotonic clock at which it began and ended. NULL switches it off. */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 void exec_check_finite(Exec *e, bool on) {
+    ASSERT(e->submitted == e->collected);
     e->check_finite = on;
     if (!on || e->first_touch) return;
     e->first_touch = xmalloc((size_t)e->plan->buffer.n * sizeof *e->first_touch);
@@ -98,16 +99,17 @@ static Status search(Exec *e, uint32_t buffer, int64_t *first) {
 
 /* ---- what is said ---- */
 
-static bool is_nan(const Exec *e, uint32_t buffer, int64_t i) {
+static Status is_nan(Exec *e, uint32_t buffer, int64_t i, bool *nan) {
     const PlanBuffer *b = &e->plan->buffer.p[buffer];
-    const char *p = (const char *)e->arena[b->mem] + b->offset;
     static const uint64_t mantissa[DT_COUNT] = {
         [DT_F32] = 0x7fffff, [DT_F64] = 0xfffffffffffff, [DT_BF16] = 0x7f, [DT_F16] = 0x3ff};
     uint64_t u = 0;
     int size = dtype_size(b->dtype);
-    if (!e->ops->host_visible) return true;
-    memcpy(&u, p + i * size, (size_t)size); /* little-endian, as every machine we run on */
-    return (u & mantissa[b->dtype]) != 0;
+    /* little-endian, as every machine we run on */
+    TRY(e->ops->copy(e->device, 0, &u, exec_address(e, buffer) + i * size, size));
+    TRY(e->ops->sync(e->device));
+    *nan = (u & mantissa[b->dtype]) != 0;
+    return NULL;
 }
 
 static void put_element(const PlanBuffer *b, int64_t i, Buf *out) {
@@ -120,15 +122,18 @@ static void put_element(const PlanBuffer *b, int64_t i, Buf *out) {
 
 static Status complain(Exec *e, const PlanStep *s, uint32_t buffer, int64_t at) {
     Buf out = {0};
+    bool nan;
+    TRY(is_nan(e, buffer, at, &nan));
     const char *where = s ? loc_text(e->plan->session, s->loc)
                           : loc_text(e->plan->session, e->plan->buffer.p[buffer].loc);
     if (where[0]) buf_printf(&out, "%s: ", where);
-    buf_puts(&out, is_nan(e, buffer, at) ? "NaN in " : "infinity in ");
+    buf_puts(&out, nan ? "NaN in " : "infinity in ");
     put_element(&e->plan->buffer.p[buffer], at, &out);
     if (!s) buf_puts(&out, " before the step began");
-    if (s) buf_printf(&out, ", made by step %u", (unsigned)(s - e->plan->step.p));
-    if (s && s->what) buf_printf(&out, " (%s)", s->what);
-    if (s && s->scope && s->scope[0]) buf_printf(&out, " in %s", s->scope);
+    if (s) {
+        buf_puts(&out, ", made by ");
+        exec_put_step(e, s, &out);
+    }
     if (s && s->what && strchr(s->what, ' '))
         buf_puts(&out, "; a plan compiled with --skip fuse tells which of these");
     Status status = status_make(EXIT_INPUT, "%s", out.p);

@@ -1,8 +1,19 @@
-/* exec_private.h: what exec.c and exec_finite.c share. */
+/* exec_private.h: what exec.c, exec_ahead.c and exec_finite.c share. */
 #ifndef M6C_EXEC_PRIVATE_H
 #define M6C_EXEC_PRIVATE_H
 
 #include "runtime/exec.h"
+
+enum { IN_FLIGHT = 2 };
+
+/* Where the inputs and scalars of the steps in flight are on their way; empty on devices that do
+ * not run ahead. */
+typedef struct {
+    char *in[IN_FLIGHT], *out[IN_FLIGHT]; /* on the host */
+    char *in_device[IN_FLIGHT];
+    int64_t in_bytes;
+    int64_t *at_in, *at_out; /* of each input and output port; -1: no scalar */
+} Stage;
 
 struct Exec {
     const Plan *plan;
@@ -21,7 +32,26 @@ struct Exec {
     void *timer_ctx;
     bool check_finite;
     uint32_t *first_touch; /* of each buffer: the first step that has it as an argument */
+    Stage stage;
+    int64_t submitted, collected; /* steps, since exec_open */
+    bool stopped;                 /* the submitted step, on devices that do not run ahead */
+    const char *scalars;          /* of the collected step; NULL: they are still in the arena */
 };
+
+/* Starts step i of the plan; a failure names it. */
+Status exec_start(Exec *e, uint32_t i);
+/* Frees s: which step it was. */
+Status exec_blame(const Exec *e, uint32_t i, Status s);
+/* Frees s: that the step is not known, on a device that works while the host goes on. */
+Status exec_blame_any(const Exec *e, Status s);
+/* "step 2 (reduce) in net" */
+void exec_put_step(const Exec *e, const PlanStep *s, Buf *out);
+char *exec_address(const Exec *e, uint32_t buffer);
+double exec_number(Dtype d, const void *p);
+int32_t exec_seed_bits(const Exec *e); /* what "@seed" is */
+
+Status exec_open_stage(Exec *e); /* before the arenas */
+void exec_close_stage(Exec *e);
 
 /* Zeroes the temporaries that step i is the first to touch, so that parts nobody writes are not
  * taken for results. */

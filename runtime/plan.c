@@ -81,6 +81,12 @@ int64_t plan_elements(const PlanBuffer *b) {
     return n;
 }
 
+int plan_streams(const Plan *p) {
+    int n = 1;
+    for (uint32_t i = 0; i < p->step.n; i++) n = MAX(n, p->step.p[i].stream + 1);
+    return n;
+}
+
 int64_t plan_parameters(const Plan *p) {
     int64_t n = 0;
     for (uint32_t i = 0; i < p->tensor.n; i++) {

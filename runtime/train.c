@@ -16,7 +16,13 @@
 #include "runtime/loader.h"
 #include "runtime/report.h"
 
-enum { MAX_INPUTS = 32, MAX_SKIPPED = 32 };
+enum { MAX_INPUTS = 32, MAX_SKIPPED = 32, MAX_FLIGHT = 2 };
+
+/* A step that was begun. */
+typedef struct {
+    int64_t step, targets, examples;
+    double begin;
+} Flight;
 
 typedef struct {
     const RunOptions *o;
@@ -26,10 +32,13 @@ typedef struct {
     Loader *loader;
     Report *report;
     Trace *trace;
-    RunState state;
+    RunState state; /* after the steps that were begun */
+    Flight flight[MAX_FLIGHT];
+    int nflight;
+    double last_end;   /* of a step */
     char *checkpoints; /* folder */
     LoaderInput input[MAX_INPUTS];
-    uint32_t port[MAX_INPUTS]; /* buffer of each input */
+    uint32_t port[MAX_INPUTS]; /* of the plan, of each input */
     uint32_t ninputs;
     int skipped; /* updates in a row, for gradients that overflowed */
     int signals; /* descriptor that becomes readable when the run shall stop */
@@ -69,7 +78,7 @@ static Status inputs_collect(Run *r) {
                             .rank = b->rank,
                             .bound = r->plan->input.p[i].bound};
         memcpy(in->dim, b->dim, sizeof in->dim);
-        r->port[r->ninputs++] = index;
+        r->port[r->ninputs++] = i;
     }
     return NULL;
 }
@@ -90,20 +99,15 @@ static Status data_open(Run *r, bool in_order, const char *split) {
     return loader_open(&spec, &r->loader);
 }
 
-/* Feeds the next batch; *batch is NULL when the data are at their end. `again`: from the start. */
-static Status feed(Run *r, bool again, const LoaderBatch **batch) {
+/* *batch is NULL when the data are at their end. `again`: from the start. */
+static Status next_batch(Run *r, bool again, const LoaderBatch **batch) {
     static const LoaderBatch none = {0}; /* of a model without inputs */
     *batch = &none;
     if (!r->loader) return NULL;
     TRY(loader_next(r->loader, batch));
-    if (!*batch && again) {
-        TRY(loader_seek(r->loader, (LoaderPosition){.seed = loader_position(r->loader).seed}));
-        TRY(loader_next(r->loader, batch));
-    }
-    for (uint32_t i = 0; *batch && i < r->ninputs; i++)
-        TRY(exec_write(r->exec, r->port[i], (*batch)->data[i],
-                       r->plan->buffer.p[r->port[i]].bytes));
-    return NULL;
+    if (*batch || !again) return NULL;
+    TRY(loader_seek(r->loader, (LoaderPosition){.seed = loader_position(r->loader).seed}));
+    return loader_next(r->loader, batch);
 }
 
 /* ---- opening and closing ---- */
@@ -114,7 +118,8 @@ static Status open_exec(Run *r) {
     if (!device) return status_make(EXIT_INPUT, "this m6c has no device '%s'", name);
     r->pool = pool_open(r->o->threads);
     if (!r->pool) return status_make(EXIT_SYSTEM, "cannot start the threads");
-    ExecOptions options = {.device = device, .pool = r->pool, .dir = r->o->dir};
+    ExecOptions options = {
+        .device = device, .pool = r->pool, .dir = r->o->dir, .no_graph = r->o->no_graph};
     return exec_open(r->plan, &options, &r->exec);
 }
 
@@ -175,9 +180,9 @@ static double scalar(Run *r, const char *name, Status *s) {
     return found ? x : NAN;
 }
 
-static Status read_report(Run *r, double seconds, StepReport *out) {
+static Status read_report(Run *r, const Flight *f, double seconds, StepReport *out) {
     Status s = NULL;
-    *out = (StepReport){.step = r->state.step, .seconds = seconds, .tokens = r->plan->tokens};
+    *out = (StepReport){.step = f->step, .seconds = seconds, .tokens = r->plan->tokens};
     out->loss = scalar(r, "loss", &s);
     out->lr = scalar(r, "lr", &s);
     out->grad_norm = scalar(r, "grad_norm", &s);
@@ -202,30 +207,70 @@ static Status at_step(int64_t step, Status s) {
     return told;
 }
 
-static Status execute(Run *r, int64_t step) {
-    bool guarded = false;
-    Status s = exec_step_guarded(r->exec, step, &guarded);
-    if (!s && guarded) s = explain_nan(r, step);
-    return at_step(step, s);
+/* Begins the next step; *begun is false when the data are at their end. */
+static Status begin_step(Run *r, bool again, bool *begun) {
+    const LoaderBatch *batch;
+    TRY(next_batch(r, again, &batch));
+    if (!(*begun = batch != NULL)) return NULL;
+    const void **data = xcalloc((size_t)r->plan->input.n + 1, sizeof *data);
+    for (uint32_t i = 0; i < r->ninputs; i++) data[r->port[i]] = batch->data[i];
+    Flight *f = &r->flight[r->nflight++];
+    *f = (Flight){++r->state.step, batch->targets, batch->examples, now_seconds()};
+    Status s = exec_submit(r->exec, f->step, data);
+    free(data);
+    if (r->loader) r->state.position = loader_position(r->loader);
+    return at_step(f->step, s);
 }
+
+/* When the loss arrives and later steps have begun, the parameters are no longer those it had. */
+static Status explain_late(Run *r) {
+    char *newest = NULL;
+    TRY(checkpoint_newest(r->checkpoints, &newest));
+    Status s = status_make(
+        EXIT_INPUT,
+        "the loss is no finite number, and the parameters were already updated with it; %s%s is "
+        "intact: --check-finite %sfinds the tensor",
+        newest ? "the checkpoint " : "no checkpoint was written yet, and the start ",
+        newest ? newest : "", newest ? "with --resume " : "");
+    free(newest);
+    return s;
+}
+
+/* Waits for the oldest step that was begun. */
+static Status end_step(Run *r, Flight *f, double *seconds) {
+    bool stopped;
+    *f = r->flight[0];
+    memmove(r->flight, r->flight + 1, (size_t)--r->nflight * sizeof *r->flight);
+    Status s = exec_collect(r->exec, &stopped);
+    double now = now_seconds();
+    *seconds = now - MAX(f->begin, r->last_end);
+    r->last_end = now;
+    if (!s && stopped) s = exec_ahead(r->exec) > 1 ? explain_late(r) : explain_nan(r, f->step);
+    return at_step(f->step, s);
+}
+
+/* How many steps may be under way while the oldest is waited for. */
+static int steps_ahead(const Run *r) { return exec_ahead(r->exec) - 1; }
 
 /* A loss scale can cure overflows of the backward phase. When none of many did, it is not that. */
 static Status check_skipped(Run *r, const StepReport *report) {
+    Flight f;
+    double seconds;
     r->skipped = report->overflow ? r->skipped + 1 : 0;
     if (r->skipped < MAX_SKIPPED) return NULL;
     report_line(r->report, "%d updates in a row were skipped", r->skipped);
-    return at_step(r->state.step, explain_nan(r, r->state.step));
+    while (r->nflight > 0) TRY(end_step(r, &f, &seconds));
+    return at_step(report->step, explain_nan(r, r->state.step));
 }
 
-static Status step_once(Run *r, StepReport *report) {
-    const LoaderBatch *batch;
-    TRY(feed(r, !r->plan->train, &batch));
-    double begin = now_seconds();
-    TRY(execute(r, r->state.step + 1));
-    double seconds = now_seconds() - begin;
-    r->state.step++;
-    if (r->loader) r->state.position = loader_position(r->loader);
-    return read_report(r, seconds, report);
+static Status end_and_report(Run *r) {
+    Flight f;
+    double seconds;
+    StepReport report;
+    TRY(end_step(r, &f, &seconds));
+    TRY(read_report(r, &f, seconds, &report));
+    TRY(report_step(r->report, &report));
+    return check_skipped(r, &report);
 }
 
 /* ---- the loop ---- */
@@ -234,24 +279,31 @@ static Status save(Run *r) {
     return checkpoint_save(r->checkpoints, r->plan, r->exec, &r->state, r->o->keep);
 }
 
+static bool checkpoint_due(const Run *r) {
+    int64_t every = r->o->save_every;
+    return r->plan->train && every > 0 && r->state.step % every == 0;
+}
+
+/* A checkpoint waits for all steps that were begun: it is of the last of them. */
 static Status train_loop(Run *r) {
-    bool stop = false;
+    bool stop = false, begun;
     int64_t saved = r->state.step;
     if (saved >= r->o->steps)
         report_line(r->report, "nothing to do: %" PRId64 " of %" PRId64 " steps are done", saved,
                     r->o->steps);
     while (r->state.step < r->o->steps && !stop) {
-        StepReport report;
-        TRY(step_once(r, &report));
-        TRY(report_step(r->report, &report));
-        TRY(check_skipped(r, &report));
+        TRY(begin_step(r, !r->plan->train, &begun));
+        if (!begun) return status_make(EXIT_INPUT, "the data have no examples");
+        bool due = checkpoint_due(r);
+        int under_way = due || r->state.step == r->o->steps ? 0 : steps_ahead(r);
+        while (r->nflight > under_way) TRY(end_and_report(r));
         stop = stop_asked(r);
-        bool due = r->plan->train && r->o->save_every > 0 && r->state.step % r->o->save_every == 0;
         if (due && !stop && r->state.step < r->o->steps) {
             TRY(save(r));
             saved = r->state.step;
         }
     }
+    while (r->nflight > 0) TRY(end_and_report(r));
     if (stop) report_line(r->report, "stopped after step %" PRId64, r->state.step);
     return saved < r->state.step && r->plan->train ? save(r) : NULL;
 }
@@ -364,22 +416,29 @@ static Status load_trained(Run *r) {
     return s;
 }
 
+static Status score_batch(Run *r, Score *score) {
+    Flight f;
+    double seconds;
+    Status s = NULL;
+    TRY(end_step(r, &f, &seconds));
+    double loss = scalar(r, "loss", &s);
+    if (s) return s;
+    if (isnan(loss))
+        return status_make(EXIT_INPUT,
+                           "the model's first result is no scalar: it cannot be validated");
+    score->nll += loss * (double)f.targets;
+    score->targets += f.targets;
+    score->examples += f.examples;
+    return NULL;
+}
+
 static Status score_batches(Run *r, Score *score) {
-    for (int64_t i = 0; r->o->steps <= 0 || i < r->o->steps; i++) {
-        const LoaderBatch *batch;
-        TRY(feed(r, false, &batch));
-        if (!batch) return NULL;
-        TRY(execute(r, i + 1));
-        Status s = NULL;
-        double loss = scalar(r, "loss", &s);
-        if (s) return s;
-        if (isnan(loss))
-            return status_make(EXIT_INPUT,
-                               "the model's first result is no scalar: it cannot be validated");
-        score->nll += loss * (double)batch->targets;
-        score->targets += batch->targets;
-        score->examples += batch->examples;
+    bool begun = true;
+    for (int64_t i = 0; begun && (r->o->steps <= 0 || i < r->o->steps); i++) {
+        TRY(begin_step(r, false, &begun));
+        while (r->nflight > (begun ? steps_ahead(r) : 0)) TRY(score_batch(r, score));
     }
+    while (r->nflight > 0) TRY(score_batch(r, score));
     return NULL;
 }
 

@@ -16,6 +16,7 @@ typedef struct {
     bool blank_images;  /* pictures all zero */
     bool check_finite;  /* name the first step that makes a NaN or infinity */
     bool json;          /* an object a step on stdout */
+    bool no_graph;      /* on a GPU: launches every step anew */
     uint64_t seed;      /* of the parameters, the steps and the data */
     int64_t save_every; /* a checkpoint each so many steps; 0: only at the end */
     int keep;           /* checkpoints kept */
@@ -27,8 +28,9 @@ void run_defaults(RunOptions *o);
 
 /* Runs the plan `plan` (parsed from DIR). Training ends at the last step, at SIGINT or SIGTERM
  * (after the step, with a checkpoint), or at a loss that is no number (EXIT_INPUT; the tensor at
- * fault is named; nothing is saved). A forward plan runs as many batches, in the data's order and
- * from the start again at the end, and makes no checkpoints. */
+ * fault is named where the device does not run ahead; nothing is saved). A forward plan runs as
+ * many batches, in the data's order and from the start again at the end, and makes no checkpoints.
+ */
 Status run_plan(const RunOptions *o, const Plan *plan);
 
 #endif

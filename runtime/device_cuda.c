@@ -1,0 +1,294 @@
+/* device_cuda.c: an NVIDIA GPU through the driver's interface.
+ *
+ * One allocation an arena, one for staging, one for the products' workspace, all before the first
+ * step. A plan's stream is a stream, a step that others wait for has an event. Nothing is waited
+ * for but in sync() and arrive(): a kernel that fails is noticed there, and which one it was is
+ * then only known with M6C_CUDA_SYNC=1, which waits after every call. */
+#include "runtime/device_cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- open and close ---- */
+
+static Status find_device(Cuda *d) {
+    int count = 0;
+    CudaResult r = d->api.cuInit(0);
+    if (r == CUDA_NO_DEVICE) return status_make(EXIT_SYSTEM, "this machine has no CUDA device");
+    TRY(cuda_status(&d->api, r, "cuInit"));
+    CUDA_CALL(d, cuDeviceGetCount, &count);
+    if (count == 0) return status_make(EXIT_SYSTEM, "this machine has no CUDA device");
+    CUDA_CALL(d, cuDeviceGet, &d->device, 0);
+    CUDA_CALL(d, cuDeviceGetName, d->name, (int)sizeof d->name, d->device);
+    CUDA_CALL(d, cuDeviceGetAttribute, &d->major, CUDA_DEVICE_MAJOR, d->device);
+    CUDA_CALL(d, cuDeviceGetAttribute, &d->minor, CUDA_DEVICE_MINOR, d->device);
+    return NULL;
+}
+
+static Status open_context(Cuda *d) {
+    CUDA_CALL(d, cuDevicePrimaryCtxRetain, &d->context, d->device);
+    CUDA_CALL(d, cuCtxSetCurrent, d->context);
+    d->streams = plan_streams(d->plan) + 1;
+    d->stream = xcalloc((size_t)d->streams, sizeof *d->stream);
+    for (int i = 0; i < d->streams; i++)
+        CUDA_CALL(d, cuStreamCreate, &d->stream[i], CUDA_STREAM_NON_BLOCKING);
+    return NULL;
+}
+
+static void cuda_close(Device *base);
+
+static Status cuda_open(const DeviceConfig *config, Device **out) {
+    Cuda *d = xcalloc(1, sizeof *d);
+    const char *synchronous = getenv("M6C_CUDA_SYNC");
+    d->base.ops = &device_cuda;
+    d->plan = config->plan;
+    d->synchronous = synchronous && strcmp(synchronous, "0") != 0;
+    d->no_graph = config->no_graph || d->synchronous;
+    Status s = cuda_api_open(&d->api);
+    if (!s) s = find_device(d);
+    if (!s) s = cuda_check_target(d);
+    if (!s) s = open_context(d);
+    if (s) {
+        cuda_close(&d->base);
+        return s;
+    }
+    *out = &d->base;
+    return NULL;
+}
+
+static void close_context(Cuda *d) {
+    const CudaApi *api = &d->api;
+    api->cuCtxSynchronize();
+    cuda_unload_products(d);
+    if (d->graph) api->cuGraphExecDestroy(d->graph);
+    for (uint32_t i = 0; i < d->module.n; i++) api->cuModuleUnload(d->module.p[i].handle);
+    for (uint32_t i = 0; d->event && i < d->plan->step.n + DEVICE_EVENTS; i++)
+        if (d->event[i]) api->cuEventDestroy_v2(d->event[i]);
+    for (int i = 0; i < d->streams; i++)
+        if (d->stream[i]) api->cuStreamDestroy_v2(d->stream[i]);
+    if (d->stage) api->cuMemFree_v2(d->stage);
+    if (d->stage_host) api->cuMemFreeHost(d->stage_host);
+    api->cuDevicePrimaryCtxRelease_v2(d->device);
+}
+
+/* What fails here failed before: nothing is left to be told. */
+static void cuda_close(Device *base) {
+    Cuda *d = (Cuda *)base;
+    if (d->context) close_context(d);
+    vec_free(&d->module);
+    free(d->stream);
+    free(d->event);
+    free(d->kernel);
+    free(d);
+}
+
+Status cuda_called(Cuda *d, int stream) {
+    if (d->synchronous) CUDA_CALL(d, cuStreamSynchronize, d->stream[stream]);
+    return NULL;
+}
+
+/* ---- memory ---- */
+
+static void put_gib(Buf *b, int64_t bytes) {
+    if (bytes >= INT64_C(1) << 30)
+        buf_printf(b, "%.2f GiB", (double)bytes / (double)(1 << 30));
+    else
+        buf_printf(b, "%.2f MiB", (double)bytes / (double)(1 << 20));
+}
+
+/* What the plan needs on the device in all, beside what the device has. */
+static Status too_little(const Cuda *d, int64_t staging) {
+    Buf b = {0};
+    size_t unused = 0, total = 0;
+    int64_t workspace = cuda_workspace_bytes(d->plan);
+    d->api.cuMemGetInfo_v2(&unused, &total);
+    buf_puts(&b, "the plan needs ");
+    put_gib(&b, d->plan->arena[MEM_DEVICE] + staging + workspace);
+    buf_puts(&b, " of device memory (tensors ");
+    put_gib(&b, d->plan->arena[MEM_DEVICE]);
+    buf_puts(&b, ", inputs on their way ");
+    put_gib(&b, staging);
+    buf_puts(&b, ", workspace of products ");
+    put_gib(&b, workspace);
+    buf_printf(&b, "); %s has ", d->name);
+    put_gib(&b, (int64_t)unused);
+    buf_puts(&b, " free of ");
+    put_gib(&b, (int64_t)total);
+    Status s = status_make(EXIT_SYSTEM, "%s", b.p);
+    buf_free(&b);
+    return s;
+}
+
+static Status allocate_device(Cuda *d, int64_t bytes, CudaAddress *out) {
+    CudaResult r = d->api.cuMemAlloc_v2(out, (size_t)bytes);
+    if (r == CUDA_OUT_OF_MEMORY) return too_little(d, 0);
+    TRY(cuda_status(&d->api, r, "cuMemAlloc_v2"));
+    CUDA_CALL(d, cuMemsetD8Async, *out, 0, (size_t)bytes, d->stream[0]);
+    return NULL;
+}
+
+static Status allocate_host(Cuda *d, int64_t bytes, void **out) {
+    CudaResult r = d->api.cuMemHostAlloc(out, (size_t)bytes, 0);
+    if (r == CUDA_OUT_OF_MEMORY)
+        return status_make(EXIT_SYSTEM, "cannot get %lld bytes of pinned host memory",
+                           (long long)bytes);
+    TRY(cuda_status(&d->api, r, "cuMemHostAlloc"));
+    memset(*out, 0, (size_t)bytes);
+    return NULL;
+}
+
+static Status cuda_staging(Device *base, int64_t device_bytes, int64_t host_bytes, void **device,
+                           void **host) {
+    Cuda *d = (Cuda *)base;
+    size_t unused, total;
+    CUDA_CALL(d, cuMemGetInfo_v2, &unused, &total);
+    int64_t need = d->plan->arena[MEM_DEVICE] + device_bytes + cuda_workspace_bytes(d->plan);
+    if (need > (int64_t)unused) return too_little(d, device_bytes);
+    if (device_bytes > 0) TRY(allocate_device(d, device_bytes, &d->stage));
+    if (host_bytes > 0) TRY(allocate_host(d, host_bytes, &d->stage_host));
+    *device = (void *)(uintptr_t)d->stage;
+    *host = d->stage_host;
+    return NULL;
+}
+
+static Status cuda_alloc(Device *base, Mem mem, int64_t bytes, void **out) {
+    Cuda *d = (Cuda *)base;
+    CudaAddress address = 0;
+    *out = NULL;
+    if (bytes == 0) return NULL;
+    if (mem == MEM_DISK)
+        return status_make(EXIT_INPUT, "the plan keeps %lld bytes on disk, which cuda cannot do",
+                           (long long)bytes);
+    if (mem == MEM_DEVICE) TRY(allocate_device(d, bytes, &address));
+    *out = (void *)(uintptr_t)address;
+    if (mem == MEM_HOST) TRY(allocate_host(d, bytes, out));
+    d->arena[mem] = *out;
+    return NULL;
+}
+
+static void cuda_free(Device *base, Mem mem, void *p, int64_t bytes) {
+    Cuda *d = (Cuda *)base;
+    (void)bytes;
+    if (p && mem == MEM_DEVICE) d->api.cuMemFree_v2((CudaAddress)(uintptr_t)p);
+    if (p && mem == MEM_HOST) d->api.cuMemFreeHost(p);
+}
+
+static Status cuda_copy(Device *base, int stream, void *to, const void *from, int64_t bytes) {
+    Cuda *d = (Cuda *)base;
+    CUDA_CALL(d, cuMemcpyAsync, (CudaAddress)(uintptr_t)to, (CudaAddress)(uintptr_t)from,
+              (size_t)bytes, d->stream[stream]);
+    return cuda_called(d, stream);
+}
+
+static Status cuda_fill(Device *base, int stream, void *to, int64_t bytes) {
+    Cuda *d = (Cuda *)base;
+    CUDA_CALL(d, cuMemsetD8Async, (CudaAddress)(uintptr_t)to, 0, (size_t)bytes, d->stream[stream]);
+    return cuda_called(d, stream);
+}
+
+/* ---- streams and events ---- */
+
+static Status make_events(Cuda *d) {
+    const Plan *p = d->plan;
+    bool *wanted = xcalloc((size_t)p->step.n + DEVICE_EVENTS, sizeof *wanted);
+    for (uint32_t i = 0; i < p->step.n; i++)
+        for (uint32_t j = 0; j < p->step.p[i].nwait; j++) wanted[p->step.p[i].wait[j]] = true;
+    d->event = xcalloc((size_t)p->step.n + DEVICE_EVENTS, sizeof *d->event);
+    CudaResult r = 0;
+    for (uint32_t i = 0; r == 0 && i < p->step.n; i++)
+        if (wanted[i]) r = d->api.cuEventCreate(&d->event[i], CUDA_EVENT_DISABLE_TIMING);
+    free(wanted);
+    return cuda_status(&d->api, r, "cuEventCreate");
+}
+
+/* The executor's own are made when it first uses them. */
+static Status cuda_record(Device *base, int stream, uint32_t event) {
+    Cuda *d = (Cuda *)base;
+    ASSERT(event < d->plan->step.n + DEVICE_EVENTS);
+    if (!d->event[event]) CUDA_CALL(d, cuEventCreate, &d->event[event], CUDA_EVENT_DISABLE_TIMING);
+    CUDA_CALL(d, cuEventRecord, d->event[event], d->stream[stream]);
+    return NULL;
+}
+
+static Status cuda_wait(Device *base, int stream, uint32_t event) {
+    Cuda *d = (Cuda *)base;
+    CUDA_CALL(d, cuStreamWaitEvent, d->stream[stream], d->event[event], 0);
+    return NULL;
+}
+
+static Status cuda_sync(Device *base) {
+    Cuda *d = (Cuda *)base;
+    return cuda_status(&d->api, d->api.cuCtxSynchronize(), "cuCtxSynchronize");
+}
+
+static Status cuda_arrive(Device *base, uint32_t event) {
+    Cuda *d = (Cuda *)base;
+    CUDA_CALL(d, cuEventSynchronize, d->event[event]);
+    return NULL;
+}
+
+/* ---- graphs ---- */
+
+static Status cuda_replay(Device *base, bool *done) {
+    Cuda *d = (Cuda *)base;
+    *done = d->graph != NULL;
+    if (d->graph) CUDA_CALL(d, cuGraphLaunch, d->graph, d->stream[0]);
+    return NULL;
+}
+
+/* Relaxed: cuBLASLt may load code of its own meanwhile. */
+static Status cuda_capture(Device *base, bool begin) {
+    Cuda *d = (Cuda *)base;
+    CudaGraph graph;
+    if (d->no_graph) return NULL;
+    if (begin) {
+        CUDA_CALL(d, cuStreamBeginCapture_v2, d->stream[0], CUDA_CAPTURE_RELAXED);
+        return NULL;
+    }
+    CUDA_CALL(d, cuStreamEndCapture, d->stream[0], &graph);
+    CudaResult r = d->api.cuGraphInstantiateWithFlags(&d->graph, graph, 0);
+    d->api.cuGraphDestroy(graph);
+    TRY(cuda_status(&d->api, r, "cuGraphInstantiateWithFlags"));
+    CUDA_CALL(d, cuGraphLaunch, d->graph, d->stream[0]);
+    return NULL;
+}
+
+/* ---- loading ---- */
+
+static Status clear_arenas(Cuda *d) {
+    TRY(cuda_sync(&d->base));
+    for (int m = 0; m < MEM_COUNT; m++)
+        if (d->arena[m]) TRY(cuda_fill(&d->base, 0, d->arena[m], d->plan->arena[m]));
+    return cuda_sync(&d->base);
+}
+
+static Status cuda_load(Device *base, const Plan *plan, const char *dir) {
+    Cuda *d = (Cuda *)base;
+    bool touched = false;
+    ASSERT(plan == d->plan);
+    TRY(make_events(d));
+    TRY(cuda_load_kernels(d, dir));
+    TRY(cuda_load_products(d, &touched));
+    return touched ? clear_arenas(d) : cuda_sync(base);
+}
+
+const DeviceOps device_cuda = {
+    .name = "cuda",
+    .doc = "an NVIDIA GPU: kernels compiled by NVRTC, products by cuBLASLt",
+    .open = cuda_open,
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .copy = cuda_copy,
+    .fill = cuda_fill,
+    .load = cuda_load,
+    .launch = cuda_launch,
+    .gemm = cuda_gemm,
+    .record = cuda_record,
+    .wait = cuda_wait,
+    .sync = cuda_sync,
+    .close = cuda_close,
+    .staging = cuda_staging,
+    .arrive = cuda_arrive,
+    .capture = cuda_capture,
+    .replay = cuda_replay,
+};
