@@ -12,10 +12,10 @@
 #include "ir/ir.h"
 #include "runtime/plan.h"
 
-typedef struct {
+typedef struct CodegenOptions {
     const char *dir;     /* the plan's folder; made when missing */
     const char *name;    /* of the plan in its folder: NAME.txt, NAME_0.c, ..; NULL: "plan" */
-    const char *target;  /* "cpu"; "null" makes the same plan. NULL: cpu */
+    const char *target;  /* "cpu" (NULL), "null" (the same plan) or a GPU: "sm_80" */
     const char *command; /* recorded in the plan; may be NULL */
     uint64_t model_hash; /* recorded in the plan; 0: the graph's hash */
     bool plan_only;      /* kernels' sources are written, not compiled */
@@ -33,7 +33,7 @@ uint64_t codegen_hash(void);
 
 /* ---- cc.c ---- */
 /* One generated C file: several kernels behind one prelude. */
-typedef struct {
+typedef struct CodegenSource {
     const char *name; /* "plan_0.c" */
     const char *text;
     uint64_t hash; /* of the code without comments */

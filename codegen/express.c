@@ -16,7 +16,8 @@ Print print_open(const Kernel *k, Buf *out) {
                    .indent = 1,
                    .index = "int64_t",
                    .at = "",
-                   .col = ""};
+                   .col = "",
+                   .col_if = ""};
 }
 
 void print_close(Print *p) {
@@ -252,6 +253,14 @@ static void print_value(Print *p, uint32_t r) {
     buf_free(&e);
 }
 
+void print_args(Print *p) {
+    for (uint32_t i = 0; i < p->k->arg.n; i++) {
+        const char *type = ctype_storage(p->k->arg.p[i].dtype);
+        const char *read = p->k->arg.p[i].written ? "" : "const ";
+        line(p, "%s%s *a%u = (%s%s *)ARG(%u);", read, type, i, read, type, i);
+    }
+}
+
 void print_row_index(Print *p) {
     const Kernel *k = p->k;
     int64_t block = k->rows;
@@ -338,7 +347,7 @@ void print_loop_values(Print *p, int phase) {
         Buf e = {0}, to = {0};
         buf_printf(&to, "v%u%s", r, i->level == LEVEL_COL ? p->col : "");
         put_step(&e, i->op, to.p, i->in[0]);
-        line(p, "%s", e.p);
+        line(p, "%s%s", i->level == LEVEL_COL ? p->col_if : "", e.p);
         buf_free(&e);
         buf_free(&to);
     }

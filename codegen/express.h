@@ -15,10 +15,11 @@ struct Print {
     bool *need;    /* in the loop being printed */
     int64_t block; /* columns of an item (C) */
     int indent;
-    const char *index; /* C type of indices */
-    const char *at;    /* text that finds the element's place in t<number> */
-    const char *col;   /* .. and in the sum of a column */
-    const char *lane;  /* the element inside a vector of columns, or NULL */
+    const char *index;  /* C type of indices */
+    const char *at;     /* text that finds the element's place in t<number> */
+    const char *col;    /* .. and in the sum of a column */
+    const char *col_if; /* what must hold for it to be added, or "" */
+    const char *lane;   /* the element inside a vector of columns, or NULL */
     void (*full_load)(const Print *p, Buf *out, uint32_t r);
 };
 
@@ -52,6 +53,7 @@ void put_start(Buf *out, Op op, Dtype d);
 void put_step(Buf *out, Op op, const char *to, uint32_t x);
 
 /* ---- statements ---- */
+void print_args(Print *p);                   /* pointers a0, a1, .. */
 void print_row_index(Print *p);              /* i0, i1, .. from `row` */
 void print_row_values(Print *p, int phase);  /* row values that can be computed before this loop */
 void print_starts(Print *p, int phase);      /* row reductions of the loop */

@@ -1,39 +1,48 @@
 /* opaque.c: the table of opaque kernels, and what their emitters share. */
 #include "codegen/opaque.h"
 
-static OpaqueFn *const emitter[OP_COUNT] = {
-    [OP_attention] = emit_attention,
-    [OP_attention_grad] = emit_attention_grad,
-    [OP_combine] = emit_combine,
-    [OP_combine_sum] = emit_combine_sum,
-    [OP_concat] = emit_concat,
-    [OP_dispatch] = emit_dispatch,
-    [OP_dispatch_scaled] = emit_dispatch_scaled,
-    [OP_gate_grad] = emit_gate_grad,
-    [OP_gather] = emit_gather,
-    [OP_route] = emit_route,
-    [OP_scatter_add] = emit_scatter_add,
-    [OP_unpick] = emit_unpick,
+enum { CUDA_THREADS = 256 };
+
+static const struct {
+    OpaqueFn *c, *cuda;
+} emitter[OP_COUNT] = {
+    [OP_attention] = {emit_attention, emit_attention_cuda},
+    [OP_attention_grad] = {emit_attention_grad, emit_attention_grad_cuda},
+    [OP_combine] = {emit_combine, emit_combine_cuda},
+    [OP_combine_sum] = {emit_combine_sum, emit_combine_sum_cuda},
+    [OP_concat] = {emit_concat, emit_concat_cuda},
+    [OP_dispatch] = {emit_dispatch, emit_dispatch_cuda},
+    [OP_dispatch_scaled] = {emit_dispatch_scaled, emit_dispatch_scaled_cuda},
+    [OP_gate_grad] = {emit_gate_grad, emit_gate_grad_cuda},
+    [OP_gather] = {emit_gather, emit_gather_cuda},
+    [OP_route] = {emit_route, emit_route_cuda},
+    [OP_scatter_add] = {emit_scatter_add, emit_scatter_add_cuda},
+    [OP_unpick] = {emit_unpick, emit_unpick_cuda},
 };
 
-bool opaque_has(Op op) { return emitter[op] != NULL; }
+bool opaque_has(Op op) { return emitter[op].c != NULL; }
 
-void opaque_print(const Opaque *o, Code *c) {
-    if (!emitter[o->n->op]) BUG("no kernel for %s", op_info(o->n->op)->name);
+static void print_with(OpaqueFn *emit, const Opaque *o, Code *c) {
+    if (!emit) BUG("no kernel for %s", op_info(o->n->op)->name);
     buf_puts(&c->body, "{\n");
-    emitter[o->n->op](o, c);
+    emit(o, c);
     buf_puts(&c->body, "}\n");
 }
 
+void opaque_c_print(const Opaque *o, Code *c) { print_with(emitter[o->n->op].c, o, c); }
+void opaque_cuda_print(const Opaque *o, Code *c) { print_with(emitter[o->n->op].cuda, o, c); }
+
 void opaque_in(const Opaque *o, Buf *b, uint32_t i, const char *name) {
-    buf_printf(b, "    const %s *%s = arg[%u];\n", ctype_storage(o->in[i]->dtype), name, i);
+    const char *type = ctype_storage(o->in[i]->dtype);
+    buf_printf(b, "    const %s *%s = (const %s *)ARG(%u);\n", type, name, type, i);
 }
 
 void opaque_out(const Opaque *o, Buf *b, uint32_t i, const char *name) {
     uint32_t place = o->nin;
     if (!o->want[i]) return;
     for (uint32_t j = 0; j < i; j++) place += o->want[j];
-    buf_printf(b, "    %s *%s = arg[%u];\n", ctype_storage(o->out[i]->dtype), name, place);
+    const char *type = ctype_storage(o->out[i]->dtype);
+    buf_printf(b, "    %s *%s = (%s *)ARG(%u);\n", type, name, type, place);
 }
 
 void put_load(Buf *b, Dtype d, const char *name, const char *index) {
@@ -51,4 +60,10 @@ void put_store(Buf *b, Dtype d, const char *name, const char *index, const char 
 void opaque_items(Code *c, int64_t items, double cost) {
     c->items = items;
     c->grain = MAX(1, (int64_t)(16384 / MAX(cost, 1)));
+}
+
+void opaque_threads(Code *c, int64_t threads) {
+    c->threads = CUDA_THREADS;
+    c->items = (threads + CUDA_THREADS - 1) / CUDA_THREADS;
+    c->grain = 1;
 }

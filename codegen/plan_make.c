@@ -7,17 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KERNELS_PER_FILE = 8 };
-
 typedef struct {
     uint64_t hash;
     const char *body, *comment; /* comment: the kernel's IR and where it comes from */
     const char *library;        /* what its file needs before it; NULL: none */
+    const char *prefix;         /* what it needs itself before it */
 } KernelText;
 
 typedef struct {
     const Graph *g;
     const CodegenOptions *o;
+    const Target *target;
     Plan *p;
     Arena *arena;
     Units us;
@@ -160,9 +160,10 @@ static const char *plan_name(const CodegenOptions *o) { return o->name ? o->name
 
 /* Kernels that need a library share one file, so that it is compiled once. */
 static const char *source_name(const Make *m, const Code *c) {
-    char *name = c->library ? arena_printf(m->arena, "%s_attention.c", plan_name(m->o))
-                            : arena_printf(m->arena, "%s_%u.c", plan_name(m->o),
-                                           m->text.n / KERNELS_PER_FILE);
+    char *name = c->library
+                     ? arena_printf(m->arena, "%s_attention%s", plan_name(m->o), m->target->suffix)
+                     : arena_printf(m->arena, "%s_%u%s", plan_name(m->o),
+                                    m->text.n / m->target->per_file, m->target->suffix);
     return intern(m->p->session, name);
 }
 
@@ -170,6 +171,7 @@ static const char *source_name(const Make *m, const Code *c) {
 static uint32_t add_kernel(Make *m, const Unit *u, const Kernel *ir, const PlanStep *s,
                            const Code *c) {
     uint64_t hash = hash_bytes(c->body.p, c->body.n, 0);
+    if (c->prefix.n) hash = hash_bytes(c->prefix.p, c->prefix.n, hash);
     for (uint32_t i = 0; i < m->text.n; i++)
         if (m->text.p[i].hash == hash) return i;
     Session *ss = m->p->session;
@@ -182,10 +184,13 @@ static uint32_t add_kernel(Make *m, const Unit *u, const Kernel *ir, const PlanS
     PlanKernel k = {.name = intern(ss, name.p),
                     .source = source_name(m, c),
                     .nargs = (int)s->nargs,
+                    .threads = c->threads,
+                    .shared = c->shared,
                     .hash = hash};
     vec_push(&m->p->kernel, k);
     vec_push(&m->text, ((KernelText){hash, arena_strdup(a, c->body.p, c->body.n),
-                                     arena_strdup(a, comment.p, comment.n), c->library}));
+                                     arena_strdup(a, comment.p, comment.n), c->library,
+                                     arena_strdup(a, c->prefix.p, c->prefix.n)}));
     buf_free(&name);
     buf_free(&comment);
     return m->text.n - 1;
@@ -200,13 +205,14 @@ static void finish_kernel(Make *m, const Unit *u, const Kernel *k, Code *c, Plan
         s->traffic += (double)m->p->buffer.p[s->arg[i].buffer].bytes;
     s->kernel = add_kernel(m, u, k, s, c);
     buf_free(&c->body);
+    buf_free(&c->prefix);
 }
 
 static void fused_step(Make *m, uint32_t u, PlanStep *s) {
     Kernel k;
     Code c = {0};
     kernel_build(m->g, &m->us, u, &k);
-    target_c_print(&k, &c);
+    m->target->fused(&k, &c);
     PlanArg *arg = add_args(m, s, k.arg.n);
     for (uint32_t i = 0; i < k.arg.n; i++) {
         arg[i] = place(m, k.arg.p[i].value, 0);
@@ -236,6 +242,7 @@ static void opaque_step(Make *m, uint32_t u, PlanStep *s) {
         Layout l;
         Value root = view_root(m->g, operand(m->g, v, i), &l);
         arg[i] = place(m, root, l.offset);
+        for (o.align[i] = 16; arg[i].offset % o.align[i] != 0;) o.align[i] /= 2;
     }
     uint32_t next = o.nin;
     for (uint32_t i = 0; i < o.nout; i++) {
@@ -244,7 +251,7 @@ static void opaque_step(Make *m, uint32_t u, PlanStep *s) {
         arg[next++] = place(m, result[i], 0);
     }
     Code c = {0};
-    opaque_print(&o, &c);
+    m->target->opaque(&o, &c);
     finish_kernel(m, unit, NULL, &c, s);
     if (op_info(n->op)->flops) {
         s->flops = op_info(n->op)->flops(m->g, n);
@@ -329,14 +336,16 @@ static int64_t live_bytes(const Plan *p) {
 
 /* ---- sources ---- */
 
-static void print_kernel(const PlanKernel *k, const KernelText *t, Buf *out) {
-    buf_puts(out, "\n/*\n");
+static void print_kernel(const Make *m, const PlanKernel *k, const KernelText *t, Buf *out) {
+    buf_printf(out, "\n%s/*\n", t->prefix);
     for (const char *p = t->comment; *p;) {
         size_t n = strcspn(p, "\n");
         buf_printf(out, " * %.*s\n", (int)n, p);
         p += n + (p[n] == '\n');
     }
-    buf_printf(out, " */\nvoid %s(void *const *arg, int64_t lo, int64_t hi) %s", k->name, t->body);
+    buf_puts(out, " */\n");
+    m->target->head(k->name, k->nargs, k->threads, out);
+    buf_puts(out, t->body);
 }
 
 /* The file of kernel `first`: it and all later ones of that file. */
@@ -346,13 +355,13 @@ static CodegenSource make_source(const Make *m, uint32_t first) {
     const char *name = p->kernel.p[first].source, *library = m->text.p[first].library;
     uint64_t hash = codegen_hash();
     buf_printf(&text, "/* Generated by m6c %s: kernels of model %s. */\n", M6C_VERSION, p->model);
-    prelude_print(&text);
+    m->target->prelude(&text);
     if (library) buf_puts(&text, library);
     for (uint32_t i = first; i < p->kernel.n; i++) {
         if (p->kernel.p[i].source != name) continue;
         hash = hash_bytes(p->kernel.p[i].name, strlen(p->kernel.p[i].name), hash);
         hash = hash_mix(hash, p->kernel.p[i].hash);
-        print_kernel(&p->kernel.p[i], &m->text.p[i], &text);
+        print_kernel(m, &p->kernel.p[i], &m->text.p[i], &text);
     }
     if (library) hash = hash_bytes(library, strlen(library), hash);
     const char *kept = arena_strdup(session_arena(p->session), text.p, text.n);
@@ -374,7 +383,8 @@ static void make_sources(Make *m) {
 uint64_t codegen_hash(void) {
     Buf b = {0};
     buf_printf(&b, "%s\n", M6C_VERSION);
-    prelude_print(&b);
+    prelude_c(&b);
+    prelude_cuda(&b);
     uint64_t h = cc_flags_hash(hash_bytes(b.p, b.n, 0));
     buf_free(&b);
     return h;
@@ -436,12 +446,17 @@ static Status write_source(const char *dir, const CodegenSource *source) {
 static Status write_sources(const Make *m) {
     TRY(make_dirs(m->o->dir));
     for (uint32_t i = 0; i < m->source.n; i++) TRY(write_source(m->o->dir, &m->source.p[i]));
-    return m->o->plan_only ? NULL : cc_compile(m->o, m->source.p, m->source.n);
+    return m->o->plan_only ? NULL : m->target->compile(m->o, m->source.p, m->source.n);
 }
 
 Plan *codegen_plan(const Graph *g, const CodegenOptions *o) {
     Arena *a = arena_new();
-    Make m = {.g = g, .o = o, .p = start_plan(g, o), .arena = a, .us = units_build(g, a)};
+    Make m = {.g = g,
+              .o = o,
+              .target = target_find(o->target),
+              .p = start_plan(g, o),
+              .arena = a,
+              .us = units_build(g, a)};
     m.buffer = arena_array(a, uint32_t, g->node.n + 1);
     m.done = arena_array(a, bool, m.us.n + 1);
     memset(m.buffer, 0xff, g->node.n * sizeof *m.buffer);

@@ -4,15 +4,12 @@
 
 #include "codegen/kernel.h"
 
-/* What every generated file starts with. */
-void prelude_print(Buf *out);
-
 /* C types: of a dtype in memory, and in a register. */
 const char *ctype_storage(Dtype d);
 const char *ctype_register(Dtype d);
 
-/* A kernel's code: the body of `void NAME(void *const *arg, int64_t lo, int64_t hi)`, braces
- * included, and how its work is cut. */
+/* A kernel's code: its body, braces included, and how its work is cut. ARG(i) in it is argument i.
+ */
 typedef struct {
     Buf body;
     const char *library; /* C text that its file needs before it; NULL: none */
@@ -23,7 +20,36 @@ typedef struct {
     double flops, traffic;
 } Code;
 
-/* The loop nest of a fused group. Arguments in the order of k->arg. */
+/* ---- preludes: what generated files start with ---- */
+/* How the expressions of ops.def become functions of one type of register. */
+enum { REGISTER_KINDS = 4 };
+typedef struct {
+    const char *suffix, *ctype, *literal, *define;
+    bool ints;
+} Registers;
+void prelude_common(const Registers reg[REGISTER_KINDS], Buf *out); /* prelude.c */
+void prelude_c(Buf *out);
+void prelude_cuda(Buf *out);
+
+/* ---- the loop nest of a fused group; arguments in the order of k->arg ---- */
 void target_c_print(const Kernel *k, Code *c);
+void target_cuda_print(const Kernel *k, Code *c);
+
+/* ---- targets: the languages that kernels are printed in ---- */
+struct Opaque;
+struct CodegenOptions;
+struct CodegenSource;
+typedef struct {
+    const char *suffix; /* of source files */
+    uint32_t per_file;  /* kernels in one */
+    void (*prelude)(Buf *out);
+    void (*fused)(const Kernel *k, Code *c);
+    void (*opaque)(const struct Opaque *o, Code *c);
+    void (*head)(const char *name, int nargs, int threads, Buf *out); /* a kernel up to its body */
+    Status (*compile)(const struct CodegenOptions *o, const struct CodegenSource *source,
+                      uint32_t n);
+} Target;
+/* Of a plan's target: "cpu" and "null" have C, GPU architectures CUDA C. */
+const Target *target_find(const char *name);
 
 #endif

@@ -190,13 +190,6 @@ static void print_column_item(Print *p) {
     print_column_stores(p);
 }
 
-static void print_args(Print *p) {
-    for (uint32_t i = 0; i < p->k->arg.n; i++) {
-        const KernelArg *a = &p->k->arg.p[i];
-        line(p, "%s%s *a%u = arg[%u];", a->written ? "" : "const ", ctype_storage(a->dtype), i, i);
-    }
-}
-
 /* Columns that one item takes. */
 static int64_t column_block(const Kernel *k) {
     bool whole = k->phases > 1 || k->ncol > 1;

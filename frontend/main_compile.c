@@ -124,6 +124,7 @@ static int compile(const CompileArgs *a) {
 
 static Status check_target(const char *name) {
     Buf known = {0};
+    if (strncmp(name, "sm_", 3) == 0) return nvrtc_check_arch(name);
     for (size_t i = 0; device_at(i); i++)
         buf_printf(&known, "%s%s", i ? ", " : "", device_at(i)->name);
     Status s = device_find(name)
@@ -148,7 +149,7 @@ int main_compile(int argc, char **argv) {
     CompileArgs a = {.target = "cpu", .command = command};
     const Option options[] = {
         {"o", OPT_TEXT, &a.dir, "DIR", "the plan's folder (model.plan)"},
-        {"target", OPT_TEXT, &a.target, "NAME", "cpu or null (cpu)"},
+        {"target", OPT_TEXT, &a.target, "NAME", "cpu, null, or a GPU: sm_80, sm_90, .. (cpu)"},
         {"plan-only", OPT_FLAG, &a.plan_only, NULL, "plan.txt and sources, nothing compiled"},
         {"json", OPT_FLAG, &a.json, NULL, "one JSON object about the plan"},
         MODEL_OPTIONS(a.model),

@@ -1,0 +1,368 @@
+/* opaque_cuda.c: the kernels of opaque_index.c and opaque_moe.c in CUDA C. What moves rows has a
+ * thread per four elements, or per piece of 16 bytes where bytes are only moved; what adds up rows
+ * does so in one fixed order, without atomics. */
+#include "codegen/opaque.h"
+
+enum { WARP = 32, ROUTE_THREADS = 256, MOST_EXPERTS = 12000 };
+
+static int64_t product(const Type *t, int from, int to) {
+    int64_t n = 1;
+    for (int i = from; i < to; i++) n *= t->dim[i];
+    return n;
+}
+
+/* The largest power of two up to 16 that divides `bytes` and the addresses of all operands. */
+static int piece(const Opaque *o, int64_t bytes) {
+    int p = 16;
+    for (uint32_t i = 0; i < o->nin; i++)
+        while (o->align[i] % p != 0) p /= 2;
+    while (bytes % p != 0) p /= 2;
+    return p;
+}
+
+/* Elements that a thread moves: 4, or 1 where rows of `width` or addresses do not allow it. */
+static int vector(const Opaque *o, int64_t width, uint32_t operand) {
+    int size = dtype_size(o->in[operand]->dtype);
+    return width % 4 == 0 && o->align[operand] % (4 * size) == 0 ? 4 : 1;
+}
+
+static const char *real(Dtype d) {
+    if (d != DT_F32 && d != DT_BF16 && d != DT_F16)
+        BUG("no CUDA kernel for rows of %s", dtype_name(d));
+    return dtype_name(d);
+}
+
+/* ---- bytes that move ---- */
+
+/* The unsigned type of a piece, and how 16 or 8 bytes of them are copied. */
+static void put_copy(Buf *b, const char *to, const char *from, int size) {
+    static const char *const types[] = {"", "uint8_t", "uint16_t", "", "uint32_t"};
+    if (size > 4)
+        buf_printf(b, "{ uint32_t w[4]; load%d(w, %s); store%d(%s, w); }\n", size, from, size, to);
+    else
+        buf_printf(b, "*(%s *)(%s) = *(const %s *)(%s);\n", types[size], to, types[size], from);
+}
+
+static void put_clear(Buf *b, const char *to, int size) {
+    static const char *const types[] = {"", "uint8_t", "uint16_t", "", "uint32_t"};
+    if (size > 4)
+        buf_printf(b, "{ const uint32_t w[4] = {0, 0, 0, 0}; store%d(%s, w); }\n", size, to);
+    else
+        buf_printf(b, "*(%s *)(%s) = 0;\n", types[size], to);
+}
+
+/* int64_t at: the thread's piece of `pieces` in each of `rows` rows; then row and byte in it. */
+static void open_pieces(Buf *b, int64_t rows, int64_t pieces, int size) {
+    buf_printf(b,
+               "    const int64_t at = (int64_t)BID * 256 + TID;\n"
+               "    if (at < %lldll) {\n"
+               "        const int64_t row = at / %lldll, byte = at %% %lldll * %d;\n",
+               (long long)(rows * pieces), (long long)pieces, (long long)pieces, size);
+}
+
+void emit_concat_cuda(const Opaque *o, Code *c) {
+    Buf *b = &c->body;
+    const Type *t = o->out[0];
+    int axis = (int)attr_int(o->n, "axis"), size = dtype_size(t->dtype), p = 16;
+    int64_t outer = product(t, 0, axis), whole = product(t, axis, t->rank) * size, end = 0;
+    for (uint32_t k = 0; k < o->nin; k++)
+        p = MIN(p, piece(o, product(o->in[k], axis, t->rank) * size));
+    open_pieces(b, outer, whole / p, p);
+    buf_printf(b, "        char *to = (char *)ARG(%u) + row * %lldll + byte;\n        ", o->nin,
+               (long long)whole);
+    for (uint32_t k = 0; k < o->nin; k++) {
+        int64_t part = product(o->in[k], axis, t->rank) * size;
+        Buf from = {0};
+        buf_printf(&from, "(const char *)ARG(%u) + row * %lldll + (byte - %lldll)", k,
+                   (long long)part, (long long)end);
+        end += part;
+        buf_printf(b, "%sif (byte < %lldll) ", k ? "        else " : "", (long long)end);
+        put_copy(b, "to", from.p, p);
+        buf_free(&from);
+    }
+    buf_puts(b, "    }\n");
+    opaque_threads(c, outer * (whole / p));
+}
+
+void emit_gather_cuda(const Opaque *o, Code *c) {
+    Buf *b = &c->body;
+    const Type *table = o->in[0];
+    int64_t width = product(table, 1, table->rank) * dtype_size(table->dtype);
+    int64_t ids = type_elements(o->in[1]);
+    int p = 16;
+    while (width % p != 0 || o->align[0] % p != 0) p /= 2;
+    opaque_in(o, b, 1, "ids");
+    open_pieces(b, ids, width / p, p);
+    buf_printf(b,
+               "        const int64_t id = (int64_t)ids[row];\n"
+               "        char *to = (char *)ARG(2) + row * %lldll + byte;\n"
+               "        if (id >= 0 && id < %lldll) ",
+               (long long)width, (long long)table->dim[0]);
+    Buf from = {0};
+    buf_printf(&from, "(const char *)ARG(0) + id * %lldll + byte", (long long)width);
+    put_copy(b, "to", from.p, p);
+    buf_puts(b, "        else ");
+    put_clear(b, "to", p);
+    buf_puts(b, "    }\n");
+    buf_free(&from);
+    opaque_threads(c, ids * (width / p));
+}
+
+/* A block has 16 rows of the table: it clears them, then looks through all ids, 256 at a time.
+ * Those of its rows are listed in order (ballots count the lanes before), and added one after the
+ * other: each column is one thread's from the clearing on. */
+void emit_scatter_add_cuda(const Opaque *o, Code *c) {
+    Buf *b = &c->body, sum = {0};
+    const Type *t = o->out[0];
+    int64_t width = product(t, 1, t->rank);
+    opaque_in(o, b, 0, "ids");
+    opaque_in(o, b, 1, "rows");
+    opaque_out(o, b, 0, "out");
+    buf_printf(b,
+               "    SHARED(int32_t, list, 256);\n"
+               "    SHARED(int32_t, found, 8);\n"
+               "    const int64_t W = %lldll, N = %lldll, from = (int64_t)BID * 16;\n"
+               "    const int64_t to = from + 16 < %lldll ? from + 16 : %lldll;\n"
+               "    for (int64_t i = from * W + TID; i < to * W; i += 256) out[i] = 0;\n"
+               "    for (int64_t first = 0; first < N; first += 256) {\n"
+               "        const int64_t id = first + TID < N ? (int64_t)ids[first + TID] : -1;\n"
+               "        const int mine = id >= from && id < to;\n"
+               "        const uint32_t hits = ballot(mine);\n"
+               "        int32_t before = 0, all = 0;\n"
+               "        SYNC();\n"
+               "        if (TID %% 32 == 0) found[TID / 32] = popcount(hits);\n"
+               "        SYNC();\n"
+               "        for (int w = 0; w < 8; w++) {\n"
+               "            before += w < TID / 32 ? found[w] : 0;\n"
+               "            all += found[w];\n"
+               "        }\n"
+               "        before += popcount(hits & ((1u << TID %% 32) - 1));\n"
+               "        if (mine) list[before] = (int32_t)(first + TID);\n"
+               "        SYNC();\n"
+               "        for (int32_t k = 0; k < all; k++) {\n"
+               "            const int64_t i = list[k], row = (int64_t)ids[i];\n"
+               "            for (int64_t c = (TID - (row - from) * W %% 256 + 256) %% 256; c < W; "
+               "c += 256)\n"
+               "                ",
+               (long long)width, (long long)type_elements(o->in[0]), (long long)t->dim[0],
+               (long long)t->dim[0]);
+    put_load(&sum, t->dtype, "out", "row * W + c");
+    buf_puts(&sum, " + ");
+    put_load(&sum, o->in[1]->dtype, "rows", "i * W + c");
+    put_store(b, t->dtype, "out", "row * W + c", sum.p);
+    buf_puts(b, "        }\n    }\n");
+    buf_free(&sum);
+    opaque_threads(c, (t->dim[0] + 15) / 16 * 256);
+}
+
+/* A warp is one row: its lanes clear it, then one adds the m values in their order. */
+void emit_unpick_cuda(const Opaque *o, Code *c) {
+    Buf *b = &c->body, sum = {0};
+    const Type *index = o->in[0];
+    int64_t m = index->dim[index->rank - 1], rows = type_elements(index) / m;
+    opaque_in(o, b, 0, "index");
+    opaque_in(o, b, 1, "g");
+    opaque_out(o, b, 0, "out");
+    buf_printf(
+        b,
+        "    const int64_t SIZE = %lldll, M = %lldll, i = (int64_t)BID * 8 + TID / 32;\n"
+        "    for (int64_t c = TID %% 32; i < %lldll && c < SIZE; c += 32) out[i * SIZE + c] = 0;\n"
+        "    WARP_SYNC();\n"
+        "    for (int64_t j = 0; i < %lldll && TID %% 32 == 0 && j < M; j++) {\n"
+        "        const int64_t k = (int64_t)index[i * M + j], at = i * SIZE + k;\n"
+        "        if (k >= 0 && k < SIZE) ",
+        (long long)attr_int(o->n, "size"), (long long)m, (long long)rows, (long long)rows);
+    put_load(&sum, o->out[0]->dtype, "out", "at");
+    buf_puts(&sum, " + ");
+    put_load(&sum, o->in[1]->dtype, "g", "i * M + j");
+    put_store(b, o->out[0]->dtype, "out", "at", sum.p);
+    buf_puts(b, "    }\n");
+    buf_free(&sum);
+    opaque_threads(c, rows * WARP);
+}
+
+/* ---- rows between tokens and experts ---- */
+
+/* row: the thread's row of `rows`; j: its first of V elements. */
+static void open_rows(Buf *b, int64_t rows, int64_t width, int v) {
+    buf_printf(b,
+               "    const int64_t D = %lldll, at = ((int64_t)BID * 256 + TID) * %d;\n"
+               "    if (at < %lldll) {\n"
+               "        const int64_t row = at / D, j = at %% D;\n",
+               (long long)width, v, (long long)(rows * width));
+}
+
+static void to_experts(const Opaque *o, Code *c, bool gate, uint32_t source) {
+    Buf *b = &c->body;
+    const char *type = real(o->in[0]->dtype);
+    int64_t rows = type_elements(o->in[source]), width = o->in[0]->dim[1];
+    int v = vector(o, width, 0);
+    opaque_in(o, b, 0, "x");
+    if (gate) opaque_in(o, b, 1, "gate");
+    opaque_in(o, b, source, "source");
+    opaque_out(o, b, 0, "out");
+    open_rows(b, rows, width, v);
+    buf_printf(b,
+               "        const int64_t pair = source[row];\n"
+               "        float r[4] = {0, 0, 0, 0};\n"
+               "        if (pair >= 0) read_%s(r, x + pair / %lldll * D + j, %d);\n",
+               type, (long long)o->in[source - 1]->dim[1], v);
+    if (gate) {
+        buf_puts(b, "        if (pair >= 0) {\n            const float s = ");
+        put_load(b, o->in[1]->dtype, "gate", "pair");
+        buf_printf(b, ";\n            for (int u = 0; u < %d; u++) r[u] *= s;\n        }\n", v);
+    }
+    buf_printf(b, "        write_%s(out + at, r, %d);\n    }\n", type, v);
+    opaque_threads(c, rows * width / v);
+}
+
+void emit_dispatch_cuda(const Opaque *o, Code *c) { to_experts(o, c, false, 2); }
+void emit_dispatch_scaled_cuda(const Opaque *o, Code *c) { to_experts(o, c, true, 3); }
+
+static void from_experts(const Opaque *o, Code *c, bool gate, uint32_t slot) {
+    Buf *b = &c->body;
+    int64_t tokens = o->in[slot]->dim[0], k = o->in[slot]->dim[1], width = o->out[0]->dim[1];
+    int v = vector(o, width, 0);
+    opaque_in(o, b, 0, "y");
+    if (gate) opaque_in(o, b, 1, "gate");
+    opaque_in(o, b, slot, "slot");
+    opaque_out(o, b, 0, "out");
+    open_rows(b, tokens, width, v);
+    buf_printf(b,
+               "        float sum[4] = {0, 0, 0, 0}, r[4];\n"
+               "        for (int i = 0; i < %lld; i++) {\n"
+               "            const int64_t pair = row * %lldll + i, from = slot[pair];\n"
+               "            if (from < 0) continue;\n"
+               "            const float s = ",
+               (long long)k, (long long)k);
+    if (gate)
+        put_load(b, o->in[1]->dtype, "gate", "pair");
+    else
+        buf_puts(b, "1.0f");
+    buf_printf(b,
+               ";\n            read_%s(r, y + from * D + j, %d);\n"
+               "            for (int u = 0; u < %d; u++) sum[u] += s * r[u];\n"
+               "        }\n"
+               "        write_%s(out + at, sum, %d);\n    }\n",
+               real(o->in[0]->dtype), v, v, real(o->out[0]->dtype), v);
+    opaque_threads(c, tokens * width / v);
+}
+
+void emit_combine_cuda(const Opaque *o, Code *c) { from_experts(o, c, true, 2); }
+void emit_combine_sum_cuda(const Opaque *o, Code *c) { from_experts(o, c, false, 1); }
+
+/* A warp is one choice of one token. */
+void emit_gate_grad_cuda(const Opaque *o, Code *c) {
+    Buf *b = &c->body;
+    int64_t pairs = type_elements(o->in[2]), k = o->in[2]->dim[1], width = o->in[1]->dim[1];
+    int v = MIN(vector(o, width, 0), vector(o, width, 1));
+    opaque_in(o, b, 0, "y");
+    opaque_in(o, b, 1, "g");
+    opaque_in(o, b, 2, "slot");
+    opaque_out(o, b, 0, "out");
+    buf_printf(b,
+               "    const int64_t D = %lldll, pair = (int64_t)BID * 8 + TID / 32;\n"
+               "    const int64_t row = pair < %lldll ? (int64_t)slot[pair] : -1;\n"
+               "    float sum = 0, x[4], z[4];\n"
+               "    for (int64_t j = TID %% 32 * %d; row >= 0 && j < D; j += %d) {\n"
+               "        read_%s(x, y + row * D + j, %d);\n"
+               "        read_%s(z, g + pair / %lldll * D + j, %d);\n"
+               "        for (int u = 0; u < %d; u++) sum += x[u] * z[u];\n"
+               "    }\n"
+               "    sum = lanes_sum_f32(sum, 32);\n"
+               "    if (pair < %lldll && TID %% 32 == 0) ",
+               (long long)width, (long long)pairs, v, 32 * v, real(o->in[0]->dtype), v,
+               real(o->in[1]->dtype), (long long)k, v, v, (long long)pairs);
+    put_store(b, o->out[0]->dtype, "out", "pair", "sum");
+    opaque_threads(c, pairs * WARP);
+}
+
+/* ---- routing ---- */
+
+/* The t-th best of the warp's token's experts: the lanes compare every 32nd, then each other; ties
+ * go to the lower index. Earlier choices are found again rather than kept. */
+static void put_choice(Buf *b, const Opaque *o) {
+    buf_puts(b, "            int32_t taken[TOP], best = 0;\n"
+                "            for (int n = 0; n <= t; n++) {\n"
+                "                float most = 0;\n"
+                "                best = -1;\n"
+                "                for (int32_t e = TID % 32; e < E; e += 32) {\n"
+                "                    int skip = 0;\n"
+                "                    for (int q = 0; q < n; q++) skip |= taken[q] == e;\n"
+                "                    const float x = ");
+    put_load(b, o->in[0]->dtype, "prob", "((g * S + s) * P + p) * E + e");
+    buf_puts(
+        b, ";\n"
+           "                    if (!skip && (best < 0 || x > most)) most = x, best = e;\n"
+           "                }\n"
+           "                for (int d = 16; d > 0; d /= 2) {\n"
+           "                    const float x = shfl_xor_f32(most, d);\n"
+           "                    const int32_t e = shfl_xor_i32(best, d);\n"
+           "                    const int tie = x == most && e < best;\n"
+           "                    if (e >= 0 && (best < 0 || x > most || tie)) most = x, best = e;\n"
+           "                }\n"
+           "                taken[n] = best;\n"
+           "            }\n");
+}
+
+/* 256 tokens at a time: warps find their experts; then each thread counts the tokens before its own
+ * that chose the same, and the last one of each expert carries the count on. */
+static void put_chunk(Buf *b, const Opaque *o) {
+    buf_puts(b, "    for (int first = 0; first < S; first += 256) {\n"
+                "        for (int i = TID / 32; i < 256; i += 8) {\n"
+                "            const int64_t s = first + i < S ? first + i : S - 1;\n");
+    put_choice(b, o);
+    buf_puts(b, "            if (TID % 32 == 0) pick[i] = first + i < S ? best : -1;\n"
+                "        }\n"
+                "        SYNC();\n"
+                "        const int32_t e = pick[TID];\n"
+                "        int32_t rank = 0, last = 1, row = -1;\n"
+                "        for (int i = 0; i < 256; i++) {\n"
+                "            const int same = pick[i] == e;\n"
+                "            rank += same & (i < TID);\n"
+                "            last &= !(same & (i > TID));\n"
+                "        }\n"
+                "        const int32_t arrived = e >= 0 ? seen[e] + rank : 0;\n"
+                "        if (e >= 0 && base[e] + arrived < SLOTS)\n"
+                "            row = (int32_t)((p * E + e) * rows + g * SLOTS) + base[e] + arrived;\n"
+                "        SYNC();\n"
+                "        if (e >= 0 && last) seen[e] = arrived + 1;\n"
+                "        if (e >= 0) {\n"
+                "            const int64_t pair = ((g * S + first + TID) * P + p) * TOP + t;\n");
+    if (o->want[0]) buf_puts(b, "            choice[pair] = e;\n");
+    if (o->want[1]) buf_puts(b, "            slot[pair] = row;\n");
+    if (o->want[2]) buf_puts(b, "            if (row >= 0) source[row] = (int32_t)pair;\n");
+    buf_puts(b, "        }\n    }\n    SYNC();\n");
+}
+
+/* A block is one prototype of one group, as an item is on the CPU. */
+void emit_route_cuda(const Opaque *o, Code *c) {
+    Buf *b = &c->body;
+    const int64_t *dim = o->in[0]->dim;
+    static const char *const names[] = {"choice", "slot", "source", "density"};
+    if (dim[3] > MOST_EXPERTS) BUG("%lld experts in a prototype", (long long)dim[3]);
+    opaque_in(o, b, 0, "prob");
+    for (uint32_t i = 0; i < 4; i++) opaque_out(o, b, i, names[i]);
+    buf_printf(b,
+               "    enum { G = %lld, S = %lld, P = %lld, E = %lld, TOP = %lld, SLOTS = %lld };\n"
+               "    SHARED(int32_t, pick, 256);\n"
+               "    DYNAMIC_SHARED(counts);\n"
+               "    int32_t *base = (int32_t *)counts, *seen = base + E;\n"
+               "    const int64_t rows = (int64_t)G * SLOTS, g = BID / P, p = BID %% P;\n"
+               "    for (int e = TID; e < E; e += 256) base[e] = seen[e] = 0;\n",
+               (long long)dim[0], (long long)dim[1], (long long)dim[2], (long long)dim[3],
+               (long long)attr_int(o->n, "top"), (long long)attr_int(o->n, "slots"));
+    if (o->want[2])
+        buf_puts(b, "    for (int64_t i = TID; i < (int64_t)E * SLOTS; i += 256)\n"
+                    "        source[(p * E + i / SLOTS) * rows + g * SLOTS + i % SLOTS] = -1;\n");
+    buf_puts(b, "    SYNC();\n    for (int t = 0; t < TOP; t++) {\n");
+    put_chunk(b, o);
+    buf_puts(b, "    for (int e = TID; e < E; e += 256) {\n");
+    if (o->want[3])
+        buf_puts(b,
+                 "        density[((g * P + p) * TOP + t) * E + e] = (float)seen[e] / (float)S;\n");
+    buf_puts(b, "        base[e] = base[e] + seen[e] < SLOTS ? base[e] + seen[e] : SLOTS;\n"
+                "        seen[e] = 0;\n    }\n    SYNC();\n    }\n");
+    opaque_threads(c, dim[0] * dim[2] * ROUTE_THREADS);
+    c->shared = 8 * dim[3];
+}
