@@ -23,6 +23,7 @@ static const char *const flags[] = {
     "-shared",
     "-fvisibility=hidden",
     "-fno-math-errno",
+    "-fstack-clash-protection", /* large frames touch the guard below a stack, not what is beyond */
 #ifdef EMU_ASAN
     "-fsanitize=address,undefined",
 #else
@@ -46,6 +47,14 @@ static const char *compiler(void) {
 #else
     const char *env = getenv("CC");
     return env && *env ? env : "cc";
+#endif
+}
+
+bool emu_sanitized(void) {
+#ifdef EMU_ASAN
+    return true;
+#else
+    return false;
 #endif
 }
 

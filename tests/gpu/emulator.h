@@ -42,4 +42,6 @@ Status emu_launch(void *kernel, int64_t blocks, int threads, int64_t shared, voi
 void *emu_buffer(int64_t bytes);
 void emu_buffer_free(void *p);
 
+bool emu_sanitized(void); /* AddressSanitizer watches: a write into a margin ends the process */
+
 #endif

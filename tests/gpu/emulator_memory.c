@@ -237,6 +237,7 @@ void memory_wait_groups(int n) {
     uint32_t done = 0;
     while (done < t->copy.n && (int64_t)t->copy.p[done].group < (int64_t)t->groups - n)
         land(&t->copy.p[done++]);
+    if (done == 0) return;
     t->copy.n -= done;
     memmove(t->copy.p, t->copy.p + done, t->copy.n * sizeof(Copy));
 }
