@@ -21,7 +21,9 @@ typedef struct {
     int64_t padded, ld; /* elements of a row; chunks of 16 bytes between rows in shared memory */
     Dtype dtype;
     double scale;
+    bool wide; /* rows of heads are whole chunks of 16 bytes, at multiples of 16 bytes */
     Tiles tile;
+    bool split; /* dk and dv are work of two blocks */
 } Sizes;
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -35,6 +37,8 @@ static Sizes sizes_of(const Opaque *o) {
     if (strcmp(mask, "prefix") == 0) z.prefix = MIN(attr_int(o->n, "prefix"), z.s);
     z.dtype = o->in[0]->dtype;
     z.scale = attr_float(o->n, "scale");
+    z.wide = z.d % 8 == 0;
+    for (uint32_t i = 0; i < o->nin; i++) z.wide &= o->align[i] >= 16;
     z.padded = round_up(z.d, 16);
     z.ld = z.padded % 64 == 0 ? z.padded / 8 : z.padded / 8 + 1;
     return z;
@@ -76,6 +80,8 @@ static void size_macros(Macros *m, const Sizes *z) {
         {"ROWS", z->tile.warps * z->tile.rows},
         {"COLS", z->tile.cols},
         {"HELD", z->tile.held},
+        {"SPLIT", z->split},
+        {"WIDE", z->wide},
     };
     for (size_t i = 0; i < COUNT(sizes); i++)
         macro(m, sizes[i].name, "%lld", (long long)sizes[i].value);
@@ -95,6 +101,7 @@ static void scale_macros(Macros *m, const Sizes *z) {
 static void type_macros(Macros *m, const Sizes *z) {
     macro(m, "MMA", "mma_%s", dtype_name(z->dtype));
     macro(m, "PACK", "pack_%s", dtype_name(z->dtype));
+    macro(m, "F32", "%s_f32", dtype_name(z->dtype));
 }
 
 /* The text of the kernel's functions, and its body: a call of `function`. */
@@ -146,7 +153,23 @@ void emit_attention_cuda(const Opaque *o, Code *c) {
     c->shared = (rows + 2 * z.tile.cols) * z.ld * 16;
 }
 
+/* ---- backward ---- */
+
+/* The same blocks serve queries and keys. Keys have two sums, dk and dv, of `padded` columns, and
+ * where not even one warp's 16 rows of both fit into registers, two blocks. */
+static Tiles backward_tiles(const Sizes *z) {
+    if (z->padded <= 64) return (Tiles){4, MAX(z->t, z->s) <= 64 ? 16 : 32, 32, false};
+    if (z->padded <= 128) return (Tiles){MAX(z->t, z->s) <= 64 ? 4 : 8, 16, 32, false};
+    return (Tiles){4, 16, z->padded <= 192 ? 32 : 16, false};
+}
+
 void emit_attention_grad_cuda(const Opaque *o, Code *c) {
-    (void)c;
-    BUG("attention_grad of %s", dtype_name(o->in[0]->dtype));
+    const char *const text[] = {attention_cuda_text, attention_cuda_grad_text, NULL};
+    Sizes z = sizes_of(o);
+    z.tile = backward_tiles(&z);
+    z.split = z.padded > 128;
+    int64_t rows = z.tile.warps * z.tile.rows;
+    put_kernel(&z, "backward", text, c);
+    c->items = z.b * z.h * (ceil_div(z.t, rows) + ceil_div(z.s, rows) * (1 + z.split));
+    c->shared = (2 * rows + 4 * z.tile.cols) * z.ld * 16 + rows * 8;
 }

@@ -18,7 +18,8 @@
 
 /* Where chunk c of a row is, in bytes. */
 INLINE int32_t ATT_NAME(at)(int32_t row, int32_t c) {
-    return (row * ATT_LD + (ATT_LD % 8 == 0 ? c ^ (row & 7) : c)) * 16;
+    if (ATT_LD % 8 != 0) return row * (ATT_LD * 16) + c * 16;
+    return row * (ATT_LD * 16) + (c & ~7) * 16 + ((c ^ row) & 7) * 16;
 }
 
 /* The number of its (batch, head) in x, whose rows are ATT_STEP elements apart. */
@@ -30,7 +31,7 @@ INLINE int64_t ATT_NAME(offset)(int32_t head, int64_t length) {
  * after cp_async_wait and SYNC. */
 INLINE void ATT_NAME(load)(char *tile, const uint16_t *x, int32_t first, int32_t length,
                            int32_t rows) {
-#if ATT_D % 8 == 0
+#if ATT_WIDE
 #pragma unroll
     for (int32_t i = TID; i < rows * ATT_CHUNKS; i += ATT_THREADS) {
         const int32_t r = i / ATT_CHUNKS, c = i % ATT_CHUNKS;
@@ -49,24 +50,27 @@ INLINE void ATT_NAME(load)(char *tile, const uint16_t *x, int32_t first, int32_t
 #endif
 }
 
-/* ---- fragments: 16 x 16 elements of a tile, from a row and a chunk on ---- */
+/* ---- fragments: 16 x 16 elements of a tile, from a row and a chunk on, which are even; what is
+ * added to them is kept apart for the compiler, so that few addresses differ by more than constants
+ * ---- */
 
 /* Left operand: rows are rows. */
 INLINE void ATT_NAME(left)(uint32_t *a, const char *tile, int32_t row, int32_t c) {
     const int32_t lane = TID & 31;
-    ldmatrix_x4(a, tile + ATT_NAME(at)(row + (lane & 15), c + (lane >> 4)));
+    ldmatrix_x4(a, tile + row * (ATT_LD * 16) + ATT_NAME(at)(lane & 15, c ^ lane >> 4));
 }
 
 /* Two right operands of a product with the transposed tile: its rows are columns. */
 INLINE void ATT_NAME(right_of_rows)(uint32_t *b, const char *tile, int32_t row, int32_t c) {
     const int32_t lane = TID & 31;
-    ldmatrix_x4(b, tile + ATT_NAME(at)(row + (lane & 7) + (lane >> 4) * 8, c + (lane >> 3 & 1)));
+    const int32_t at = ATT_NAME(at)((lane & 7) + (lane >> 4) * 8, c ^ (lane >> 3 & 1));
+    ldmatrix_x4(b, tile + row * (ATT_LD * 16) + at);
 }
 
 /* Two right operands of a product with the tile itself. */
 INLINE void ATT_NAME(right)(uint32_t *b, const char *tile, int32_t row, int32_t c) {
     const int32_t lane = TID & 31;
-    ldmatrix_x4_trans(b, tile + ATT_NAME(at)(row + (lane & 15), c + (lane >> 4)));
+    ldmatrix_x4_trans(b, tile + row * (ATT_LD * 16) + ATT_NAME(at)(lane & 15, c ^ lane >> 4));
 }
 
 /* ---- products of a warp's rows ---- */
@@ -154,7 +158,7 @@ INLINE void ATT_NAME(store)(float (*o)[ATT_CHUNKS][4], float (*scale)[2], char *
         const char *from = tile + ATT_NAME(at)(r, c);
         uint16_t *to = x + (int64_t)(first + r) * ATT_STEP + c * 8;
         if (first + r >= length) continue;
-#if ATT_D % 8 == 0
+#if ATT_WIDE
         uint32_t chunk[4];
         load16(chunk, from);
         if (c * 8 < ATT_D) store16(to, chunk);

@@ -5,5 +5,6 @@
 extern const char attention_text[];              /* attention_cpu.h */
 extern const char attention_cuda_text[];         /* attention_cuda.h */
 extern const char attention_cuda_forward_text[]; /* attention_cuda_forward.h */
+extern const char attention_cuda_grad_text[];    /* attention_cuda_grad.h */
 
 #endif
