@@ -190,3 +190,5 @@ void *emu_find(EmuModule *m, const char *kernel) {
     vec_push(&m->kernel, k);
     return k;
 }
+
+int emu_args(const void *kernel) { return ((const Kernel *)kernel)->info.nargs; }

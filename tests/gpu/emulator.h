@@ -31,6 +31,7 @@ Status emu_load(const char *cu_path, EmuModule **out);
 void emu_unload(EmuModule *m);
 /* NULL: the module has none of that name. Valid until emu_unload. */
 void *emu_find(EmuModule *m, const char *kernel);
+int emu_args(const void *kernel); /* how many pointers it takes */
 
 /* `arg` has as many pointers as the kernel's declaration says. Launches of several threads wait for
  * each other. The same seed runs everything in the same order. */
