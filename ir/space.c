@@ -9,6 +9,8 @@
 static bool add_cut(Space *s, int64_t cut) {
     int i = 0;
     if (cut <= 1 || cut >= s->n) return true;
+    for (int w = 0; w < s->nwhole; w++)
+        if (cut > s->whole[w].lo && cut < s->whole[w].hi) return false;
     while (i < s->ncut && s->cut[i] < cut) i++;
     if (i < s->ncut && s->cut[i] == cut) return true;
     if (s->ncut == SPACE_CUTS || s->n % cut != 0) return false;
@@ -17,6 +19,16 @@ static bool add_cut(Space *s, int64_t cut) {
     memmove(&s->cut[i + 1], &s->cut[i], (size_t)(s->ncut - i) * sizeof s->cut[0]);
     s->cut[i] = cut;
     s->ncut++;
+    return true;
+}
+
+/* The blocks of `lo` elements in one of `hi` are one dim of the domain. */
+static bool add_whole(Space *s, int64_t lo, int64_t hi) {
+    if (s->nwhole == SPACE_WHOLE || !add_cut(s, lo) || !add_cut(s, hi)) return false;
+    for (int i = 0; i < s->ncut; i++)
+        if (s->cut[i] > lo && s->cut[i] < hi) return false;
+    s->whole[s->nwhole].lo = lo;
+    s->whole[s->nwhole++].hi = hi;
     return true;
 }
 
@@ -97,6 +109,7 @@ static bool grow(Space *s, int64_t elements) {
     if (s->n < 32 && elements > 4096) return false;
     int64_t c = elements / s->n;
     for (int i = 0; i < s->ncut; i++) s->cut[i] *= c;
+    for (int i = 0; i < s->nwhole; i++) s->whole[i].lo *= c, s->whole[i].hi *= c;
     s->n = elements;
     s->per_row = true;
     return set_columns(s, c);
@@ -196,9 +209,8 @@ static bool add_pad(Space *s, const Graph *g, uint32_t gid, Value v) {
     int64_t block = s->n / elements_of(g, v);
     for (int i = n->type->rank - 1; i >= 0; i--) {
         bool padded = lo->v[i] != 0 || hi->v[i] != 0;
-        if (padded && !add_cut(s, block)) return false;
+        if (padded && !add_whole(s, block, block * n->type->dim[i])) return false;
         block *= n->type->dim[i];
-        if (padded && !add_cut(s, block)) return false;
         l.dim[i] = n->type->dim[i];
     }
     return add_load(s, &l);

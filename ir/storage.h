@@ -64,7 +64,7 @@ ContractFit contract_fit(const Graph *g, Value einsum, Contract *c);
 
 /* ================================ space.c ================================ */
 
-enum { SPACE_CUTS = 7, SPACE_NODES = 96, SPACE_ARGS = 64 };
+enum { SPACE_CUTS = 7, SPACE_WHOLE = 8, SPACE_NODES = 96, SPACE_ARGS = 64 };
 
 /* The iteration space of a fused group: n elements, as rows of c columns once something asks for
  * rows (c = 0 until then). Values are full (n elements), per row (n / c), or, as the result of a
@@ -76,6 +76,10 @@ typedef struct {
     bool row_reduce, col_reduce, per_row;
     int ncut;
     int64_t cut[SPACE_CUTS];
+    int nwhole; /* blocks between lo and hi that no cut may divide: dims that a pad tests */
+    struct {
+        int64_t lo, hi;
+    } whole[SPACE_WHOLE];
     uint32_t nodes, args;
 } Space;
 typedef enum { LEVEL_FULL, LEVEL_ROW, LEVEL_COL } Level;

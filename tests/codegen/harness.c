@@ -7,6 +7,7 @@
 #include "ir/storage.h"
 #include "runtime/exec.h"
 #include "runtime/gemm.h"
+#include "tests/gpu/device_emulated.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -31,8 +32,10 @@ typedef struct {
 } Run;
 
 static char folder[64];
+static bool cuda;
 
-void harness_begin(void) {
+void harness_begin(bool with_cuda) {
+    cuda = with_cuda;
     strcpy(folder, "/tmp/m6c-codegen-XXXXXX");
     if (!mkdtemp(folder)) exit(3);
     setenv("M6C_CACHE", folder, 0);
@@ -205,11 +208,13 @@ static void compare_output(Run *r, const Output *o, const void *got, int step) {
     }
 }
 
-/* All outputs of all steps, one after another, into *bits. */
-static void execute(Run *r, const Plan *p, int threads, Buf *bits) {
-    Pool *pool = pool_open(threads);
+/* All outputs of all steps, one after another, into *bits; the second time with two threads, or
+ * with CUDA's threads in another order. */
+static void execute(Run *r, const Plan *p, int time, Buf *bits) {
+    Pool *pool = pool_open(cuda ? 1 : time);
     Exec *e = NULL;
-    ExecOptions o = {.device = &device_cpu, .pool = pool, .dir = folder};
+    ExecOptions o = {.device = cuda ? &device_emulated : &device_cpu, .pool = pool, .dir = folder};
+    setenv("M6C_EMULATED_SEED", time == 1 ? "1" : "2", 1);
     must(exec_open(p, &o, &e));
     must(exec_init_params(e, SEED));
     if (r->gaps) fill_gaps(e, p);
@@ -220,7 +225,7 @@ static void execute(Run *r, const Plan *p, int threads, Buf *bits) {
             uint32_t b = plan_find(p, r->out.p[i].name);
             void *x = xcalloc((size_t)p->buffer.p[b].bytes, 1);
             must(exec_read(e, b, x, p->buffer.p[b].bytes));
-            if (threads == 1) compare_output(r, &r->out.p[i], x, step);
+            if (time == 1) compare_output(r, &r->out.p[i], x, step);
             buf_put(bits, x, (size_t)p->buffer.p[b].bytes);
             free(x);
         }
@@ -249,8 +254,8 @@ static void run_plan(Run *r, Plan *p) {
     execute(r, p, 1, &one);
     execute(r, p, 2, &two);
     if (one.n != two.n || memcmp(one.p, two.p, one.n) != 0) {
-        fprintf(stderr, "%s: two threads give other bits than one (%s)\n", r->label,
-                r->how->passes);
+        fprintf(stderr, "%s: %s give other bits (%s)\n", r->label,
+                cuda ? "threads in another order" : "two threads", r->how->passes);
         r->findings++;
     }
     buf_free(&one);
@@ -259,7 +264,7 @@ static void run_plan(Run *r, Plan *p) {
 
 static void show_sources(void) {
     char command[128 + sizeof folder];
-    snprintf(command, sizeof command, "sed -n '/^#undef K/,$p' %s/plan_*.c | tail -300 >&2",
+    snprintf(command, sizeof command, "sed -n '/^#undef K/,$p' %s/plan_*.c* | tail -300 >&2",
              folder);
     if (system(command) != 0) exit(3);
 }
@@ -268,7 +273,7 @@ int compare_graph(Graph *g, const Compare *how, const char *label) {
     Run r = {.label = label, .how = how, .coarsest = coarsest(g)};
     Arena *scratch = arena_new();
     PassContext cx = {.session = g->session, .scratch = scratch, .opt = {.verify = true}};
-    CodegenOptions o = {.dir = folder};
+    CodegenOptions o = {.dir = folder, .target = cuda ? "sm_80" : "cpu", .plan_only = cuda};
     pass_options_env(&cx.opt);
     interpret(&r, g);
     if (!pipeline_run(g, how->passes, &cx)) exit(3);

@@ -18,8 +18,9 @@ int compare_graph(Graph *g, const Compare *how, const char *label);
 int compare_text(const char *text, const Compare *how, const char *label);
 /* What input `name` holds at element i: whole numbers below `bound` when that is given. */
 double harness_input(const char *name, int64_t bound, int64_t i, int step);
-/* A folder for plans, removed by harness_end. */
-void harness_begin(void);
+/* A folder for plans, removed by harness_end. With `cuda` plans are CUDA C, run by the emulator in
+ * two orders of threads instead of by one and by two threads. */
+void harness_begin(bool cuda);
 void harness_end(void);
 
 #endif

@@ -1,11 +1,13 @@
 /* Every op as a compiled kernel against the interpreter, on odd sizes, size 1 and large ones; the
  * functions of the prelude over their whole range; and the text of a few kernels.
- * argv[1]: the folder of the expected texts; M6C_BLESS=1 rewrites them. */
+ * argv[1]: the folder of the expected texts, which M6C_BLESS=1 rewrites; or "cuda": the kernels as
+ * CUDA C in the emulator. */
 #include "codegen/target.h"
 #include "tests/check.h"
 #include "tests/codegen/harness.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* clang-format off */
 #define IN(n, name, type)  "%" #n " = input {name=\"" name "\", bound=0} : " type "\n"
@@ -312,8 +314,9 @@ static void test_golden(const char *folder) {
 }
 
 int main(int argc, char **argv) {
-    harness_begin();
-    test_golden(argc > 1 ? argv[1] : ".");
+    bool cuda = argc > 1 && strcmp(argv[1], "cuda") == 0;
+    harness_begin(cuda);
+    if (!cuda) test_golden(argc > 1 ? argv[1] : ".");
     test_elementwise();
     test_range();
     test_graphs();
