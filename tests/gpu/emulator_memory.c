@@ -135,13 +135,11 @@ static const char *first_written(const char *p, size_t n) {
     return p;
 }
 
-static const char *margin_written(const Region *r) {
-    const char *end = r->p + r->bytes;
-    ASAN_UNPOISON_MEMORY_REGION(r->base, r->room);
-    const char *found = first_written(r->base, (size_t)(r->p - r->base));
-    if (!found) found = first_written(end, (size_t)(r->base + r->room - end));
-    ASAN_POISON_MEMORY_REGION(r->base, r->room);
-    ASAN_UNPOISON_MEMORY_REGION(r->p, r->bytes);
+/* The same of a margin, which is poisoned. */
+static const char *margin_written(const char *p, const char *end) {
+    ASAN_UNPOISON_MEMORY_REGION(p, (size_t)(end - p));
+    const char *found = first_written(p, (size_t)(end - p));
+    ASAN_POISON_MEMORY_REGION(p, (size_t)(end - p));
     return found;
 }
 
@@ -160,7 +158,8 @@ static const char *shared_name(uint32_t key) {
 }
 
 static bool check_margin(Buf *b, const Region *r, const char *what) {
-    const char *at = margin_written(r);
+    const char *at = margin_written(r->base, r->p);
+    if (!at) at = margin_written(r->p + r->bytes, r->base + r->room);
     if (!at) return false;
     buf_puts(b, "a write ");
     put_place(b, r, at, what);

@@ -51,7 +51,7 @@ typedef struct {
 typedef struct {
     Fiber *fiber; /* NULL before its start and after its end */
     EmuSlot slot;
-    int op, line; /* what it waits in */
+    uint32_t point; /* what it waits in: point_of(op, line) */
     VEC(Copy) copy;
     uint32_t groups; /* of copies, committed */
 } Thread;
@@ -100,6 +100,11 @@ typedef struct {
 } Launch;
 extern Launch emu;     /* of the one launch that runs */
 extern EmuApi emu_api; /* what kernels see of it */
+
+/* One word, because the two are written, and soon after compared, for every switch. */
+static inline uint32_t point_of(int op, int line) { return (uint32_t)line << 8 | (uint32_t)op; }
+static inline int op_of(const Thread *t) { return t->point & 255; }
+static inline int line_of(const Thread *t) { return (int)(t->point >> 8); }
 
 static inline uint32_t emu_random(void) { /* xorshift64* */
     emu.random ^= emu.random >> 12;

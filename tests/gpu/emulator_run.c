@@ -62,10 +62,10 @@ static void api_fault(int line, const char *what, const void *address) {
 
 static void put_waits(Buf *b, const Thread *t) {
     buf_printf(b, "thread %d ", (int)(t - emu.thread));
-    if (t->op == EMU_END)
+    if (op_of(t) == EMU_END)
         buf_puts(b, "has ended");
     else
-        buf_printf(b, "waits at the %s of line %d", warp_op_name(t->op), t->line);
+        buf_printf(b, "waits at the %s of line %d", warp_op_name(op_of(t)), line_of(t));
 }
 
 noreturn static void divergent(const Thread *t, const Thread *other) {
@@ -73,7 +73,7 @@ noreturn static void divergent(const Thread *t, const Thread *other) {
     put_waits(&b, t);
     buf_puts(&b, ", but ");
     put_waits(&b, other);
-    bool warp = t->op > EMU_END || other->op > EMU_END;
+    bool warp = op_of(t) > EMU_END || op_of(other) > EMU_END;
     buf_puts(&b, warp ? ": all lanes of a warp must come to the same one"
                       : ": all threads of a block must come to the same barrier");
     buf_puts(&emu.fault, b.p);
@@ -110,7 +110,7 @@ static Warp *take_ready(void) {
 
 /* All threads have come to a barrier, or to the end. False: no block is left. */
 static bool block_arrived(void) {
-    if (emu.first->op == EMU_SYNC) {
+    if (op_of(emu.first) == EMU_SYNC) {
         for (int i = 0; i < emu.warps; i++) emu.ready[i] = &emu.warp[i];
         emu.nready = emu.warps;
         emu.first = NULL;
@@ -124,11 +124,11 @@ static bool block_arrived(void) {
 /* The lanes of w have all come to the same point. False: there is nothing left to run. */
 static bool turn_end(Warp *w) {
     Thread *t = w->leader;
-    if (t->op > EMU_END) {
+    if (op_of(t) > EMU_END) {
         if (w->lanes < EMU_LANES)
-            emu_fail(t->line, "%s in the last warp, which has %d lanes", warp_op_name(t->op),
+            emu_fail(line_of(t), "%s in the last warp, which has %d lanes", warp_op_name(op_of(t)),
                      w->lanes);
-        warp_perform(w, t->op);
+        warp_perform(w, op_of(t));
         if (emu.nready == 0 || emu_random() % 16 != 0) {
             turn_start(w);
             return true;
@@ -136,7 +136,7 @@ static bool turn_end(Warp *w) {
         emu.ready[emu.nready++] = w;
     } else if (!emu.first) {
         emu.first = t;
-    } else if (t->op != emu.first->op || t->line != emu.first->line) {
+    } else if (t->point != emu.first->point) {
         divergent(t, emu.first);
     }
     if (emu.nready == 0 && !block_arrived()) return false;
@@ -158,7 +158,7 @@ static void choose(void) {
     Warp *w = emu.turn;
     if (!w->leader)
         w->leader = t;
-    else if (t->op != w->leader->op || t->line != w->leader->line)
+    else if (t->point != w->leader->point)
         divergent(t, w->leader);
     Thread *next = next_lane(w);
     if (!next) next = turn_end(w) ? next_lane(emu.turn) : NULL;
@@ -183,8 +183,7 @@ static void run_thread(void) {
     t->copy.n = t->groups = 0;
     emu.kernel->run(emu.arg);
     t->fiber = NULL;
-    t->op = EMU_END;
-    t->line = 0;
+    t->point = point_of(EMU_END, 0);
     choose();
 }
 
@@ -209,8 +208,7 @@ static Fiber *fiber_of_current(void) {
 
 static void api_wait(int op, int line) {
     Thread *t = emu.cur;
-    t->op = op;
-    t->line = line;
+    t->point = point_of(op, line);
     choose();
     if (emu.cur != t) go(fiber_of_current());
 }

@@ -44,9 +44,10 @@ static void load_rows(Thread *t, uint16_t (*row)[8]) {
     for (int i = 0; i < EMU_LANES; i++) {
         const void *p = t[i].slot.from[0];
         emu.cur = &t[i];
-        if ((uintptr_t)p & 15) emu_fail(t->line, "ldmatrix: the row's address %p is misaligned", p);
+        if ((uintptr_t)p & 15)
+            emu_fail(line_of(&t[i]), "ldmatrix: the row's address %p is misaligned", p);
         if (!memory_in_shared(p, 16))
-            emu_fail(t->line, "ldmatrix: the row at %p is not inside a shared array", p);
+            emu_fail(line_of(&t[i]), "ldmatrix: the row at %p is not inside a shared array", p);
         memcpy(row[i], p, 16);
     }
 }
@@ -73,32 +74,48 @@ static float element(uint32_t half, bool bf16) {
     return x;
 }
 
-typedef float Row __attribute__((vector_size(32)));
+typedef float Four __attribute__((vector_size(16)));
 
-/* Products of 16-bit floats are exact in f32; they are added in the order of k. */
-static void multiply(Row *c, float (*a)[16], const Row *b) {
-    for (int i = 0; i < 16; i++) {
-        Row sum = c[i];
-        for (int k = 0; k < 16; k++) sum += a[i][k] * b[k];
-        c[i] = sum;
+/* Products of 16-bit floats are exact in f32; they are added in the order of k. Four rows at a
+ * time, so that their additions need not wait for each other. */
+static void multiply(float (*c)[8], float (*a)[16], float (*b)[8]) {
+    for (int i = 0; i < 16; i += 4) {
+        Four sum[4][2];
+        memcpy(sum, c[i], sizeof sum);
+        for (int k = 0; k < 16; k++) {
+            Four right[2];
+            memcpy(right, b[k], sizeof right);
+            for (int r = 0; r < 4; r++) {
+                sum[r][0] += a[i + r][k] * right[0];
+                sum[r][1] += a[i + r][k] * right[1];
+            }
+        }
+        memcpy(c[i], sum, sizeof sum);
+    }
+}
+
+/* Registers of lane i to the places of their elements. */
+static void gather(const EmuSlot *s, int i, bool bf16, float (*a)[16], float (*b)[8],
+                   float (*c)[8]) {
+    const float *rc = s->to;
+    const uint32_t *ra = s->from[0], *rb = s->from[1];
+    int g = i / 4, k = i % 4 * 2;
+    for (int r = 0; r < 4; r++) {
+        float *x = &a[g + r % 2 * 8][k + r / 2 * 8];
+        x[0] = element(ra[r] & 0xffff, bf16), x[1] = element(ra[r] >> 16, bf16);
+        c[g + r / 2 * 8][k + r % 2] = rc[r];
+    }
+    for (int r = 0; r < 2; r++) {
+        b[k + r * 8][g] = element(rb[r] & 0xffff, bf16);
+        b[k + r * 8 + 1][g] = element(rb[r] >> 16, bf16);
     }
 }
 
 static void mma(Thread *t, bool bf16) {
-    Row b[16], c[16];
-    float a[16][16];
+    float a[16][16], b[16][8], c[16][8];
     for (int i = 0; i < EMU_LANES; i++) {
-        const float *rc = t[i].slot.to;
-        const uint32_t *ra = t[i].slot.from[0], *rb = t[i].slot.from[1];
-        int g = i / 4, k = i % 4 * 2;
         emu.cur = &t[i];
-        for (int r = 0; r < 4; r++) {
-            float *x = &a[g + r % 2 * 8][k + r / 2 * 8];
-            x[0] = element(ra[r] & 0xffff, bf16), x[1] = element(ra[r] >> 16, bf16);
-            c[g + r / 2 * 8][k + r % 2] = rc[r];
-        }
-        for (int r = 0; r < 4; r++)
-            b[k + r / 2 * 8 + r % 2][g] = element(rb[r / 2] >> (r % 2 * 16) & 0xffff, bf16);
+        gather(&t[i].slot, i, bf16, a, b, c);
     }
     multiply(c, a, b);
     for (int i = 0; i < EMU_LANES; i++) {
