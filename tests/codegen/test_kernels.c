@@ -181,7 +181,57 @@ static const struct {
               OUT(7, 4, "y", "f32[300]")},
 };
 
+/* A norm of rows as wide as `c`, its backward shape (sums of rows and of columns in one kernel), and
+ * a softmax with its loss: [r, c] of dtype d. */
+static char *wide_graph(Arena *a, const char *d, int r, int c) {
+    Buf b = {0};
+    buf_printf(&b, "graph g\n%%0 = input {name=\"x\", bound=0} : f32[%d,%d]\n", r, c);
+    buf_printf(&b, "%%1 = input {name=\"g\", bound=0} : f32[%d,%d]\n", r, c);
+    buf_printf(&b, "%%2 = cast %%0 {to=%s} : %s[%d,%d]\n%%3 = cast %%2 {to=f32} : f32[%d,%d]\n", d, d,
+               r, c, r, c);
+    buf_printf(&b, "%%4 = norm %%3 {eps=1e-5} : (f32[%d,%d], f32[%d], f32[%d])\n", r, c, r, r);
+    buf_printf(&b, "%%5 = proj %%4 {index=0} : f32[%d,%d]\n%%6 = mul %%5 %%1 : f32[%d,%d]\n", r, c, r, c);
+    buf_printf(&b, "%%7 = sum %%6 {axes=[0]} : f32[%d]\n%%8 = sum %%1 {axes=[0]} : f32[%d]\n", c, c);
+    buf_printf(&b, "%%9 = sum %%6 {axes=[1]} : f32[%d]\n", r);
+    buf_printf(&b, "%%10 = broadcast %%9 {shape=[%d,%d], dims=[0]} : f32[%d,%d]\n", r, c, r, c);
+    buf_printf(&b, "%%11 = mul %%10 %%5 : f32[%d,%d]\n%%12 = cast %%11 {to=%s} : %s[%d,%d]\n", r, c, d, d,
+               r, c);
+    buf_printf(&b, "%%13 = softmax %%3 : f32[%d,%d]\n", r, c);
+    buf_printf(&b, "%%14 = input {name=\"t\", bound=%d} : i32[%d]\n", c, r);
+    buf_printf(&b, "%%15 = cross_entropy %%3 %%14 : (f32[%d], f32[%d])\n", r, r);
+    buf_printf(&b, "%%16 = proj %%15 {index=0} : f32[%d]\n%%17 = max %%3 {axes=[0]} : f32[%d]\n", r, c);
+    buf_printf(&b, "%%18 = output %%5 {name=\"y\"} : f32[%d,%d]\n", r, c);
+    buf_printf(&b, "%%19 = output %%7 {name=\"scale\"} : f32[%d]\n", c);
+    buf_printf(&b, "%%20 = output %%8 {name=\"shift\"} : f32[%d]\n", c);
+    buf_printf(&b, "%%21 = output %%12 {name=\"dx\"} : %s[%d,%d]\n", d, r, c);
+    buf_printf(&b, "%%22 = output %%13 {name=\"p\"} : f32[%d,%d]\n", r, c);
+    buf_printf(&b, "%%23 = output %%16 {name=\"nll\"} : f32[%d]\n", r);
+    buf_printf(&b, "%%24 = output %%17 {name=\"top\"} : f32[%d]\n", c);
+    char *text = arena_strdup(a, b.p, b.n);
+    buf_free(&b);
+    return text;
+}
+
 /* clang-format on */
+
+/* Rows of one and of many vectors a thread, of a warp and of a block of threads, with and without
+ * threads beyond their end; enough rows for sums of columns in two stages, and rows left over. */
+static void test_wide(void) {
+    static const struct {
+        const char *dtype;
+        int rows, cols;
+    } sizes[] = {{"f32", 512, 192},   {"bf16", 512, 192}, {"f32", 67, 1024},
+                 {"bf16", 256, 1032}, {"f16", 33, 5000},  {"f32", 5, 20004}};
+    Arena *a = arena_new();
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        char label[64];
+        Compare c = {.passes = i % 2 ? "lower,fuse,schedule,allocate" : "lower,fuse"};
+        snprintf(label, sizeof label, "%s rows of %d", sizes[i].dtype, sizes[i].cols);
+        const char *text = wide_graph(a, sizes[i].dtype, sizes[i].rows, sizes[i].cols);
+        CHECK(compare_text(text, &c, label) == 0);
+    }
+    arena_free(a);
+}
 
 static void test_graphs(void) {
     static const char *const passes[] = {"lower", "lower,fuse", "lower,fuse,schedule,allocate"};
@@ -320,6 +370,7 @@ int main(int argc, char **argv) {
     test_elementwise();
     test_range();
     test_graphs();
+    test_wide();
     test_attention();
     test_experts();
     harness_end();
