@@ -22,12 +22,16 @@ typedef struct {
     Dtype dtype;
     double scale;
     bool wide; /* rows of heads are whole chunks of 16 bytes, at multiples of 16 bytes */
+    bool backward;
     Tiles tile;
     bool split; /* dk and dv are work of two blocks */
+    int64_t rows, shared;
 } Sizes;
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t round_up(int64_t n, int64_t to) { return ceil_div(n, to) * to; }
+
+static bool is_half(Dtype d) { return d == DT_BF16 || d == DT_F16; }
 
 static Sizes sizes_of(const Opaque *o) {
     const int64_t *q = o->in[0]->dim;
@@ -39,8 +43,6 @@ static Sizes sizes_of(const Opaque *o) {
     z.scale = attr_float(o->n, "scale");
     z.wide = z.d % 8 == 0;
     for (uint32_t i = 0; i < o->nin; i++) z.wide &= o->align[i] >= 16;
-    z.padded = round_up(z.d, 16);
-    z.ld = z.padded % 64 == 0 ? z.padded / 8 : z.padded / 8 + 1;
     return z;
 }
 
@@ -74,12 +76,14 @@ static void size_macros(Macros *m, const Sizes *z) {
         {"PREFIX", z->prefix},
         {"STEP", z->h * z->d},
         {"CHUNKS", z->padded / 8},
+        {"PARTS", z->padded / 32},
         {"LD", z->ld},
         {"THREADS", z->tile.warps * 32},
-        {"M", z->tile.rows / 16},
-        {"ROWS", z->tile.warps * z->tile.rows},
+        {"M", is_half(z->dtype) ? z->tile.rows / 16 : z->tile.rows},
+        {"ROWS", z->rows},
         {"COLS", z->tile.cols},
         {"HELD", z->tile.held},
+        {"BACKWARD", z->backward},
         {"SPLIT", z->split},
         {"WIDE", z->wide},
     };
@@ -99,61 +103,71 @@ static void scale_macros(Macros *m, const Sizes *z) {
 }
 
 static void type_macros(Macros *m, const Sizes *z) {
+    macro(m, "TYPE", "%s", ctype_storage(z->dtype));
+    if (!is_half(z->dtype)) return;
     macro(m, "MMA", "mma_%s", dtype_name(z->dtype));
     macro(m, "PACK", "pack_%s", dtype_name(z->dtype));
     macro(m, "F32", "%s_f32", dtype_name(z->dtype));
 }
 
-/* The text of the kernel's functions, and its body: a call of `function`. */
-static void put_kernel(const Sizes *z, const char *function, const char *const *text, Code *c) {
-    const Opaque *o = z->o;
-    Macros m = {0};
+/* The texts that follow attention_cuda.h. */
+static void put_text(const Sizes *z, Buf *b) {
+    buf_puts(b, attention_cuda_text);
+    if (!is_half(z->dtype)) {
+        buf_puts(b, attention_cuda_f32_text);
+        return;
+    }
+    buf_puts(b, attention_cuda_mma_text);
+    buf_puts(b, z->backward ? attention_cuda_grad_text : attention_cuda_forward_text);
+}
+
+/* The kernel's body: a call of its function, NULL for results that nobody reads. */
+static void put_call(const Opaque *o, const char *function, unsigned id, Buf *b) {
     uint32_t next = o->nin;
+    buf_printf(b, "    DYNAMIC_SHARED(shared);\n    att_%08x_%s(shared", id, function);
+    for (uint32_t i = 0; i < o->nin; i++) buf_printf(b, ", ARG(%u)", i);
+    for (uint32_t i = 0; i < o->nout; i++)
+        if (o->want[i])
+            buf_printf(b, ", ARG(%u)", next++);
+        else
+            buf_puts(b, ", 0");
+    buf_puts(b, ");\n");
+}
+
+/* Functions are named after all that makes them what they are, so that kernels of one file differ
+ * in these names or are the same. */
+static void put_kernel(const Sizes *z, Code *c) {
+    Macros m = {0};
     size_macros(&m, z);
     scale_macros(&m, z);
     type_macros(&m, z);
-    uint64_t hash = hash_bytes(m.define.p, m.define.n, hash_bytes(function, strlen(function), 0));
-    for (uint32_t i = 0; i < o->nout; i++) hash = hash_mix(hash, o->want[i]);
-    macro(&m, "NAME(x)", "att_%08x_##x", (unsigned)(hash >> 32));
+    uint64_t hash = hash_bytes(m.define.p, m.define.n, 0);
+    for (uint32_t i = 0; i < z->o->nout; i++) hash = hash_mix(hash, z->o->want[i]);
+    unsigned id = (unsigned)(hash >> 32);
+    macro(&m, "NAME(x)", "att_%08x_##x", id);
     buf_put(&c->prefix, m.define.p, m.define.n);
-    for (; *text; text++) buf_puts(&c->prefix, *text);
+    put_text(z, &c->prefix);
     buf_put(&c->prefix, m.undef.p, m.undef.n);
-    buf_printf(&c->body, "    DYNAMIC_SHARED(shared);\n    att_%08x_%s(shared",
-               (unsigned)(hash >> 32), function);
-    for (uint32_t i = 0; i < o->nin; i++) buf_printf(&c->body, ", ARG(%u)", i);
-    for (uint32_t i = 0; i < o->nout; i++)
-        if (o->want[i])
-            buf_printf(&c->body, ", ARG(%u)", next++);
-        else
-            buf_puts(&c->body, ", 0");
-    buf_puts(&c->body, ");\n");
+    put_call(z->o, z->backward ? "backward" : "forward", id, &c->body);
+    c->threads = z->tile.warps * 32;
+    c->shared = z->shared;
     buf_free(&m.define);
     buf_free(&m.undef);
-    c->threads = z->tile.warps * 32;
 }
 
-/* ---- forward ---- */
+/* ---- sizes of blocks ---- */
 
-/* Registers hold rows * (padded + cols) / 32 sums; shared memory two tiles next to the block's
- * rows, within the 99 KB that every GPU has. More rows of a warp mean less reading of tiles. */
+/* The least that every GPU has for a block. */
+enum { SHARED = 99 * 1024 };
+
+/* Registers hold rows * (padded + cols) / 32 sums, shared memory two tiles next to the block's
+ * rows. More rows of a warp mean less reading of tiles. */
 static Tiles forward_tiles(const Sizes *z) {
     if (z->t <= 64) return (Tiles){4, 16, z->padded <= 128 ? 64 : 32, z->padded <= 128};
     if (z->padded <= 64) return (Tiles){4, 32, 64, true};
     if (z->padded <= 128) return (Tiles){4, 32, 32, false};
     return (Tiles){8, 16, z->padded <= 192 ? 64 : 32, false};
 }
-
-void emit_attention_cuda(const Opaque *o, Code *c) {
-    const char *const text[] = {attention_cuda_text, attention_cuda_forward_text, NULL};
-    Sizes z = sizes_of(o);
-    z.tile = forward_tiles(&z);
-    int64_t rows = z.tile.warps * z.tile.rows;
-    put_kernel(&z, "forward", text, c);
-    c->items = z.b * z.h * ceil_div(z.t, rows);
-    c->shared = (rows + 2 * z.tile.cols) * z.ld * 16;
-}
-
-/* ---- backward ---- */
 
 /* The same blocks serve queries and keys. Keys have two sums, dk and dv, of `padded` columns, and
  * where not even one warp's 16 rows of both fit into registers, two blocks. */
@@ -163,13 +177,46 @@ static Tiles backward_tiles(const Sizes *z) {
     return (Tiles){4, 16, z->padded <= 192 ? 32 : 16, false};
 }
 
-void emit_attention_grad_cuda(const Opaque *o, Code *c) {
-    const char *const text[] = {attention_cuda_text, attention_cuda_grad_text, NULL};
+static void half_sizes(Sizes *z) {
+    z->padded = round_up(z->d, 16);
+    z->ld = z->padded % 64 == 0 ? z->padded / 8 : z->padded / 8 + 1;
+    z->tile = z->backward ? backward_tiles(z) : forward_tiles(z);
+    z->split = z->backward && z->padded > 128;
+    z->rows = z->tile.warps * z->tile.rows;
+    int64_t lines = z->backward ? 2 * z->rows + 4 * z->tile.cols : z->rows + 2 * z->tile.cols;
+    z->shared = lines * z->ld * 16 + (z->backward ? z->rows * 8 : 0);
+}
+
+/* Without tensor cores: as many rows as there is shared memory for. */
+static void f32_sizes(Sizes *z) {
+    z->padded = round_up(z->d, 32);
+    z->ld = z->padded / 4 + 1;
+    for (z->tile = (Tiles){4, 8, 32, false};; z->tile.rows /= 2) {
+        z->rows = z->tile.warps * z->tile.rows;
+        int64_t lines = (z->backward ? 2 : 1) * z->rows + 2 * z->tile.cols;
+        z->shared = lines * z->ld * 16 + z->rows * 32 * 4 + MAX(z->rows, 32) * 8;
+        if (z->shared <= SHARED) return;
+    }
+}
+
+static Sizes sizes_with(const Opaque *o, bool backward) {
     Sizes z = sizes_of(o);
-    z.tile = backward_tiles(&z);
-    z.split = z.padded > 128;
-    int64_t rows = z.tile.warps * z.tile.rows;
-    put_kernel(&z, "backward", text, c);
-    c->items = z.b * z.h * (ceil_div(z.t, rows) + ceil_div(z.s, rows) * (1 + z.split));
-    c->shared = (2 * rows + 4 * z.tile.cols) * z.ld * 16 + rows * 8;
+    z.backward = backward;
+    if (is_half(z.dtype))
+        half_sizes(&z);
+    else
+        f32_sizes(&z);
+    return z;
+}
+
+void emit_attention_cuda(const Opaque *o, Code *c) {
+    Sizes z = sizes_with(o, false);
+    put_kernel(&z, c);
+    c->items = z.b * z.h * ceil_div(z.t, z.rows);
+}
+
+void emit_attention_grad_cuda(const Opaque *o, Code *c) {
+    Sizes z = sizes_with(o, true);
+    put_kernel(&z, c);
+    c->items = z.b * z.h * (ceil_div(z.t, z.rows) + ceil_div(z.s, z.rows) * (1 + z.split));
 }

@@ -1,171 +1,22 @@
-/* attention_cuda.h: attention on a GPU with bf16 or f16 storage, what both passes share and the
- * forward pass: CUDA text that is pasted before a kernel, after `#define`s of all ATT_ words (see
- * attention_cuda.c) and before their `#undef`s. Tensor cores through mma.sync.
+/* attention_cuda.h: attention on a GPU, as CUDA text that is pasted before a kernel, after
+ * `#define`s of all ATT_ words (see attention_cuda.c) and before their `#undef`s: what blocks there
+ * are and what each of them works on. How it works follows, by pass and by type: bf16 and f16 with
+ * tensor cores through mma.sync (attention_cuda_mma.h, _forward.h, _grad.h), f32 and f64 without
+ * (attention_cuda_f32.h).
  *
  * No [t, s] matrix is ever in memory. Forward: online softmax over tiles of keys (Milakov and
  * Gimelshein 2018; FlashAttention, Dao et al. 2022), with the loop order of FlashAttention-2 (Dao
- * 2023): a block owns ATT_ROWS rows of one (batch, head), a warp ATT_M times 16 of them, and meets
- * tiles of ATT_COLS rows of the other side. What a warp computes from its rows stays in its
- * registers: the sums of one product, rounded and paired, are the left operand of the next.
+ * 2023). Backward: one launch without atomics, in which blocks of queries compute dq and blocks of
+ * keys dk and dv; both compute the probabilities again from the log-sum-exp of the forward pass.
  *
- * Masks are one number: query i sees the keys below max(i + 1, ATT_PREFIX), so none is prefix = s
- * and causal is prefix = 0. Every query sees key 0, rows of padding too.
- *
- * A tile in shared memory is rows of ATT_CHUNKS chunks of 16 bytes, ATT_LD apart. ldmatrix reads a
- * column of 8 chunks at a time, which must lie in 8 different groups of banks: ATT_LD is odd, or a
- * multiple of 8 and chunks are permuted inside a row. Heads are padded by zeros to a multiple of
- * 16, tiles to whole tiles. Limits: head size 256. */
-
-/* Where chunk c of a row is, in bytes. */
-INLINE int32_t ATT_NAME(at)(int32_t row, int32_t c) {
-    if (ATT_LD % 8 != 0) return row * (ATT_LD * 16) + c * 16;
-    return row * (ATT_LD * 16) + (c & ~7) * 16 + ((c ^ row) & 7) * 16;
-}
+ * A block owns ATT_ROWS rows of one (batch, head), a warp some of them, and meets tiles of ATT_COLS
+ * rows of the other side. Masks are one number: query i sees the keys below max(i + 1, ATT_PREFIX),
+ * so none is prefix = s and causal is prefix = 0. Every query sees key 0, rows of padding too.
+ * Tiles that nobody sees are never met. Limits: head size 256. */
 
 /* The number of its (batch, head) in x, whose rows are ATT_STEP elements apart. */
 INLINE int64_t ATT_NAME(offset)(int32_t head, int64_t length) {
     return ((int64_t)(head / ATT_H) * length * ATT_H + head % ATT_H) * ATT_D;
-}
-
-/* Rows first .. first + rows - 1 of x into a tile; zeros for rows from `length` on. They are there
- * after cp_async_wait and SYNC. */
-INLINE void ATT_NAME(load)(char *tile, const uint16_t *x, int32_t first, int32_t length,
-                           int32_t rows) {
-#if ATT_WIDE
-#pragma unroll
-    for (int32_t i = TID; i < rows * ATT_CHUNKS; i += ATT_THREADS) {
-        const int32_t r = i / ATT_CHUNKS, c = i % ATT_CHUNKS;
-        const int valid = first + r < length && c * 8 < ATT_D;
-        const uint16_t *from =
-            x + (int64_t)(valid ? first + r : 0) * ATT_STEP + (valid ? c * 8 : 0);
-        cp_async16(tile + ATT_NAME(at)(r, c), from, valid);
-    }
-#else
-    for (int32_t i = TID; i < rows * ATT_CHUNKS * 8; i += ATT_THREADS) {
-        const int32_t r = i / (ATT_CHUNKS * 8), c = i % (ATT_CHUNKS * 8);
-        const int valid = first + r < length && c < ATT_D;
-        ((uint16_t *)(tile + ATT_NAME(at)(r, c / 8)))[c % 8] =
-            valid ? x[(int64_t)(first + r) * ATT_STEP + c] : (uint16_t)0;
-    }
-#endif
-}
-
-/* ---- fragments: 16 x 16 elements of a tile, from a row and a chunk on, which are even; what is
- * added to them is kept apart for the compiler, so that few addresses differ by more than constants
- * ---- */
-
-/* Left operand: rows are rows. */
-INLINE void ATT_NAME(left)(uint32_t *a, const char *tile, int32_t row, int32_t c) {
-    const int32_t lane = TID & 31;
-    ldmatrix_x4(a, tile + row * (ATT_LD * 16) + ATT_NAME(at)(lane & 15, c ^ lane >> 4));
-}
-
-/* Two right operands of a product with the transposed tile: its rows are columns. */
-INLINE void ATT_NAME(right_of_rows)(uint32_t *b, const char *tile, int32_t row, int32_t c) {
-    const int32_t lane = TID & 31;
-    const int32_t at = ATT_NAME(at)((lane & 7) + (lane >> 4) * 8, c ^ (lane >> 3 & 1));
-    ldmatrix_x4(b, tile + row * (ATT_LD * 16) + at);
-}
-
-/* Two right operands of a product with the tile itself. */
-INLINE void ATT_NAME(right)(uint32_t *b, const char *tile, int32_t row, int32_t c) {
-    const int32_t lane = TID & 31;
-    ldmatrix_x4_trans(b, tile + row * (ATT_LD * 16) + ATT_NAME(at)(lane & 15, c ^ lane >> 4));
-}
-
-/* ---- products of a warp's rows ---- */
-
-typedef uint32_t ATT_NAME(Left)[ATT_M][4];              /* 16 columns of the left operand */
-typedef float ATT_NAME(Scores)[ATT_M][ATT_COLS / 8][4]; /* sums: rows x ATT_COLS .. */
-typedef float ATT_NAME(Sums)[ATT_M][ATT_CHUNKS][4];     /* .. and rows x head size */
-
-INLINE void ATT_NAME(left_rows)(uint32_t (*a)[4], const char *tile, int32_t row, int32_t c) {
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++) ATT_NAME(left)(a[m], tile, row + m * 16, c);
-}
-
-/* s = rows of x times y'. The left operands are held in registers or read from x. */
-INLINE void ATT_NAME(scores)(float (*s)[ATT_COLS / 8][4], uint32_t (*held)[ATT_M][4], const char *x,
-                             int32_t row, const char *y) {
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
-        for (int i = 0; i < ATT_COLS / 2; i++) s[m][i / 4][i % 4] = 0;
-#pragma unroll
-    for (int c = 0; c < ATT_CHUNKS; c += 2) {
-        ATT_NAME(Left) read;
-        uint32_t(*a)[4] = held ? held[c / 2] : read;
-        if (!held) ATT_NAME(left_rows)(read, x, row, c);
-#pragma unroll
-        for (int n = 0; n < ATT_COLS / 16; n++) {
-            uint32_t b[4];
-            ATT_NAME(right_of_rows)(b, y, n * 16, c);
-#pragma unroll
-            for (int m = 0; m < ATT_M; m++) {
-                ATT_MMA(s[m][2 * n], a[m], b);
-                ATT_MMA(s[m][2 * n + 1], a[m], b + 2);
-            }
-        }
-    }
-}
-
-/* o += p y. A lane has of p what it needs of a left operand. */
-INLINE void ATT_NAME(accumulate)(float (*o)[ATT_CHUNKS][4], float (*p)[ATT_COLS / 8][4],
-                                 const char *y) {
-#pragma unroll
-    for (int k = 0; k < ATT_COLS / 16; k++) {
-        ATT_NAME(Left) a;
-#pragma unroll
-        for (int m = 0; m < ATT_M; m++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const float *from = p[m][2 * k + i / 2] + i % 2 * 2;
-                a[m][i] = ATT_PACK(from[0], from[1]);
-            }
-#pragma unroll
-        for (int c = 0; c < ATT_CHUNKS; c += 2) {
-            uint32_t b[4];
-            ATT_NAME(right)(b, y, k * 16, c);
-#pragma unroll
-            for (int m = 0; m < ATT_M; m++) {
-                ATT_MMA(o[m][c], a[m], b);
-                ATT_MMA(o[m][c + 1], a[m], b + 2);
-            }
-        }
-    }
-}
-
-/* Sums times `scale` of the row's group become the warp's rows of x, by way of its own rows of a
- * tile, so that accesses to memory are wide. scale[m][i]: of rows m * 16 + i * 8 + lane / 4. */
-INLINE void ATT_NAME(store)(float (*o)[ATT_CHUNKS][4], float (*scale)[2], char *tile, int32_t row,
-                            uint16_t *x, int32_t first, int32_t length) {
-    const int32_t lane = TID & 31;
-    WARP_SYNC(); /* other lanes have read what is overwritten here */
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-#pragma unroll
-            for (int c = 0; c < ATT_CHUNKS; c++) {
-                const uint32_t two =
-                    ATT_PACK(o[m][c][2 * i] * scale[m][i], o[m][c][2 * i + 1] * scale[m][i]);
-                char *to = tile + ATT_NAME(at)(row + m * 16 + i * 8 + lane / 4, c);
-                store4(to + lane % 4 * 4, &two);
-            }
-    WARP_SYNC();
-    for (int32_t i = lane; i < ATT_M * 16 * ATT_CHUNKS; i += 32) {
-        const int32_t r = row + i / ATT_CHUNKS, c = i % ATT_CHUNKS;
-        const char *from = tile + ATT_NAME(at)(r, c);
-        uint16_t *to = x + (int64_t)(first + r) * ATT_STEP + c * 8;
-        if (first + r >= length) continue;
-#if ATT_WIDE
-        uint32_t chunk[4];
-        load16(chunk, from);
-        if (c * 8 < ATT_D) store16(to, chunk);
-#else
-        for (int j = 0; j < 8 && c * 8 + j < ATT_D; j++) to[j] = ((const uint16_t *)from)[j];
-#endif
-    }
 }
 
 /* ---- masks ---- */
@@ -176,19 +27,111 @@ INLINE int32_t ATT_NAME(seen)(int32_t t) {
     return end < ATT_S ? end : ATT_S;
 }
 
-/* Scores of keys that a query must not see become so low that exp gives 0. The warp's queries are
- * those from t on, the tile's keys those from s on. */
-INLINE void ATT_NAME(hide)(float (*x)[ATT_COLS / 8][4], int32_t t, int32_t s) {
-    const int32_t lane = TID & 31;
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int32_t n = ATT_NAME(seen)(t + m * 16 + i * 8 + lane / 4) - s - lane % 4 * 2;
-#pragma unroll
-            for (int c = 0; c < ATT_COLS / 8; c++) {
-                if (c * 8 >= n) x[m][c][2 * i] = ATT_NEVER;
-                if (c * 8 + 1 >= n) x[m][c][2 * i + 1] = ATT_NEVER;
-            }
-        }
+/* The first query that sees key s. */
+INLINE int32_t ATT_NAME(first)(int32_t s) { return s < ATT_PREFIX ? 0 : s; }
+
+/* ---- blocks ---- */
+
+/* The work of a block of the forward pass. */
+typedef struct {
+    char *shared;
+    const ATT_TYPE *q, *k, *v;
+    ATT_TYPE *o;
+    float *lse;  /* NULL: not wanted */
+    int32_t t;   /* its queries are those from here on, which meet .. */
+    int32_t end; /* .. the keys before `end` */
+    int32_t all; /* .. and all of them those before `all` */
+} ATT_NAME(Queries);
+
+/* The work of a block of the backward pass. It owns rows x of two operands and meets y: queries own
+ * q and g (the gradient of o) and meet k and v, keys own k and v and meet q and g. With scores
+ * x0 y0' (or their transpose) as probabilities p, and ds = p (x1 y1' - delta), where delta =
+ * rowsum(g o): dq or dk is d[0] = ds y0, dv is d[1] = p y1. `keys` and `want` are constants to the
+ * compiler. */
+typedef struct {
+    char *shared;
+    int keys;    /* it owns keys, not queries */
+    int want[2]; /* which of d are computed */
+    const ATT_TYPE *x[2], *y[2], *o;
+    const float *lse;
+    ATT_TYPE *d[2]; /* NULL: not wanted after all */
+    int32_t x_first, x_length, y_length;
+    int32_t begin, end; /* the part of y that these rows meet .. */
+    int32_t all;        /* .. and all of them: queries from here on, or keys before */
+} ATT_NAME(Side);
+
+#if !ATT_BACKWARD
+
+INLINE void ATT_NAME(run_forward)(const ATT_NAME(Queries) * a); /* follows */
+
+/* The last queries see most keys of a causal mask and go first. */
+INLINE void ATT_NAME(forward)(char *shared, const void *q, const void *k, const void *v, void *o,
+                              void *lse) {
+    const int32_t blocks = (ATT_T + ATT_ROWS - 1) / ATT_ROWS, head = BID / blocks;
+    const int64_t of_q = ATT_NAME(offset)(head, ATT_T), of_k = ATT_NAME(offset)(head, ATT_S);
+    ATT_NAME(Queries) a;
+    a.shared = shared;
+    a.q = (const ATT_TYPE *)q + of_q, a.o = (ATT_TYPE *)o + of_q;
+    a.k = (const ATT_TYPE *)k + of_k, a.v = (const ATT_TYPE *)v + of_k;
+    a.lse = lse ? (float *)lse + (int64_t)head * ATT_T : (float *)0;
+    a.t = (blocks - 1 - BID % blocks) * ATT_ROWS;
+    a.all = ATT_NAME(seen)(a.t);
+    a.end = ATT_NAME(seen)(a.t + ATT_ROWS < ATT_T ? a.t + ATT_ROWS - 1 : ATT_T - 1);
+    ATT_NAME(run_forward)(&a);
 }
+
+#else
+
+INLINE void ATT_NAME(run_backward)(const ATT_NAME(Side) * a); /* follows */
+
+/* Keys from s on; x is k, v and y is q, g. */
+INLINE void ATT_NAME(keys)(ATT_NAME(Side) a, int32_t s, int want0, int want1) {
+    const int32_t last = s + ATT_ROWS < ATT_S ? s + ATT_ROWS - 1 : ATT_S - 1;
+    a.keys = 1, a.want[0] = want0, a.want[1] = want1;
+    a.x_first = s, a.x_length = ATT_S, a.y_length = ATT_T;
+    a.begin = ATT_NAME(first)(s) / ATT_COLS * ATT_COLS, a.end = ATT_T;
+    a.all = ATT_NAME(first)(last);
+    ATT_NAME(run_backward)(&a);
+}
+
+/* Queries from t on; x is q, g and y is k, v. */
+INLINE void ATT_NAME(queries)(ATT_NAME(Side) a, int32_t t) {
+    const int32_t last = t + ATT_ROWS < ATT_T ? t + ATT_ROWS - 1 : ATT_T - 1;
+    a.keys = 0, a.want[0] = 1, a.want[1] = 0;
+    a.x_first = t, a.x_length = ATT_T, a.y_length = ATT_S;
+    a.begin = 0, a.end = ATT_NAME(seen)(last);
+    a.all = ATT_NAME(seen)(t);
+    ATT_NAME(run_backward)(&a);
+}
+
+/* With a causal mask the first keys and the last queries have most to do and go first. Where dk and
+ * dv do not fit into registers together, they are work of two blocks. */
+INLINE void ATT_NAME(backward)(char *shared, const void *q, const void *k, const void *v,
+                               const void *o, const void *lse, const void *g, void *dq, void *dk,
+                               void *dv) {
+    const int32_t of_s = (ATT_S + ATT_ROWS - 1) / ATT_ROWS,
+                  of_t = (ATT_T + ATT_ROWS - 1) / ATT_ROWS;
+    const int32_t blocks = of_s * (1 + ATT_SPLIT) + of_t, head = BID / blocks, i = BID % blocks;
+    const int64_t of_q = ATT_NAME(offset)(head, ATT_T), of_k = ATT_NAME(offset)(head, ATT_S);
+    ATT_NAME(Side) a, b;
+    a.shared = shared;
+    a.o = (const ATT_TYPE *)o + of_q, a.lse = (const float *)lse + (int64_t)head * ATT_T;
+    a.x[0] = (const ATT_TYPE *)k + of_k, a.x[1] = (const ATT_TYPE *)v + of_k;
+    a.y[0] = (const ATT_TYPE *)q + of_q, a.y[1] = (const ATT_TYPE *)g + of_q;
+    a.d[0] = dk ? (ATT_TYPE *)dk + of_k : 0, a.d[1] = dv ? (ATT_TYPE *)dv + of_k : 0;
+    b = a;
+    b.x[0] = a.y[0], b.x[1] = a.y[1], b.y[0] = a.x[0], b.y[1] = a.x[1];
+    b.d[0] = dq ? (ATT_TYPE *)dq + of_q : 0, b.d[1] = 0;
+    if (i >= blocks - of_t) ATT_NAME(queries)(b, (blocks - 1 - i) * ATT_ROWS);
+#if ATT_SPLIT
+    else if (i >= of_s)
+        ATT_NAME(keys)(a, (i - of_s) * ATT_ROWS, 0, 1);
+    else
+        ATT_NAME(keys)(a, i * ATT_ROWS, 1, 0);
+#else
+    else
+        ATT_NAME(keys)(a, i * ATT_ROWS, 1, 1);
+#endif
+}
+
+#endif
