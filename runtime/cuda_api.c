@@ -22,7 +22,7 @@ Status cuda_api_open(CudaApi *api) {
 #define CUDA(name, args)                                                                           \
     if (!library_symbol(api->library, #name, &api->name))                                          \
         return status_make(EXIT_SYSTEM, "the CUDA driver has no function " #name ": it is too "    \
-                                                                                 "old");
+                                        "old");
 #include "runtime/cuda_api.def"
 #undef CUDA
     return NULL;

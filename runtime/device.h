@@ -50,6 +50,8 @@ typedef struct DeviceOps {
      * device, and of host memory that it can reach by itself. close() frees both. */
     Status (*staging)(Device *d, int64_t device_bytes, int64_t host_bytes, void **device,
                       void **host);
+    /* Bytes of the device that are allocated beside the arenas: staging, workspace. */
+    int64_t (*beside)(const Device *d);
     /* The host waits until the device has come to what record() marked last. */
     Status (*arrive)(Device *d, uint32_t event);
     /* The calls from capture(true) to capture(false), which began on stream 0 and came together

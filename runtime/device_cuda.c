@@ -119,9 +119,9 @@ static Status too_little(const Cuda *d, int64_t staging) {
     return s;
 }
 
-static Status allocate_device(Cuda *d, int64_t bytes, CudaAddress *out) {
+Status cuda_allocate(Cuda *d, int64_t bytes, CudaAddress *out) {
     CudaResult r = d->api.cuMemAlloc_v2(out, (size_t)bytes);
-    if (r == CUDA_OUT_OF_MEMORY) return too_little(d, 0);
+    if (r == CUDA_OUT_OF_MEMORY) return too_little(d, d->stage_bytes);
     TRY(cuda_status(&d->api, r, "cuMemAlloc_v2"));
     CUDA_CALL(d, cuMemsetD8Async, *out, 0, (size_t)bytes, d->stream[0]);
     return NULL;
@@ -144,11 +144,17 @@ static Status cuda_staging(Device *base, int64_t device_bytes, int64_t host_byte
     CUDA_CALL(d, cuMemGetInfo_v2, &unused, &total);
     int64_t need = d->plan->arena[MEM_DEVICE] + device_bytes + cuda_workspace_bytes(d->plan);
     if (need > (int64_t)unused) return too_little(d, device_bytes);
-    if (device_bytes > 0) TRY(allocate_device(d, device_bytes, &d->stage));
+    if (device_bytes > 0) TRY(cuda_allocate(d, device_bytes, &d->stage));
     if (host_bytes > 0) TRY(allocate_host(d, host_bytes, &d->stage_host));
+    d->stage_bytes = device_bytes;
     *device = (void *)(uintptr_t)d->stage;
     *host = d->stage_host;
     return NULL;
+}
+
+static int64_t cuda_beside(const Device *base) {
+    const Cuda *d = (const Cuda *)base;
+    return d->stage_bytes + cuda_workspace_bytes(d->plan);
 }
 
 static Status cuda_alloc(Device *base, Mem mem, int64_t bytes, void **out) {
@@ -159,7 +165,7 @@ static Status cuda_alloc(Device *base, Mem mem, int64_t bytes, void **out) {
     if (mem == MEM_DISK)
         return status_make(EXIT_INPUT, "the plan keeps %lld bytes on disk, which cuda cannot do",
                            (long long)bytes);
-    if (mem == MEM_DEVICE) TRY(allocate_device(d, bytes, &address));
+    if (mem == MEM_DEVICE) TRY(cuda_allocate(d, bytes, &address));
     *out = (void *)(uintptr_t)address;
     if (mem == MEM_HOST) TRY(allocate_host(d, bytes, out));
     d->arena[mem] = *out;
@@ -256,9 +262,10 @@ static Status cuda_capture(Device *base, bool begin) {
 /* ---- loading ---- */
 
 static Status clear_arenas(Cuda *d) {
+    const int64_t *bytes = d->plan->arena;
     TRY(cuda_sync(&d->base));
-    for (int m = 0; m < MEM_COUNT; m++)
-        if (d->arena[m]) TRY(cuda_fill(&d->base, 0, d->arena[m], d->plan->arena[m]));
+    if (bytes[MEM_HOST] > 0) memset(d->arena[MEM_HOST], 0, (size_t)bytes[MEM_HOST]);
+    if (bytes[MEM_DEVICE] > 0) TRY(cuda_fill(&d->base, 0, d->arena[MEM_DEVICE], bytes[MEM_DEVICE]));
     return cuda_sync(&d->base);
 }
 
@@ -288,6 +295,7 @@ const DeviceOps device_cuda = {
     .sync = cuda_sync,
     .close = cuda_close,
     .staging = cuda_staging,
+    .beside = cuda_beside,
     .arrive = cuda_arrive,
     .capture = cuda_capture,
     .replay = cuda_replay,

@@ -39,6 +39,7 @@ typedef struct {
     int major, minor;
     char *arena[MEM_COUNT];
     CudaAddress stage; /* on the device */
+    int64_t stage_bytes;
     void *stage_host;
     int streams;
     CudaStream *stream;
@@ -73,6 +74,8 @@ Status cuda_load_products(Cuda *d, bool *touched);
 void cuda_unload_products(Cuda *d);
 Status cuda_gemm(Device *base, const PlanStep *s, void *const *arg);
 
+/* Zeroed memory of the device; a failure tells what the plan needs in all. */
+Status cuda_allocate(Cuda *d, int64_t bytes, CudaAddress *out);
 /* After every call on a stream: waits, if the device is to. */
 Status cuda_called(Cuda *d, int stream);
 

@@ -31,7 +31,7 @@ int64_t cuda_workspace_bytes(const Plan *p) {
 
 static Status allocate_workspace(Cuda *d) {
     int64_t bytes = cuda_workspace_bytes(d->plan), used = 0;
-    CUDA_CALL(d, cuMemAlloc_v2, &d->workspace, (size_t)bytes);
+    TRY(cuda_allocate(d, bytes, &d->workspace));
     d->stream_workspace = xcalloc((size_t)d->streams, sizeof *d->stream_workspace);
     for (int i = 0; i < d->streams; i++)
         if (stream_multiplies(d->plan, i)) {

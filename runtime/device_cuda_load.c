@@ -12,7 +12,8 @@ enum {
     OLD_PARAMETERS = 4096,       /* bytes of a kernel's parameters … */
     NEW_PARAMETERS = 32764,      /* … of drivers from 12.1 on */
     NEW_PARAMETERS_FROM = 12010, /* as cuDriverGetVersion says it */
-    MAX_GRID = INT32_MAX
+    MAX_GRID = INT32_MAX,
+    OLDEST_MAJOR = 8 /* bf16 and asynchronous copies: sm_80 */
 };
 
 /* ---- which code ---- */
@@ -33,6 +34,9 @@ static Runs how_it_runs(const char *target, int major, int minor) {
 Status cuda_check_target(const Cuda *d) {
     const char *target = d->plan->target;
     if (d->plan->kernel.n == 0 || how_it_runs(target, d->major, d->minor) != RUNS_NOT) return NULL;
+    if (d->major < OLDEST_MAJOR)
+        return status_make(EXIT_SYSTEM, "the plan is for %s and %s is sm_%d%d: m6c needs sm_%d0",
+                           target, d->name, d->major, d->minor, OLDEST_MAJOR);
     return status_make(EXIT_SYSTEM,
                        "the plan is for %s and %s is sm_%d%d: compile the model again with "
                        "--target sm_%d%d",

@@ -116,6 +116,12 @@ char *exec_address(const Exec *e, uint32_t buffer) { return address(e, (PlanArg)
 
 int64_t exec_arena_bytes(const Exec *e, Mem mem) { return e->arena_bytes[mem]; }
 
+int64_t exec_host_bytes(const Exec *e) {
+    return e->arena_bytes[MEM_HOST] + (e->ops->host_visible ? e->arena_bytes[MEM_DEVICE] : 0);
+}
+
+int64_t exec_beside_bytes(const Exec *e) { return e->ops->beside ? e->ops->beside(e->device) : 0; }
+
 void *exec_pointer(Exec *e, uint32_t buffer) {
     return e->ops->host_visible ? exec_address(e, buffer) : NULL;
 }
@@ -133,7 +139,7 @@ static Status check_size(const Exec *e, uint32_t buffer, int64_t bytes) {
 Status exec_write(Exec *e, uint32_t buffer, const void *host, int64_t bytes) {
     TRY(check_size(e, buffer, bytes));
     TRY(e->ops->copy(e->device, 0, exec_address(e, buffer), host, bytes));
-    return e->ops->sync(e->device);
+    return exec_blame_any(e, e->ops->sync(e->device));
 }
 
 Status exec_read(Exec *e, uint32_t buffer, void *host, int64_t bytes) {

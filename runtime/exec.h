@@ -77,6 +77,9 @@ void exec_check_finite(Exec *e, bool on);
 
 /* Bytes the device gave for a memory: equal to plan->arena, by assertion. */
 int64_t exec_arena_bytes(const Exec *e, Mem mem);
+/* Those of them that lie in the host's memory, and what the device has allocated besides. */
+int64_t exec_host_bytes(const Exec *e);
+int64_t exec_beside_bytes(const Exec *e);
 /* Host address of a buffer when the device's memory is visible to the host, otherwise NULL. */
 void *exec_pointer(Exec *e, uint32_t buffer);
 

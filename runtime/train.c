@@ -245,12 +245,14 @@ static Status end_step(Run *r, Flight *f, double *seconds) {
     double now = now_seconds();
     *seconds = now - MAX(f->begin, r->last_end);
     r->last_end = now;
-    if (!s && stopped) s = exec_ahead(r->exec) > 1 ? explain_late(r) : explain_nan(r, f->step);
+    bool late = exec_ahead(r->exec) > 1 && r->plan->train;
+    if (!s && stopped) s = late ? explain_late(r) : explain_nan(r, f->step);
     return at_step(f->step, s);
 }
 
-/* How many steps may be under way while the oldest is waited for. */
-static int steps_ahead(const Run *r) { return exec_ahead(r->exec) - 1; }
+/* How many steps may be under way while the oldest is waited for. None of a forward plan: then its
+ * inputs are still there when its result must be explained. */
+static int steps_ahead(const Run *r) { return r->plan->train ? exec_ahead(r->exec) - 1 : 0; }
 
 /* A loss scale can cure overflows of the backward phase. When none of many did, it is not that. */
 static Status check_skipped(Run *r, const StepReport *report) {
@@ -321,16 +323,20 @@ static int64_t process_bytes(const char *name) {
 }
 
 static void report_memory(Run *r) {
-    int64_t arenas = 0;
+    int64_t arenas = 0, resident = exec_host_bytes(r->exec), beside = exec_beside_bytes(r->exec);
     for (int m = 0; m < MEM_COUNT; m++) arenas += exec_arena_bytes(r->exec, (Mem)m);
     int64_t loader = r->loader ? loader_bytes(r->loader) : 0;
     int64_t peak = process_bytes("VmHWM"), code = process_bytes("RssFile");
     double mib = 1024.0 * 1024.0;
+    if (beside > 0)
+        report_line(r->report,
+                    "device: %.1f MiB beside the arenas, for inputs on their way and products",
+                    (double)beside / mib);
     report_line(r->report,
                 "memory: arenas %.1f MiB (as planned), data %.1f MiB, code %.1f MiB, other %.1f "
                 "MiB, peak resident %.1f MiB",
                 (double)arenas / mib, (double)loader / mib, (double)code / mib,
-                (double)MAX(peak - arenas - loader - code, (int64_t)0) / mib, (double)peak / mib);
+                (double)MAX(peak - resident - loader - code, (int64_t)0) / mib, (double)peak / mib);
 }
 
 /* Hours later is too late to find out that there is no such folder. */

@@ -13,7 +13,8 @@
  * M6C_STANDIN_SM=80         the device's compute capability; none: there is no device
  * M6C_STANDIN_MEMORY=BYTES  of the device
  * M6C_STANDIN_FAIL=F:N[:E]  the N-th call of function F fails with error E; F = kernel: the N-th
- *                           kernel fails while it runs */
+ *                           kernel fails while it runs
+ * M6C_STANDIN_FORGET=cuStreamWaitEvent:N  the N-th of these calls does nothing */
 #ifndef M6C_TESTS_STANDIN_H
 #define M6C_TESTS_STANDIN_H
 
@@ -70,8 +71,9 @@ struct CUstream_st {
     int index;
     VEC(Work) queue;
     uint32_t head;
-    Graph *graph; /* it is captured into */
-    Nodes after;  /* what the next node comes after */
+    uint32_t rank; /* the highest that can run, runs */
+    Graph *graph;  /* it is captured into */
+    Nodes after;   /* what the next node comes after */
 };
 
 struct CUevent_st {

@@ -233,6 +233,17 @@ static bool reached(CudaStream s, CudaEvent e) {
     return true;
 }
 
+/* Streams have ranks, drawn anew now and then: what comes last waits until nothing else can run. */
+static Choice choose(const Choices *c) {
+    bool anew = dice(32) == 0;
+    for (uint32_t i = 0; i < streams.n; i++)
+        if (anew || streams.p[i]->rank == 0) streams.p[i]->rank = 1 + dice(1u << 20);
+    uint32_t best = dice(c->n); /* among the nodes of a graph: any */
+    for (uint32_t i = 0; i < c->n; i++)
+        if (c->p[i].stream->rank > c->p[best].stream->rank) best = i;
+    return c->p[best];
+}
+
 CudaResult queue_run(CudaStream s, CudaEvent e) {
     Choices c = {0};
     for (uint32_t i = 0; i < streams.n; i++)
@@ -240,7 +251,7 @@ CudaResult queue_run(CudaStream s, CudaEvent e) {
     while (!failure && !reached(s, e)) {
         list_choices(&c);
         if (c.n == 0) BUG("the streams wait for each other");
-        take(c.p[dice(c.n)]);
+        take(choose(&c));
     }
     vec_free(&c);
     return failure;
