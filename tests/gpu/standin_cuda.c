@@ -334,14 +334,15 @@ CudaResult cuEventElapsedTime(float *milliseconds, CudaEvent begin, CudaEvent en
 
 /* ---- kernels ---- */
 
-struct CUmod_st {
-    EmuModule *module;
-    char name[128];
-};
 struct CUfunc_st {
     void *kernel;
     char name[128];
     int64_t shared; /* that it may have */
+};
+struct CUmod_st {
+    EmuModule *module;
+    char name[128];
+    VEC(CudaFunction) function;
 };
 
 static const char *last_part(const char *path) {
@@ -369,6 +370,8 @@ CudaResult cuModuleLoad(CudaModule *module, const char *path) {
 CudaResult cuModuleUnload(CudaModule module) {
     CALLED(" %s", module->name);
     emu_unload(module->module);
+    for (uint32_t i = 0; i < module->function.n; i++) free(module->function.p[i]);
+    vec_free(&module->function);
     free(module);
     return 0;
 }
@@ -377,9 +380,10 @@ CudaResult cuModuleGetFunction(CudaFunction *function, CudaModule module, const 
     CALLED(" %s %s", module->name, name);
     void *kernel = emu_find(module->module, name);
     if (!kernel) return CUDA_NOT_FOUND;
-    CudaFunction f = xcalloc(1, sizeof *f); /* lives as long as the process */
+    CudaFunction f = xcalloc(1, sizeof *f);
     *f = (struct CUfunc_st){.kernel = kernel, .shared = 48 << 10};
     snprintf(f->name, sizeof f->name, "%s", name);
+    vec_push(&module->function, f);
     *function = f;
     return 0;
 }
