@@ -35,8 +35,10 @@ typedef unsigned long long uint64_t;
 #define SHARED(type, name, n) __shared__ __align__(16) type name[n]
 #define DYNAMIC_SHARED(name)                                                                       \
     extern __shared__ __align__(128) char name[] /* chars; its size is the launch's */
-#define SYNC()      __syncthreads()
-#define WARP_SYNC() __syncwarp()
+/* A constant array: at the top of a kernel's body. */
+#define TABLE(type, name, n) static __constant__ const type name[n]
+#define SYNC()               __syncthreads()
+#define WARP_SYNC()          __syncwarp()
 
 /* ---- lanes of a warp ---- */
 INLINE float shfl_xor_f32(float x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }

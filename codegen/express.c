@@ -15,6 +15,7 @@ Print print_open(const Kernel *k, Buf *out) {
                    .need = xcalloc(n, sizeof(bool)),
                    .indent = 1,
                    .index = "int64_t",
+                   .base = "",
                    .at = "",
                    .col = "",
                    .col_if = ""};
@@ -257,7 +258,7 @@ void print_args(Print *p) {
     for (uint32_t i = 0; i < p->k->arg.n; i++) {
         const char *type = ctype_storage(p->k->arg.p[i].dtype);
         const char *read = p->k->arg.p[i].written ? "" : "const ";
-        line(p, "%s%s *a%u = (%s%s *)ARG(%u);", read, type, i, read, type, i);
+        line(p, "%s%s *a%u = (%s%s *)ARG(%s%u);", read, type, i, read, type, p->base, i);
     }
 }
 

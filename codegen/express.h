@@ -16,6 +16,7 @@ struct Print {
     int64_t block; /* columns of an item (C) */
     int indent;
     const char *index;  /* C type of indices */
+    const char *base;   /* number of the first argument: "" or "base + " */
     const char *at;     /* text that finds the element's place in t<number> */
     const char *col;    /* .. and in the sum of a column */
     const char *col_if; /* what must hold for it to be added, or "" */

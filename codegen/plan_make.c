@@ -1,31 +1,10 @@
 /* plan_make.c: a lowered, scheduled, allocated graph becomes a Plan: buffers for values that own
  * bytes, one step a unit, kernels stored once per text, copies for assignments that could not be
  * made in place, at the end of the step. */
-#include "codegen/codegen.h"
-#include "codegen/opaque.h"
+#include "codegen/plan_make.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct {
-    uint64_t hash;
-    const char *body, *comment; /* comment: the kernel's IR and where it comes from */
-    const char *library;        /* what its file needs before it; NULL: none */
-    const char *prefix;         /* what it needs itself before it */
-} KernelText;
-
-typedef struct {
-    const Graph *g;
-    const CodegenOptions *o;
-    const Target *target;
-    Plan *p;
-    Arena *arena;
-    Units us;
-    uint32_t *buffer; /* by value: its buffer, or UINT32_MAX */
-    bool *done;       /* by unit: its step is in the plan */
-    VEC(KernelText) text;
-    VEC(CodegenSource) source;
-} Make;
 
 /* ---- buffers ---- */
 
@@ -158,54 +137,48 @@ static void write_comment(Make *m, const Unit *u, const Kernel *k, Buf *out) {
 
 static const char *plan_name(const CodegenOptions *o) { return o->name ? o->name : "plan"; }
 
-/* Kernels that need a library share one file, so that it is compiled once. */
-static const char *source_name(const Make *m, const Code *c) {
-    char *name = c->library
-                     ? arena_printf(m->arena, "%s_attention%s", plan_name(m->o), m->target->suffix)
-                     : arena_printf(m->arena, "%s_%u%s", plan_name(m->o),
-                                    m->text.n / m->target->per_file, m->target->suffix);
-    return intern(m->p->session, name);
-}
-
-/* The kernel with this body: an equal one, or a new one named after what it computes. */
-static uint32_t add_kernel(Make *m, const Unit *u, const Kernel *ir, const PlanStep *s,
-                           const Code *c) {
+uint32_t add_kernel(Make *m, const PlanStep *s, const Code *c, const char *comment) {
     uint64_t hash = hash_bytes(c->body.p, c->body.n, 0);
     if (c->prefix.n) hash = hash_bytes(c->prefix.p, c->prefix.n, hash);
     for (uint32_t i = 0; i < m->text.n; i++)
         if (m->text.p[i].hash == hash) return i;
     Session *ss = m->p->session;
     Arena *a = session_arena(ss);
-    Buf name = {0}, comment = {0};
-    write_comment(m, u, ir, &comment);
+    Buf name = {0};
     buf_puts(&name, "k_");
     for (const char *p = s->what; *p && name.n < 32; p++) buf_put(&name, *p == ' ' ? "_" : p, 1);
     buf_printf(&name, "_%08x", (unsigned)(hash >> 32));
     PlanKernel k = {.name = intern(ss, name.p),
-                    .source = source_name(m, c),
                     .nargs = (int)s->nargs,
                     .threads = c->threads,
                     .shared = c->shared,
                     .hash = hash};
     vec_push(&m->p->kernel, k);
-    vec_push(&m->text, ((KernelText){hash, arena_strdup(a, c->body.p, c->body.n),
-                                     arena_strdup(a, comment.p, comment.n), c->library,
-                                     arena_strdup(a, c->prefix.p, c->prefix.n)}));
+    vec_push(&m->text, ((KernelText){.hash = hash,
+                                     .body = arena_strdup(a, c->body.p, c->body.n),
+                                     .comment = comment,
+                                     .library = c->library,
+                                     .prefix = arena_strdup(a, c->prefix.p, c->prefix.n),
+                                     .inner = arena_strdup(a, c->inner.p, c->inner.n),
+                                     .elements = c->elements}));
     buf_free(&name);
-    buf_free(&comment);
     return m->text.n - 1;
 }
 
 static void finish_kernel(Make *m, const Unit *u, const Kernel *k, Code *c, PlanStep *s) {
     s->kind = STEP_KERNEL;
     s->items = c->items;
-    s->grain = c->grain;
+    s->grain = MAX(c->grain, 1);
     s->flops = c->flops;
     for (uint32_t i = 0; i < s->nargs; i++)
         s->traffic += (double)m->p->buffer.p[s->arg[i].buffer].bytes;
-    s->kernel = add_kernel(m, u, k, s, c);
+    Buf comment = {0};
+    write_comment(m, u, k, &comment);
+    s->kernel = add_kernel(m, s, c, arena_strdup(m->arena, comment.p, comment.n));
+    buf_free(&comment);
     buf_free(&c->body);
     buf_free(&c->prefix);
+    buf_free(&c->inner);
 }
 
 static void fused_step(Make *m, uint32_t u, PlanStep *s) {
@@ -369,6 +342,17 @@ static CodegenSource make_source(const Make *m, uint32_t first) {
     return (CodegenSource){name, kept, hash};
 }
 
+/* Kernels that need a library share one file, so that it is compiled once. */
+static void name_sources(Make *m) {
+    for (uint32_t i = 0; i < m->p->kernel.n; i++) {
+        const char *name = plan_name(m->o), *suffix = m->target->suffix;
+        char *file = m->text.p[i].library
+                         ? arena_printf(m->arena, "%s_attention%s", name, suffix)
+                         : arena_printf(m->arena, "%s_%u%s", name, i / m->target->per_file, suffix);
+        m->p->kernel.p[i].source = intern(m->p->session, file);
+    }
+}
+
 static bool has_source(const Make *m, const char *name) {
     for (uint32_t i = 0; i < m->source.n; i++)
         if (m->source.p[i].name == name) return true;
@@ -376,6 +360,7 @@ static bool has_source(const Make *m, const char *name) {
 }
 
 static void make_sources(Make *m) {
+    name_sources(m);
     for (uint32_t i = 0; i < m->p->kernel.n; i++)
         if (!has_source(m, m->p->kernel.p[i].source)) vec_push(&m->source, make_source(m, i));
 }
@@ -464,6 +449,7 @@ Plan *codegen_plan(const Graph *g, const CodegenOptions *o) {
     for (Value v = 0; v < g->node.n; v++)
         if (m.us.of[v] != NO_UNIT) unit_step(&m, m.us.of[v]);
     copy_steps(&m);
+    join_steps(&m);
     m.p->lower_bound[MEM_DEVICE] = live_bytes(m.p);
     make_sources(&m);
     bool ok = diag_status(g->session, write_sources(&m));

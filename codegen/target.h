@@ -18,6 +18,9 @@ typedef struct {
     int threads;    /* CUDA: of a block, of which there are `items` .. */
     int64_t shared; /* .. and its dynamic shared memory */
     double flops, traffic;
+    Buf inner; /* CUDA: the part of a flat kernel that neither size nor place changes, or nothing ..
+                */
+    int64_t elements; /* .. and how many elements it is about */
 } Code;
 
 /* ---- preludes: what generated files start with ---- */

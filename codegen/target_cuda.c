@@ -316,6 +316,12 @@ static bool has_live(const Cuda *c) {
     return c->shape == ROWS ? c->p.k->rows % c->y != 0 : c->shape == COLUMNS && c->rows % c->y != 0;
 }
 
+/* The element's number: rows and columns before it. */
+static void put_element(const Cuda *c, Buf *out) {
+    if (c->p.k->rows > 1) buf_printf(out, "row * %lld + ", (long long)c->p.k->cols);
+    buf_puts(out, column(c));
+}
+
 static void print_lane_store(Cuda *c, const Store *s) {
     Buf at = {0};
     if (is_wide_store(c, s)) {
@@ -323,8 +329,8 @@ static void print_lane_store(Cuda *c, const Store *s) {
         return;
     }
     if (has_live(c)) line(&c->p, "if (live)");
-    buf_printf(&at, "row * %lld + %s%s", (long long)c->p.k->cols, column(c),
-               c->v > 1 ? " + u" : "");
+    put_element(c, &at);
+    if (c->v > 1) buf_puts(&at, " + u");
     print_store(&c->p, s, at.p);
     buf_free(&at);
 }
@@ -333,7 +339,8 @@ static void print_wide_store(Cuda *c, const Store *s) {
     int size = dtype_size(c->p.k->arg.p[s->arg].dtype);
     Buf at = {0}, w = {0};
     if (!is_wide_store(c, s)) return;
-    buf_printf(&at, "a%u + row * %lld + %s", s->arg, (long long)c->p.k->cols, column(c));
+    buf_printf(&at, "a%u + ", s->arg);
+    put_element(c, &at);
     buf_printf(&w, "s%u", s->arg);
     if (has_live(c)) line(&c->p, "if (live) {"), c->p.indent++;
     print_pieces(&c->p, "store", w.p, at.p, size * c->v);
@@ -364,7 +371,9 @@ static void print_vector(Cuda *c, int phase) {
 
 static void print_first_column(Cuda *c) {
     const char *name = column(c), *type = c->p.index, *first = c->tiles > 1 ? "tile" : "k";
-    if (c->shape == FLAT)
+    if (c->shape == FLAT && c->p.k->rows == 1)
+        line(&c->p, "const %s %s = at;", type, name);
+    else if (c->shape == FLAT)
         line(&c->p, "const %s %s = at %% %lld;", type, name, (long long)c->p.k->cols);
     else
         line(&c->p, "const %s %s = (%s * %d + lane) * %d;", type, name, first, c->t, c->v);
@@ -460,11 +469,14 @@ static void print_lanes(Cuda *c) {
 
 static void print_flat(Cuda *c) {
     Print *p = &c->p;
-    long long n = (long long)(p->k->rows * p->k->cols);
-    line(p, "const %s at = ((%s)BID * %d + TID) * %d;", p->index, p->index, c->t, c->v);
-    line(p, "if (at < %lld) {", n);
+    const char *type = p->index;
+    line(p, "const %s at = ((%s)block * %d + TID) * %d;", type, type, c->t, c->v);
+    line(p, "if (at < n) {");
     p->indent++;
-    line(p, "const %s row = at / %lld;", p->index, (long long)p->k->cols);
+    if (p->k->rows > 1)
+        line(p, "const %s row = at / %lld;", type, (long long)p->k->cols);
+    else
+        line(p, "const %s row = 0;", type);
     print_row(c);
     p->indent--;
     line(p, "}");
@@ -623,16 +635,33 @@ static void declare_shared(Cuda *c) {
     }
 }
 
-static void print_body(Cuda *c) {
-    buf_puts(c->p.out, "{\n");
-    declare_shared(c);
+/* Flat kernels of one row say nothing of their size: plan_many.c may put several into one, each
+ * with its blocks, pointers (from ARG(base) on) and n elements. */
+static void print_flat_body(Cuda *c, Code *code) {
+    const char *type = c->p.index;
+    long long n = (long long)(c->p.k->rows * c->p.k->cols);
+    c->p.base = "base + ";
+    c->p.out = &code->inner;
     print_args(&c->p);
-    switch (c->shape) {
-    case FLAT: print_flat(c); break;
-    case ROWS: print_rows(c); break;
-    case COLUMNS: print_columns(c); break;
+    print_flat(c);
+    c->p.out = &code->body;
+    line(&c->p, "const int32_t base = 0, block = BID;");
+    line(&c->p, "const %s n = %lld;", type, n);
+    buf_puts(&code->body, code->inner.p);
+    if (!c->p.k->flat) buf_free(&code->inner);
+    code->elements = n;
+}
+
+static void print_body(Cuda *c, Code *code) {
+    buf_puts(&code->body, "{\n");
+    declare_shared(c);
+    if (c->shape == FLAT) {
+        print_flat_body(c, code);
+    } else {
+        print_args(&c->p);
+        c->shape == ROWS ? print_rows(c) : print_columns(c);
     }
-    buf_puts(c->p.out, "}\n");
+    buf_puts(&code->body, "}\n");
 }
 
 void target_cuda_print(const Kernel *k, Code *code) {
@@ -645,7 +674,7 @@ void target_cuda_print(const Kernel *k, Code *code) {
     keep_values(&c);
     c.p.at = c.p.col = c.v > 1 ? "[k][u]" : "[k][0]";
     c.p.col_if = has_live(&c) ? "if (live) " : "";
-    print_body(&c);
+    print_body(&c, code);
     code->items = blocks_of(&c);
     code->grain = 1;
     code->threads = threads_of(&c);

@@ -1,0 +1,202 @@
+/* plan_many.c: one kernel over many tensors. An optimizer updates each parameter with a kernel that
+ * differs from the others only in size and place: launched one by one they would cost more time
+ * than they compute. Steps whose kernels have the same inner text move up to the first of them,
+ * as one step of one kernel whose blocks find their tensor in a table.
+ *
+ * A step may move up when no step on the way, and none of those it joins, reads or writes bytes
+ * that it writes, or writes bytes that it reads: bytes are compared, not names, since temporaries
+ * share them. Arguments of a kernel are at most MOST_ARGS, what fits the 4 KiB of parameters that
+ * every driver takes. */
+#include "codegen/plan_make.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_ARGS = 480, WINDOW = 1024 };
+
+typedef struct {
+    uint32_t first, args; /* the first step; arguments of all */
+    VEC(uint32_t) step;
+} Batch;
+
+typedef struct {
+    Make *m;
+    uint32_t *at;    /* by step: its place in the new order */
+    uint32_t *batch; /* by step: the batch it is part of, or UINT32_MAX */
+    VEC(Batch) batches;
+} Join;
+
+/* ---- conflicts ---- */
+
+static bool writes(const PlanStep *s, uint32_t arg) {
+    switch (s->kind) {
+    case STEP_KERNEL: return s->writes == 0 || arg >= 64 || s->writes >> arg & 1;
+    case STEP_GEMM: return arg == 2;
+    default: return arg == 0;
+    }
+}
+
+static bool overlap(const PlanBuffer *x, const PlanBuffer *y) {
+    return x->mem == y->mem && x->offset < y->offset + y->bytes && y->offset < x->offset + x->bytes;
+}
+
+static bool conflict(const Plan *p, const PlanStep *a, const PlanStep *b) {
+    for (uint32_t i = 0; i < a->nargs; i++)
+        for (uint32_t j = 0; j < b->nargs; j++)
+            if ((writes(a, i) || writes(b, j)) &&
+                overlap(&p->buffer.p[a->arg[i].buffer], &p->buffer.p[b->arg[j].buffer]))
+                return true;
+    return false;
+}
+
+/* ---- which steps go together ---- */
+
+static bool is_alike(const Make *m, const PlanStep *a, const PlanStep *b) {
+    const KernelText *x = &m->text.p[a->kernel], *y = &m->text.p[b->kernel];
+    return a->stream == b->stream && a->nargs == b->nargs && strcmp(x->inner, y->inner) == 0;
+}
+
+static bool may_join(const Join *j, const Batch *b, uint32_t i) {
+    const Plan *p = j->m->p;
+    const PlanStep *s = &p->step.p[i];
+    if (i - b->first > WINDOW || b->args + s->nargs > MOST_ARGS) return false;
+    if (!is_alike(j->m, &p->step.p[b->first], s)) return false;
+    for (uint32_t k = b->first; k < i; k++)
+        if (j->at[k] >= b->first && conflict(p, &p->step.p[k], s)) return false;
+    return true;
+}
+
+static void place_step(Join *j, uint32_t i) {
+    const PlanStep *s = &j->m->p->step.p[i];
+    j->at[i] = i;
+    j->batch[i] = UINT32_MAX;
+    ASSERT(s->nwait == 0);
+    if (s->kind != STEP_KERNEL || !*j->m->text.p[s->kernel].inner) return;
+    for (uint32_t b = j->batches.n; b-- > 0;) {
+        Batch *x = &j->batches.p[b];
+        if (!may_join(j, x, i)) continue;
+        vec_push(&x->step, i);
+        x->args += s->nargs;
+        j->at[i] = x->first;
+        j->batch[i] = b;
+        return;
+    }
+    Batch x = {.first = i, .args = s->nargs};
+    vec_push(&x.step, i);
+    vec_push(&j->batches, x);
+    j->batch[i] = j->batches.n - 1;
+}
+
+/* ---- the kernel of a batch ---- */
+
+static void print_table(Buf *out, const char *name, const int64_t *x, uint32_t n) {
+    buf_printf(out, "    TABLE(int64_t, %s, %u) = {", name, n);
+    for (uint32_t i = 0; i < n; i++)
+        buf_printf(out, i % 12 == 11 ? "%lld,\n        " : "%lld, ", (long long)x[i]);
+    buf_puts(out, "};\n");
+}
+
+/* The block's tensor is the last whose first block is not after it. */
+static void print_many(Buf *out, const char *inner, uint32_t n, uint32_t nargs,
+                       const int64_t *first, const int64_t *size) {
+    uint32_t step = 1;
+    while (step * 2 < n) step *= 2;
+    buf_puts(out, "{\n");
+    print_table(out, "first", first, n);
+    print_table(out, "size", size, n);
+    buf_printf(out,
+               "    int32_t tensor = 0;\n"
+               "    for (int32_t step = %u; step > 0; step /= 2)\n"
+               "        if (tensor + step < %u && BID >= first[tensor + step]) tensor += step;\n"
+               "    const int32_t base = tensor * %u, block = BID - (int32_t)first[tensor];\n"
+               "    const int64_t n = size[tensor];\n%s}\n",
+               step, n, nargs, inner);
+}
+
+static Code batch_code(const Make *m, const Batch *b) {
+    uint32_t n = b->step.n;
+    int64_t *first = xcalloc(n, sizeof *first), *size = xcalloc(n, sizeof *size);
+    const PlanStep *one = &m->p->step.p[b->first];
+    Code c = {.threads = m->p->kernel.p[one->kernel].threads};
+    for (uint32_t i = 0; i < n; i++) {
+        const PlanStep *s = &m->p->step.p[b->step.p[i]];
+        first[i] = c.items;
+        size[i] = m->text.p[s->kernel].elements;
+        c.items += s->items;
+    }
+    print_many(&c.body, m->text.p[one->kernel].inner, n, one->nargs, first, size);
+    free(first);
+    free(size);
+    return c;
+}
+
+/* The step of all: arguments one tensor after the other. */
+static PlanStep batch_step(Make *m, const Batch *b) {
+    Plan *p = m->p;
+    Arena *a = session_arena(p->session);
+    PlanStep all = p->step.p[b->first];
+    Code c = batch_code(m, b);
+    uint32_t nargs = 0;
+    all.what = intern(p->session, arena_printf(m->arena, "%s of %u", all.what, b->step.n));
+    all.arg = arena_array(a, PlanArg, b->args);
+    all.nargs = b->args;
+    all.items = c.items;
+    all.flops = all.traffic = 0;
+    uint64_t mask = all.writes;
+    all.writes = 0;
+    for (uint32_t i = 0; i < b->step.n; i++) {
+        const PlanStep *s = &p->step.p[b->step.p[i]];
+        if (b->args <= 64) all.writes |= mask << nargs;
+        for (uint32_t k = 0; k < s->nargs; k++) all.arg[nargs++] = s->arg[k];
+        all.flops += s->flops;
+        all.traffic += s->traffic;
+    }
+    all.kernel = add_kernel(m, &all, &c, m->text.p[p->step.p[b->first].kernel].comment);
+    buf_free(&c.body);
+    return all;
+}
+
+/* ---- the new plan ---- */
+
+static void rebuild_steps(Join *j) {
+    Plan *p = j->m->p;
+    uint32_t n = 0, old = p->step.n;
+    PlanStep *step = xcalloc(old + 1, sizeof *step);
+    for (uint32_t i = 0; i < old; i++) {
+        const Batch *b = j->batch[i] == UINT32_MAX ? NULL : &j->batches.p[j->batch[i]];
+        if (b && i != b->first) continue;
+        step[n++] = b && b->step.n > 1 ? batch_step(j->m, b) : p->step.p[i];
+    }
+    memcpy(p->step.p, step, n * sizeof *step);
+    p->step.n = n;
+    free(step);
+}
+
+/* Kernels that no step has any more go. */
+static void drop_kernels(Make *m) {
+    Plan *p = m->p;
+    uint32_t *to = arena_array(m->arena, uint32_t, p->kernel.n + 1), n = 0;
+    for (uint32_t i = 0; i < p->step.n; i++)
+        if (p->step.p[i].kind == STEP_KERNEL) to[p->step.p[i].kernel] = 1;
+    for (uint32_t i = 0; i < p->kernel.n; i++) {
+        if (!to[i]) continue;
+        p->kernel.p[n] = p->kernel.p[i];
+        m->text.p[n] = m->text.p[i];
+        to[i] = n++;
+    }
+    p->kernel.n = m->text.n = n;
+    for (uint32_t i = 0; i < p->step.n; i++)
+        if (p->step.p[i].kind == STEP_KERNEL) p->step.p[i].kernel = to[p->step.p[i].kernel];
+}
+
+void join_steps(Make *m) {
+    uint32_t n = m->p->step.n;
+    Join j = {.m = m,
+              .at = arena_array(m->arena, uint32_t, n + 1),
+              .batch = arena_array(m->arena, uint32_t, n + 1)};
+    for (uint32_t i = 0; i < n; i++) place_step(&j, i);
+    rebuild_steps(&j);
+    drop_kernels(m);
+    for (uint32_t i = 0; i < j.batches.n; i++) vec_free(&j.batches.p[i].step);
+    vec_free(&j.batches);
+}
