@@ -155,7 +155,7 @@ static void check_all_archs(void) {
 static void check_wrong(void) {
     CodegenSource s[] = {source("plan_3.cu", scale), source("plan_4.cu", wrong)};
     CHECK(says(compile(s, 2, "sm_80"), EXIT_SYSTEM, "\"no_such_thing\" is undefined"));
-    char where[100];
+    char where[4200];
     snprintf(where, sizeof where, "NVRTC failed on %s:\nplan_4.cu(", path_of("./plan_4.cu"));
     CHECK(says(compile(s, 2, "sm_80"), EXIT_SYSTEM, where));
     CHECK(says(compile(s, 2, "sm_75"), EXIT_USAGE, "Turing"));
