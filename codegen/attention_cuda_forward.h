@@ -13,27 +13,6 @@ INLINE float ATT_NAME(row_sum)(float x) {
     return x + shfl_xor_f32(x, 2);
 }
 
-/* Elements i and i + 1 of each part, one row of a tile: scores x become exp(scale (x - top)), top
- * being the running one; o and the lane's share of the sum are rescaled when it grows. */
-INLINE void ATT_NAME(softmax_row)(float (*x)[4], float (*o)[4], int i, float *top, float *sum) {
-    float most = *top, total = 0;
-#pragma unroll
-    for (int c = 0; c < ATT_COLS / 8; c++)
-        most = ATT_LARGER(most, ATT_LARGER(x[c][i], x[c][i + 1]));
-    most = ATT_NAME(row_top)(most);
-    const float old = exp2_fast((*top - most) * ATT_BASE2), shift = most * ATT_BASE2;
-#pragma unroll
-    for (int c = 0; c < ATT_COLS / 8; c++) {
-        x[c][i] = exp2_fast(x[c][i] * ATT_BASE2 - shift);
-        x[c][i + 1] = exp2_fast(x[c][i + 1] * ATT_BASE2 - shift);
-        total += x[c][i] + x[c][i + 1];
-    }
-#pragma unroll
-    for (int c = 0; c < ATT_CHUNKS; c++) o[c][i] *= old, o[c][i + 1] *= old;
-    *sum = *sum * old + total;
-    *top = most;
-}
-
 /* What a warp has of its rows: the running results. */
 typedef struct {
     ATT_NAME(Sums) o;
@@ -52,12 +31,58 @@ INLINE void ATT_NAME(start)(ATT_NAME(Rows) * w) {
         }
 }
 
+/* The largest of elements i and i + 1 of each part, one row of a tile, and of `top`. */
+INLINE float ATT_NAME(row_most)(float (*x)[4], int i, float top) {
+#pragma unroll
+    for (int c = 0; c < ATT_COLS / 8; c++) top = ATT_LARGER(top, ATT_LARGER(x[c][i], x[c][i + 1]));
+    return ATT_NAME(row_top)(top);
+}
+
+/* They become exp(scale (x - top)); their sum. */
+INLINE float ATT_NAME(row_exp)(float (*x)[4], int i, float top) {
+    const float shift = top * ATT_BASE2;
+    float sum = 0;
+#pragma unroll
+    for (int c = 0; c < ATT_COLS / 8; c++) {
+        x[c][i] = exp2_fast(x[c][i] * ATT_BASE2 - shift);
+        x[c][i + 1] = exp2_fast(x[c][i + 1] * ATT_BASE2 - shift);
+        sum += x[c][i] + x[c][i + 1];
+    }
+    return sum;
+}
+
+/* The row's results so far, relative to a new top. */
+INLINE void ATT_NAME(row_rescale)(float (*o)[4], int i, float *sum, float *top, float most) {
+    const float old = exp2_fast((*top - most) * ATT_BASE2);
+#pragma unroll
+    for (int c = 0; c < ATT_CHUNKS; c++) o[c][i] *= old, o[c][i + 1] *= old;
+    *sum *= old;
+    *top = most;
+}
+
+/* Scores become exp(scale (x - top)) and are added to the sums. `top` need not be the largest score
+ * so far: it only keeps numbers in range, so that it follows when it is 8 behind (in base 2), and
+ * most tiles leave o as it is (FlashAttention-4 does so too). All lanes agree, for speed. */
 INLINE void ATT_NAME(softmax)(ATT_NAME(Rows) * w, float (*x)[ATT_COLS / 8][4]) {
+    float most[ATT_M][2];
+    int behind = 0;
 #pragma unroll
     for (int m = 0; m < ATT_M; m++)
 #pragma unroll
-        for (int i = 0; i < 2; i++)
-            ATT_NAME(softmax_row)(x[m], w->o[m], 2 * i, &w->top[m][i], &w->sum[m][i]);
+        for (int i = 0; i < 2; i++) {
+            most[m][i] = ATT_NAME(row_most)(x[m], 2 * i, w->top[m][i]);
+            behind |= (most[m][i] - w->top[m][i]) * ATT_BASE2 > 8;
+        }
+    if (ballot(behind))
+#pragma unroll
+        for (int m = 0; m < ATT_M; m++)
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                ATT_NAME(row_rescale)(w->o[m], 2 * i, &w->sum[m][i], &w->top[m][i], most[m][i]);
+#pragma unroll
+    for (int m = 0; m < ATT_M; m++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) w->sum[m][i] += ATT_NAME(row_exp)(x[m], 2 * i, w->top[m][i]);
 }
 
 /* Results of the warp's rows, those of the block from `row` on. */

@@ -18,13 +18,16 @@ INLINE int32_t ATT_NAME(at)(int32_t row, int32_t c) {
 INLINE void ATT_NAME(load)(char *tile, const ATT_TYPE *x, int32_t first, int32_t length,
                            int32_t rows) {
 #if ATT_WIDE
+    enum { WHOLE = ATT_THREADS % ATT_CHUNKS == 0 }; /* then a thread's chunks are a column */
 #pragma unroll
-    for (int32_t i = TID; i < rows * ATT_CHUNKS; i += ATT_THREADS) {
-        const int32_t r = i / ATT_CHUNKS, c = i % ATT_CHUNKS;
-        const int valid = first + r < length && c * 8 < ATT_D;
-        const uint16_t *from =
-            x + (int64_t)(valid ? first + r : 0) * ATT_STEP + (valid ? c * 8 : 0);
-        cp_async16(tile + ATT_NAME(at)(r, c), from, valid);
+    for (int n = 0; n < (rows * ATT_CHUNKS + ATT_THREADS - 1) / ATT_THREADS; n++) {
+        const int32_t i = TID + n * ATT_THREADS;
+        const int32_t r =
+            WHOLE ? TID / ATT_CHUNKS + n * (ATT_THREADS / ATT_CHUNKS) : i / ATT_CHUNKS;
+        const int32_t c = WHOLE ? TID % ATT_CHUNKS : i % ATT_CHUNKS;
+        if (r < rows)
+            cp_async16(tile + ATT_NAME(at)(r, c), x + (int64_t)(first + r) * ATT_STEP + c * 8,
+                       first + r < length && c * 8 < ATT_D);
     }
 #else
     for (int32_t i = TID; i < rows * ATT_CHUNKS * 8; i += ATT_THREADS) {
