@@ -122,8 +122,14 @@ static int compile(const CompileArgs *a) {
     return code;
 }
 
-static Status check_target(const char *name) {
+/* "cuda" becomes the architecture of the GPU present, kept in `found`. */
+static Status check_target(const char **target, char found[16]) {
+    const char *name = *target;
     Buf known = {0};
+    if (strcmp(name, "cuda") == 0) {
+        TRY(device_cuda_target(found));
+        name = *target = found;
+    }
     if (strncmp(name, "sm_", 3) == 0) return nvrtc_check_arch(name);
     for (size_t i = 0; device_at(i); i++)
         buf_printf(&known, "%s%s", i ? ", " : "", device_at(i)->name);
@@ -149,7 +155,8 @@ int main_compile(int argc, char **argv) {
     CompileArgs a = {.target = "cpu", .command = command};
     const Option options[] = {
         {"o", OPT_TEXT, &a.dir, "DIR", "the plan's folder (model.plan)"},
-        {"target", OPT_TEXT, &a.target, "NAME", "cpu, null, or a GPU: sm_80, sm_90, .. (cpu)"},
+        {"target", OPT_TEXT, &a.target, "NAME",
+         "cpu, null, cuda (the GPU present), sm_80, sm_90, .. (cpu)"},
         {"plan-only", OPT_FLAG, &a.plan_only, NULL, "plan.txt and sources, nothing compiled"},
         {"json", OPT_FLAG, &a.json, NULL, "one JSON object about the plan"},
         MODEL_OPTIONS(a.model),
@@ -160,7 +167,8 @@ int main_compile(int argc, char **argv) {
     bool help;
     Status s = options_parse(&table, argc, argv, &positional, &help);
     int code = EXIT_DONE;
-    if (!s && !help) s = check_target(a.target);
+    char found[16];
+    if (!s && !help) s = check_target(&a.target, found);
     if (s || help) {
         code = status_exit(s);
     } else {

@@ -25,6 +25,14 @@ static Status find_device(Cuda *d) {
     return NULL;
 }
 
+Status device_cuda_target(char name[16]) {
+    Cuda d = {.device = 0};
+    TRY(cuda_api_open(&d.api));
+    TRY(find_device(&d));
+    snprintf(name, 16, "sm_%d%d", d.major, d.minor);
+    return NULL;
+}
+
 static Status open_context(Cuda *d) {
     CUDA_CALL(d, cuDevicePrimaryCtxRetain, &d->context, d->device);
     CUDA_CALL(d, cuCtxSetCurrent, d->context);
