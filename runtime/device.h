@@ -67,6 +67,9 @@ struct Device {
 
 extern const DeviceOps device_cpu, device_cuda, device_null;
 
+/* The target that plans for the GPU present are compiled for: "sm_90". Status 3: there is none. */
+Status device_cuda_target(char name[16]);
+
 /* By name or by a plan's target (sm_80: cuda), or NULL; and by number from 0, NULL after the last.
  */
 const DeviceOps *device_find(const char *name);
