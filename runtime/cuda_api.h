@@ -19,10 +19,13 @@ typedef struct CUgraphExec_st *CudaGraphExec;
 enum {
     CUDA_OUT_OF_MEMORY = 2,
     CUDA_NO_DEVICE = 100,
+    CUDA_INVALID_IMAGE = 200,
     CUDA_NO_BINARY = 209,
+    CUDA_UNSUPPORTED_PTX = 222,
     CUDA_FILE_NOT_FOUND = 301,
     CUDA_NOT_FOUND = 500,
     CUDA_STREAM_NON_BLOCKING = 1,
+    CUDA_EVENT_BLOCKING_SYNC = 1,
     CUDA_EVENT_DISABLE_TIMING = 2,
     CUDA_CAPTURE_RELAXED = 2,
     CUDA_FUNCTION_DYNAMIC_SHARED = 8, /* attribute of a function: most bytes of a block */

@@ -215,11 +215,13 @@ static Status make_events(Cuda *d) {
     return cuda_status(&d->api, r, "cuEventCreate");
 }
 
-/* The executor's own are made when it first uses them. */
+/* The executor's own are made when it first uses them; the host sleeps while it waits for one. */
 static Status cuda_record(Device *base, int stream, uint32_t event) {
     Cuda *d = (Cuda *)base;
     ASSERT(event < d->plan->step.n + DEVICE_EVENTS);
-    if (!d->event[event]) CUDA_CALL(d, cuEventCreate, &d->event[event], CUDA_EVENT_DISABLE_TIMING);
+    if (!d->event[event])
+        CUDA_CALL(d, cuEventCreate, &d->event[event],
+                  CUDA_EVENT_DISABLE_TIMING | CUDA_EVENT_BLOCKING_SYNC);
     CUDA_CALL(d, cuEventRecord, d->event[event], d->stream[stream]);
     return NULL;
 }

@@ -228,17 +228,22 @@ static Status time_product(Cuda *d, const CudaProduct *x, const Stopwatch *w, in
     return NULL;
 }
 
+/* A proposal that does not run after all is no choice; when none runs, the last failure is told. */
 static Status fastest(Cuda *d, CudaProduct *x, const Stopwatch *w, const PlanStep *s,
                       const uint32_t *align, void *const *at, double *seconds) {
     LtHeuristic found[PROPOSED];
-    int n, best = 0;
+    Status failure = NULL;
+    int n, best = -1;
     double least = 0;
     TRY(propose(d, x, align, found, &n));
     for (int i = 0; i < n; i++) {
         x->algo = found[i].algo;
-        TRY(time_product(d, x, w, s->stream, at, seconds));
-        if (i == 0 || *seconds < least) best = i, least = *seconds;
+        free(failure);
+        failure = time_product(d, x, w, s->stream, at, seconds);
+        if (!failure && (best < 0 || *seconds < least)) best = i, least = *seconds;
     }
+    if (best < 0) return failure;
+    free(failure);
     x->algo = found[best].algo;
     *seconds = least;
     return NULL;

@@ -45,9 +45,20 @@ Status cuda_check_target(const Cuda *d) {
 
 /* ---- modules ---- */
 
+static const char *load_hint(CudaResult r) {
+    switch (r) {
+    case CUDA_FILE_NOT_FOUND: return ": the plan's kernels are not compiled";
+    case CUDA_INVALID_IMAGE:
+    case CUDA_NO_BINARY:
+    case CUDA_UNSUPPORTED_PTX:
+        return ": the driver is perhaps older than the compiler that made it";
+    default: return "";
+    }
+}
+
 static Status load_failed(const Cuda *d, CudaResult r, const char *path) {
     Status s = cuda_status(&d->api, r, "cuModuleLoad");
-    const char *hint = r == CUDA_FILE_NOT_FOUND ? ": the plan's kernels are not compiled" : "";
+    const char *hint = load_hint(r);
     Status told = status_make(EXIT_SYSTEM, "cannot load %s%s: %s", path, hint, s->text);
     free(s);
     return told;
