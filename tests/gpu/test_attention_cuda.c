@@ -215,6 +215,7 @@ int main(void) {
     char path[64];
     Buf file = {0};
     EmuModule *m = NULL;
+    prelude_cuda(&file);
     for (size_t i = 0; i < COUNT(cases); i++) job_start(&job[i], &cases[i], &file);
     snprintf(path, sizeof path, "/tmp/m6c-attention-%d.cu", (int)getpid());
     Status s = file_write_atomic(path, file.p, strlen(file.p));
