@@ -8,6 +8,7 @@
 #include "runtime/exec.h"
 #include "runtime/gemm.h"
 #include "tests/gpu/device_emulated.h"
+#include "tests/gpu/gpu.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -27,15 +28,30 @@ typedef struct {
     const Compare *how;
     VEC(Output) out;
     Dtype coarsest; /* dtype of a float value in the graph */
-    bool gaps;      /* between buffers; not when the allocate pass placed them */
+    uint32_t gap;   /* the first of the plan's buffers; 0: the allocate pass placed them */
     int findings;
 } Run;
 
 static char folder[64];
-static bool cuda;
+static HarnessOn on;
+static Gpu gpu;
 
-void harness_begin(bool with_cuda) {
-    cuda = with_cuda;
+static void must(Status s) {
+    if (!s) return;
+    fprintf(stderr, "%s\n", s->text);
+    exit(s->code);
+}
+
+HarnessOn harness_on(const char *argument) {
+    if (!argument) return ON_CPU;
+    return strcmp(argument, "gpu") == 0    ? ON_GPU
+           : strcmp(argument, "cuda") == 0 ? ON_EMULATOR
+                                           : ON_CPU;
+}
+
+void harness_begin(HarnessOn where) {
+    on = where;
+    if (on == ON_GPU) must(gpu_open(&gpu));
     strcpy(folder, "/tmp/m6c-codegen-XXXXXX");
     if (!mkdtemp(folder)) exit(3);
     setenv("M6C_CACHE", folder, 0);
@@ -45,12 +61,7 @@ void harness_end(void) {
     char command[128 + sizeof folder];
     snprintf(command, sizeof command, "rm -r %s", folder);
     if (system(command) != 0) exit(3);
-}
-
-static void must(Status s) {
-    if (!s) return;
-    fprintf(stderr, "%s\n", s->text);
-    exit(3);
+    gpu_close(&gpu);
 }
 
 double harness_input(const char *name, int64_t bound, int64_t i, int step) {
@@ -109,28 +120,36 @@ static void place_all(Graph *g) {
     arena_free(a);
 }
 
-/* The gap behind buffer b ends where the next one begins; the last has none. */
-static char *gap(Exec *e, const Plan *p, uint32_t b) {
-    const PlanBuffer *x = &p->buffer.p[b];
-    return x->offset + x->bytes + GAP > p->arena[MEM_DEVICE]
-               ? NULL
-               : (char *)exec_pointer(e, b) + x->bytes;
+/* Behind each buffer one more, which no step knows: the gap. The last has none. */
+static uint32_t add_gaps(Plan *p) {
+    uint32_t n = p->buffer.n;
+    for (uint32_t b = 0; b < n; b++) {
+        const PlanBuffer *x = &p->buffer.p[b];
+        int64_t at = x->offset + x->bytes;
+        if (x->mem != MEM_DEVICE || at + GAP > p->arena[MEM_DEVICE]) continue;
+        PlanBuffer gap = {.name = x->name, .dtype = DT_BOOL, .rank = 1, .dim = {GAP}};
+        gap.offset = at, gap.bytes = GAP;
+        vec_push(&p->buffer, gap);
+    }
+    return n;
 }
 
-static void fill_gaps(Exec *e, const Plan *p) {
-    for (uint32_t b = 0; b < p->buffer.n; b++)
-        if (gap(e, p, b)) memset(gap(e, p, b), 0x5a, GAP);
+static void fill_gaps(Exec *e, const Plan *p, uint32_t first) {
+    char pattern[GAP];
+    memset(pattern, 0x5a, sizeof pattern);
+    for (uint32_t b = first; b < p->buffer.n; b++) must(exec_write(e, b, pattern, GAP));
 }
 
-static void check_gaps(Run *r, Exec *e, const Plan *p) {
-    for (uint32_t b = 0; b < p->buffer.n; b++)
-        for (int i = 0; gap(e, p, b) && i < GAP; i++)
-            if (gap(e, p, b)[i] != 0x5a) {
-                fprintf(stderr, "%s: byte %d behind %s was written\n", r->label, i,
-                        p->buffer.p[b].name);
-                r->findings++;
-                break;
-            }
+static void check_gaps(Run *r, Exec *e, const Plan *p, uint32_t first) {
+    for (uint32_t b = first; b < p->buffer.n; b++) {
+        char found[GAP];
+        int i = 0;
+        must(exec_read(e, b, found, GAP));
+        while (i < GAP && found[i] == 0x5a) i++;
+        if (i == GAP) continue;
+        fprintf(stderr, "%s: byte %d behind %s was written\n", r->label, i, p->buffer.p[b].name);
+        r->findings++;
+    }
 }
 
 /* ---- the plan ---- */
@@ -208,16 +227,16 @@ static void compare_output(Run *r, const Output *o, const void *got, int step) {
     }
 }
 
-/* All outputs of all steps, one after another, into *bits; the second time with two threads, or
- * with CUDA's threads in another order. */
+/* All outputs of all steps, one after another, into *bits; the second time otherwise. */
 static void execute(Run *r, const Plan *p, int time, Buf *bits) {
-    Pool *pool = pool_open(cuda ? 1 : time);
+    static const DeviceOps *const device[] = {&device_cpu, &device_emulated, &device_cuda};
+    Pool *pool = pool_open(on == ON_CPU ? time : 1);
     Exec *e = NULL;
-    ExecOptions o = {.device = cuda ? &device_emulated : &device_cpu, .pool = pool, .dir = folder};
+    ExecOptions o = {.device = device[on], .pool = pool, .dir = folder};
     setenv("M6C_EMULATED_SEED", time == 1 ? "1" : "2", 1);
     must(exec_open(p, &o, &e));
     must(exec_init_params(e, SEED));
-    if (r->gaps) fill_gaps(e, p);
+    if (r->gap) fill_gaps(e, p, r->gap);
     for (int step = 0; step < STEPS; step++) {
         write_inputs(e, p, step);
         must(exec_step(e, step + 1));
@@ -230,7 +249,7 @@ static void execute(Run *r, const Plan *p, int time, Buf *bits) {
             free(x);
         }
     }
-    if (r->gaps) check_gaps(r, e, p);
+    if (r->gap) check_gaps(r, e, p, r->gap);
     exec_close(e);
     pool_close(pool);
 }
@@ -250,12 +269,12 @@ static void choose_products(Plan *p) {
 
 static void run_plan(Run *r, Plan *p) {
     Buf one = {0}, two = {0};
-    choose_products(p);
+    static const char *const other[] = {"two threads", "threads in another order", "a second run"};
+    if (on != ON_GPU) choose_products(p);
     execute(r, p, 1, &one);
     execute(r, p, 2, &two);
     if (one.n != two.n || memcmp(one.p, two.p, one.n) != 0) {
-        fprintf(stderr, "%s: %s give other bits (%s)\n", r->label,
-                cuda ? "threads in another order" : "two threads", r->how->passes);
+        fprintf(stderr, "%s: other bits from %s (%s)\n", r->label, other[on], r->how->passes);
         r->findings++;
     }
     buf_free(&one);
@@ -269,17 +288,32 @@ static void show_sources(void) {
     if (system(command) != 0) exit(3);
 }
 
+/* Of the graphs of a test only each N-th. */
+static bool skip_this(void) {
+    static int64_t graphs;
+    const char *every = getenv("M6C_TEST_EVERY");
+    int64_t n = every ? strtoll(every, NULL, 10) : 1;
+    return n > 1 && graphs++ % n != 0;
+}
+
 int compare_graph(Graph *g, const Compare *how, const char *label) {
+    if (skip_this()) {
+        graph_free(g);
+        return 0;
+    }
     Run r = {.label = label, .how = how, .coarsest = coarsest(g)};
     Arena *scratch = arena_new();
     PassContext cx = {.session = g->session, .scratch = scratch, .opt = {.verify = true}};
-    CodegenOptions o = {.dir = folder, .target = cuda ? "sm_80" : "cpu", .plan_only = cuda};
+    const char *target[] = {"cpu", "sm_80", gpu.arch};
+    CodegenOptions o = {
+        .dir = folder, .target = target[on], .plan_only = on == ON_EMULATOR || gpu.standin};
     pass_options_env(&cx.opt);
     interpret(&r, g);
     if (!pipeline_run(g, how->passes, &cx)) exit(3);
-    r.gaps = !strstr(how->passes, "allocate");
-    if (r.gaps) place_all(g);
+    bool gaps = !strstr(how->passes, "allocate");
+    if (gaps) place_all(g);
     Plan *p = codegen_plan(g, &o);
+    if (p && gaps) r.gap = add_gaps(p);
     if (p)
         run_plan(&r, p);
     else

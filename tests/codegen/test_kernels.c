@@ -1,7 +1,7 @@
 /* Every op as a compiled kernel against the interpreter, on odd sizes, size 1 and large ones; the
  * functions of the prelude over their whole range; and the text of a few kernels.
- * argv[1]: the folder of the expected texts, which M6C_BLESS=1 rewrites; or "cuda": the kernels as
- * CUDA C in the emulator. */
+ * argv[1]: the folder of the expected texts, which M6C_BLESS=1 rewrites; or where the kernels run
+ * as CUDA C: "cuda", "gpu" (harness.h). */
 #include "codegen/target.h"
 #include "tests/check.h"
 #include "tests/codegen/harness.h"
@@ -364,9 +364,9 @@ static void test_golden(const char *folder) {
 }
 
 int main(int argc, char **argv) {
-    bool cuda = argc > 1 && strcmp(argv[1], "cuda") == 0;
-    harness_begin(cuda);
-    if (!cuda) test_golden(argc > 1 ? argv[1] : ".");
+    HarnessOn on = harness_on(argc > 1 ? argv[1] : NULL);
+    harness_begin(on);
+    if (on == ON_CPU) test_golden(argc > 1 ? argv[1] : ".");
     test_elementwise();
     test_range();
     test_graphs();

@@ -1,12 +1,11 @@
 /* Random graphs as compiled plans against the interpreter: fused; and with every node its
  * own kernel, or with the bytes that schedule and allocate give. argv: first seed, how many
- * (default 1 12), and "cuda": as CUDA C in the emulator. */
+ * (default 1 12), and where: "cuda", "gpu" (harness.h). */
 #include "tests/check.h"
 #include "tests/codegen/harness.h"
 #include "tests/ir/random_graph.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 static int one(uint64_t seed, Dtype d, int64_t size, const char *passes) {
     char label[96];
@@ -31,7 +30,7 @@ int main(int argc, char **argv) {
     static const uint64_t found[] = {39, 90}; /* pads beside values of other shapes */
     uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : 12;
-    harness_begin(argc > 3 && strcmp(argv[3], "cuda") == 0);
+    harness_begin(harness_on(argc > 3 ? argv[3] : NULL));
     for (size_t i = 0; i < COUNT(found); i++) check_seed(found[i]);
     for (uint64_t seed = first; seed < first + count; seed++) check_seed(seed);
     harness_end();
