@@ -180,15 +180,13 @@ INLINE void ATT_NAME(run_backward)(const ATT_NAME(Side) * a) {
     int32_t which = 0;
     ATT_NAME(clear)(d0);
     ATT_NAME(clear)(d1);
-    ATT_NAME(load_x)(a);
+    if (a->begin < a->end) ATT_NAME(load_x)(a); /* else nobody sees these keys */
     for (int32_t first = a->begin; first < a->end; first += ATT_COLS, which ^= 1) {
         cp_async_wait(0);
         SYNC(); /* the tiles are there; nobody reads those before any more */
         if (first + ATT_COLS < a->end) ATT_NAME(load_y)(a, first + ATT_COLS, which ^ 1);
         ATT_NAME(meet)(a, first, which, d0, d1);
     }
-    cp_async_wait(0); /* before the tiles of x are written, if nobody sees these keys */
-    SYNC();
     if (a->want[0]) ATT_NAME(store_gradient)(a, 0, d0, ATT_SCALE);
     if (a->want[1]) ATT_NAME(store_gradient)(a, 1, d1, 1);
 }
