@@ -43,12 +43,16 @@ INLINE void ATT_NAME(accumulate)(float (*o)[ATT_PARTS], const float *p, const fl
 #pragma unroll
     for (int m = 0; m < ATT_M; m++) stage[m * 32 + lane] = p[m];
     WARP_SYNC();
-    for (int32_t k = 0; k < 32; k++) {
+    for (int32_t k = 0; k < 32; k += 4) {
+        uint32_t a[ATT_M][4];
 #pragma unroll
-        for (int i = 0; i < ATT_PARTS; i++) {
-            const float b = y[k * ATT_LD * 4 + i * 32 + lane];
+        for (int m = 0; m < ATT_M; m++) load16(a[m], stage + m * 32 + k);
 #pragma unroll
-            for (int m = 0; m < ATT_M; m++) o[m][i] += stage[m * 32 + k] * b;
+        for (int n = 0; n < 4 * ATT_PARTS; n++) {
+            const float b = y[(k + n / ATT_PARTS) * ATT_LD * 4 + n % ATT_PARTS * 32 + lane];
+#pragma unroll
+            for (int m = 0; m < ATT_M; m++)
+                o[m][n % ATT_PARTS] += bits_f32(a[m][n / ATT_PARTS]) * b;
         }
     }
 }
