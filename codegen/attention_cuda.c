@@ -104,6 +104,7 @@ static void scale_macros(Macros *m, const Sizes *z) {
 
 static void type_macros(Macros *m, const Sizes *z) {
     macro(m, "TYPE", "%s", ctype_storage(z->dtype));
+    macro(m, "LSE", "%s", z->dtype == DT_F64 ? "double" : "float");
     if (!is_half(z->dtype)) return;
     macro(m, "MMA", "mma_%s", dtype_name(z->dtype));
     macro(m, "PACK", "pack_%s", dtype_name(z->dtype));

@@ -37,10 +37,10 @@ typedef struct {
     char *shared;
     const ATT_TYPE *q, *k, *v;
     ATT_TYPE *o;
-    float *lse;  /* NULL: not wanted */
-    int32_t t;   /* its queries are those from here on, which meet .. */
-    int32_t end; /* .. the keys before `end` */
-    int32_t all; /* .. and all of them those before `all` */
+    ATT_LSE *lse; /* NULL: not wanted */
+    int32_t t;    /* its queries are those from here on, which meet .. */
+    int32_t end;  /* .. the keys before `end` */
+    int32_t all;  /* .. and all of them those before `all` */
 } ATT_NAME(Queries);
 
 /* The work of a block of the backward pass. It owns rows x of two operands and meets y: queries own
@@ -53,7 +53,7 @@ typedef struct {
     int keys;    /* it owns keys, not queries */
     int want[2]; /* which of d are computed */
     const ATT_TYPE *x[2], *y[2], *o;
-    const float *lse;
+    const ATT_LSE *lse;
     ATT_TYPE *d[2]; /* NULL: not wanted after all */
     int32_t x_first, x_length, y_length;
     int32_t begin, end; /* the part of y that these rows meet .. */
@@ -73,7 +73,7 @@ INLINE void ATT_NAME(forward)(char *shared, const void *q, const void *k, const 
     a.shared = shared;
     a.q = (const ATT_TYPE *)q + of_q, a.o = (ATT_TYPE *)o + of_q;
     a.k = (const ATT_TYPE *)k + of_k, a.v = (const ATT_TYPE *)v + of_k;
-    a.lse = lse ? (float *)lse + (int64_t)head * ATT_T : (float *)0;
+    a.lse = lse ? (ATT_LSE *)lse + (int64_t)head * ATT_T : (ATT_LSE *)0;
     a.t = (blocks - 1 - BID % blocks) * ATT_ROWS;
     a.all = ATT_NAME(seen)(a.t);
     a.end = ATT_NAME(seen)(a.t + ATT_ROWS < ATT_T ? a.t + ATT_ROWS - 1 : ATT_T - 1);
@@ -115,7 +115,7 @@ INLINE void ATT_NAME(backward)(char *shared, const void *q, const void *k, const
     const int64_t of_q = ATT_NAME(offset)(head, ATT_T), of_k = ATT_NAME(offset)(head, ATT_S);
     ATT_NAME(Side) a, b;
     a.shared = shared;
-    a.o = (const ATT_TYPE *)o + of_q, a.lse = (const float *)lse + (int64_t)head * ATT_T;
+    a.o = (const ATT_TYPE *)o + of_q, a.lse = (const ATT_LSE *)lse + (int64_t)head * ATT_T;
     a.x[0] = (const ATT_TYPE *)k + of_k, a.x[1] = (const ATT_TYPE *)v + of_k;
     a.y[0] = (const ATT_TYPE *)q + of_q, a.y[1] = (const ATT_TYPE *)g + of_q;
     a.d[0] = dk ? (ATT_TYPE *)dk + of_k : 0, a.d[1] = dv ? (ATT_TYPE *)dv + of_k : 0;

@@ -155,7 +155,7 @@ INLINE void ATT_NAME(put_stat)(const ATT_NAME(Side) * a, ATT_NAME(Stat) * stat, 
             delta += g[r * ATT_LD * 4 + c] * (float)a->o[(int64_t)(t + r) * ATT_STEP + c];
         delta = ATT_NAME(row_sum)(delta);
         if ((TID & 31) == 0) {
-            stat[r][0] = inside ? a->lse[t + r] * 1.44269504f : 0;
+            stat[r][0] = inside ? (float)a->lse[t + r] * 1.44269504f : 0;
             stat[r][1] = delta;
         }
     }

@@ -86,7 +86,7 @@ static void make_types(Job *j) {
         bool keys = i == K || i == V || i == DK || i == DV;
         j->type[i] = type_tensor(j->s.session, c->dtype, 4, keys ? k : q);
     }
-    j->type[LSE] = type_tensor(j->s.session, DT_F32, 3, lse);
+    j->type[LSE] = type_tensor(j->s.session, c->dtype == DT_F64 ? DT_F64 : DT_F32, 3, lse);
 }
 
 /* The interpreter's graph, whose values nothing rounds; its inputs are what storage holds. */
@@ -204,7 +204,7 @@ static void check_job(Job *j, EmuModule *m) {
     check_result(j, LSE, sample_result(&j->s, j->o, 1), 1e-4);
     if (j->c->unwanted >> LSE & 1)
         for (int64_t i = 0; i < type_elements(j->type[LSE]); i++)
-            put(DT_F32, j->arg[LSE], i, sample_result(&j->s, j->o, 1)[i]);
+            put(j->type[LSE]->dtype, j->arg[LSE], i, sample_result(&j->s, j->o, 1)[i]);
     run(j, m, BACKWARD);
     for (int i = 0; i < 3; i++)
         check_result(j, DQ + i, sample_result(&j->s, j->grad, (uint32_t)i), limit);
