@@ -25,6 +25,7 @@ EMU_EXPORT EmuApi *emu_api_;
 #define SHARED(type, name, n)                                                                      \
     type *const name = (type *)emu_api_->shared(__COUNTER__ + 1, (int64_t)sizeof(type) * (n))
 #define DYNAMIC_SHARED(name) char *const name = (char *)emu_api_->shared(0, 0)
+#define TABLE(type, name, n) static const type name[n]
 #define SYNC()               emu_api_->wait(EMU_SYNC, __LINE__)
 #define WARP_SYNC()          emu_api_->wait(EMU_WARP_SYNC, __LINE__)
 
@@ -104,10 +105,11 @@ INLINE float exp2_fast(float x) {
 INLINE void emu_aligned_(const void *p, uintptr_t size, const char *what, int line) {
     if ((uintptr_t)p & (size - 1)) emu_api_->fault(line, what, p);
 }
+typedef uint32_t __attribute__((may_alias)) emu_word_;
 INLINE void emu_move_(void *to, const void *from, const void *wide, int size, const char *what,
                       int line) {
     emu_aligned_(wide, (uintptr_t)size, what, line);
-    __builtin_memcpy(to, from, (unsigned)size);
+    for (int i = 0; i < size / 4; i++) ((emu_word_ *)to)[i] = ((const emu_word_ *)from)[i];
 }
 #define EMU_LOAD(r, p, n)                                                                          \
     do {                                                                                           \
@@ -149,5 +151,43 @@ INLINE void emu_mma_(int op, float *c, const uint32_t *a, const uint32_t *b, int
 #define ldmatrix_x4_trans(r, row) emu_ldmatrix_(EMU_LDMATRIX_TRANS, r, row, __LINE__)
 #define mma_bf16(c, a, b)         emu_mma_(EMU_MMA_BF16, c, a, b, __LINE__)
 #define mma_f16(c, a, b)          emu_mma_(EMU_MMA_F16, c, a, b, __LINE__)
+
+/* ---- what -fsanitize=thread has called before each load and store ---- */
+#ifdef M6C_EMULATED_RACES
+__attribute__((no_sanitize("thread"))) INLINE void emu_access_(const void *p, int bytes, int write,
+                                                               const void *pc) {
+    const EmuApi *const api = emu_api_;
+    if ((uintptr_t)p - api->watch >= api->watch_bytes || p == (const void *)&emu_api_) return;
+    api->access(p, bytes, write, pc);
+}
+#define EMU_HOOK(name, bytes, write)                                                               \
+    void __tsan_##name(const void *p);                                                             \
+    __attribute__((no_sanitize("thread"))) void __tsan_##name(const void *p) {                     \
+        emu_access_(p, bytes, write, __builtin_return_address(0));                                 \
+    }
+#define EMU_HOOKS(n)                                                                               \
+    EMU_HOOK(read##n, n, 0)                                                                        \
+    EMU_HOOK(write##n, n, 1)                                                                       \
+    EMU_HOOK(unaligned_read##n, n, 0)                                                              \
+    EMU_HOOK(unaligned_write##n, n, 1)
+EMU_HOOKS(1)
+EMU_HOOKS(2)
+EMU_HOOKS(4)
+EMU_HOOKS(8)
+EMU_HOOKS(16)
+#define EMU_RANGE_HOOK(name, write)                                                                \
+    void __tsan_##name(const void *p, unsigned long n);                                            \
+    __attribute__((no_sanitize("thread"))) void __tsan_##name(const void *p, unsigned long n) {    \
+        emu_access_(p, (int)n, write, __builtin_return_address(0));                                \
+    }
+EMU_RANGE_HOOK(read_range, 0)
+EMU_RANGE_HOOK(write_range, 1)
+#define EMU_NO_HOOK(name)                                                                          \
+    void __tsan_##name(const void *p);                                                             \
+    __attribute__((no_sanitize("thread"))) void __tsan_##name(const void *p) { (void)p; }
+EMU_NO_HOOK(func_entry)
+EMU_NO_HOOK(func_exit)
+EMU_NO_HOOK(init)
+#endif
 
 #endif

@@ -4,6 +4,7 @@
 #ifndef M6C_TESTS_EMULATE_API_H
 #define M6C_TESTS_EMULATE_API_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* What a thread waits in. The barrier of the block and the end come first: they end the turn of a
@@ -40,6 +41,10 @@ typedef struct {
     void (*commit)(void);
     void (*wait_groups)(int n);
     void (*fault)(int line, const char *what, const void *address); /* does not return */
+    /* Of kernels compiled to look for races: each access to these addresses. */
+    void (*access)(const void *p, int bytes, int write, const void *pc);
+    uintptr_t watch;
+    size_t watch_bytes;
 } EmuApi;
 
 /* What a kernel's object says of it, exported as NAME_emu_. */

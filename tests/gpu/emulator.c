@@ -20,7 +20,7 @@ static const char *const flags[] = {
     "-O2",
     "-g1",
     "-fPIC",
-    "-shared",
+    "-c",
     "-fvisibility=hidden",
     "-fno-math-errno",
     "-fstack-clash-protection", /* large frames touch the guard below a stack, not what is beyond */
@@ -35,8 +35,6 @@ static const char *const flags[] = {
     "-DM6C_EMULATED",
     "-include",
     M6C_EMULATE_H,
-    "-x",
-    "c",
 };
 
 static const char *compiler(void) {
@@ -58,7 +56,29 @@ bool emu_sanitized(void) {
 #endif
 }
 
+/* Behind -fsanitize=thread's hooks is emulate.h, not libtsan: it is for compiling, not linking. */
+static const char *const race_flags[] = {"-fsanitize=thread", "-DM6C_EMULATED_RACES"};
+
+static Races want_races(void) {
+    const char *env = getenv("M6C_EMULATED_RACES");
+    if (emu_sanitized() || (env && strcmp(env, "none") == 0)) return RACES_NONE;
+    return env && strcmp(env, "all") == 0 ? RACES_ALL : RACES_SHARED;
+}
+
 /* ---- compiling ---- */
+
+typedef VEC(char *) Words;
+
+static void add(Words *w, const char *const *text, size_t n) {
+    for (size_t i = 0; i < n; i++) vec_push(w, (char *)(uintptr_t)text[i]);
+}
+
+static void compile_words(Words *w, Races races) {
+    const char *cc = compiler();
+    add(w, &cc, 1);
+    add(w, flags, COUNT(flags));
+    if (races) add(w, race_flags, COUNT(race_flags));
+}
 
 static Status hash_file(const char *path, uint64_t *hash) {
     char *text;
@@ -69,13 +89,13 @@ static Status hash_file(const char *path, uint64_t *hash) {
     return NULL;
 }
 
-static Status module_key(const char *cu, uint64_t *hash) {
+static Status module_key(const char *cu, const Words *w, uint64_t *hash) {
     Buf api = {0};
     buf_puts(&api, M6C_EMULATE_H);
     api.n -= strlen(".h");
     buf_puts(&api, "_api.h");
-    *hash = hash_bytes(compiler(), strlen(compiler()), 0);
-    for (size_t i = 0; i < COUNT(flags); i++) *hash = hash_bytes(flags[i], strlen(flags[i]), *hash);
+    *hash = 0;
+    for (size_t i = 0; i < w->n; i++) *hash = hash_bytes(w->p[i], strlen(w->p[i]), *hash);
     Status s = hash_file(M6C_EMULATE_H, hash);
     if (!s) s = hash_file(api.p, hash);
     if (!s) s = hash_file(cu, hash);
@@ -83,58 +103,70 @@ static Status module_key(const char *cu, uint64_t *hash) {
     return s;
 }
 
-/* Runs argv with its output in a new file at `log`; *state as waitpid gives it. */
-static Status run(char *const *argv, const char *log, int *state) {
+/* Runs the words with their output going to a new file at `log`; fails with its text. */
+static Status run(Words *w, const char *log, const char *cu) {
     posix_spawn_file_actions_t fa;
+    char *text = NULL;
+    size_t n = 0;
     pid_t pid;
+    int state = 0;
+    vec_push(w, NULL);
     posix_spawn_file_actions_init(&fa);
     posix_spawn_file_actions_addopen(&fa, 1, log, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     posix_spawn_file_actions_adddup2(&fa, 1, 2);
-    int e = posix_spawnp(&pid, argv[0], &fa, NULL, argv, environ);
+    int e = posix_spawnp(&pid, w->p[0], &fa, NULL, w->p, environ);
     posix_spawn_file_actions_destroy(&fa);
-    if (e) return status_make(EXIT_SYSTEM, "cannot run '%s': %s", argv[0], strerror(e));
-    while (waitpid(pid, state, 0) < 0) {
+    if (e) return status_make(EXIT_SYSTEM, "cannot run '%s': %s", w->p[0], strerror(e));
+    while (waitpid(pid, &state, 0) < 0) {
     }
-    return NULL;
+    if (state == 0) return NULL;
+    free(file_read(log, &text, &n));
+    Status s = status_make(EXIT_SYSTEM, "the C compiler failed on %s:\n%s", cu, text ? text : "");
+    free(text);
+    return s;
 }
 
-static Status compile(const char *cu, const char *so) {
-    Buf tmp = {0}, log = {0};
-    char *argv[COUNT(flags) + 8], *text = NULL;
-    size_t n = 0;
-    int state = 0;
+static Status link_object(const char *object, const char *so, const char *log, const char *cu) {
+    const char *const text[] = {compiler(), "-shared", object, "-o", so, "-lm"};
+    Words w = {0};
+    add(&w, text, COUNT(text));
+    Status s = run(&w, log, cu);
+    vec_free(&w);
+    return s;
+}
+
+static Status compile(const char *cu, Words *w, const char *so) {
+    Buf object = {0}, tmp = {0}, log = {0};
+    buf_printf(&object, "%s.%d.o", so, (int)getpid());
     buf_printf(&tmp, "%s.%d.tmp", so, (int)getpid());
     buf_printf(&log, "%s.%d.log", so, (int)getpid());
-    argv[n++] = (char *)(uintptr_t)compiler();
-    for (size_t i = 0; i < COUNT(flags); i++) argv[n++] = (char *)(uintptr_t)flags[i];
-    argv[n++] = (char *)(uintptr_t)cu;
-    argv[n++] = "-o";
-    argv[n++] = tmp.p;
-    argv[n++] = "-lm";
-    argv[n] = NULL;
-    Status s = run(argv, log.p, &state);
-    if (!s && state != 0) {
-        free(file_read(log.p, &text, &n));
-        s = status_make(EXIT_SYSTEM, "the C compiler failed on %s:\n%s", cu, text ? text : "");
-        free(text);
-        unlink(tmp.p);
-    } else if (!s && rename(tmp.p, so) != 0) {
-        s = status_errno("cannot rename %s", tmp.p);
-    }
+    const char *const text[] = {"-x", "c", cu, "-o", object.p};
+    add(w, text, COUNT(text));
+    Status s = run(w, log.p, cu);
+    if (!s) s = link_object(object.p, tmp.p, log.p, cu);
+    if (!s && rename(tmp.p, so) != 0) s = status_errno("cannot rename %s", tmp.p);
+    unlink(object.p);
     unlink(log.p);
+    buf_free(&object);
     buf_free(&tmp);
     buf_free(&log);
     return s;
 }
 
-static Status object_path(const char *cu, Buf *so) {
+static Status object_path(const char *cu, Races races, Buf *so) {
     uint64_t key;
+    Words w = {0};
     TRY(cache_dir(so));
     buf_puts(so, "/emulated");
     TRY(make_dirs(so->p));
-    TRY(module_key(cu, &key));
-    buf_printf(so, "/%016llx.so", (unsigned long long)key);
-    return access(so->p, R_OK) == 0 ? NULL : compile(cu, so->p);
+    compile_words(&w, races);
+    Status s = module_key(cu, &w, &key);
+    if (!s) {
+        buf_printf(so, "/%016llx.so", (unsigned long long)key);
+        if (access(so->p, R_OK) != 0) s = compile(cu, &w, so->p);
+    }
+    vec_free(&w);
+    return s;
 }
 
 /* ---- modules ---- */
@@ -150,13 +182,15 @@ static Status open_object(EmuModule *m) {
 Status emu_load(const char *cu_path, EmuModule **out) {
     Buf so = {0};
     *out = NULL;
-    Status s = object_path(cu_path, &so);
+    Races races = want_races();
+    Status s = object_path(cu_path, races, &so);
     if (s) {
         buf_free(&so);
         return s;
     }
     EmuModule *m = xcalloc(1, sizeof *m);
     m->object = so.p;
+    m->races = races;
     s = open_object(m);
     if (s)
         emu_unload(m);

@@ -21,10 +21,14 @@ static struct {
     VEC(Region) buffer, shared; /* shared: by key */
     VEC(uint32_t) here;         /* keys in use in this block */
     uint64_t block, launch;     /* counts */
+    char *space;                /* where all shared arrays are */
+    size_t used;
     Region args;
 } memory;
 
 static size_t page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
+static size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
 static void region_free(Region *r) {
     size_t page = page_size();
@@ -35,8 +39,7 @@ static void region_free(Region *r) {
 }
 
 static void region_map(Region *r, size_t bytes) {
-    size_t page = page_size(), room = (bytes + page - 1) / page * page;
-    room = MAX(room, page);
+    size_t page = page_size(), room = round_up(MAX(bytes, 1), page);
     char *p = mmap(NULL, room + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED || mprotect(p + page, room, PROT_READ | PROT_WRITE) != 0)
         BUG("no memory for %zu bytes between guards", bytes);
@@ -45,12 +48,7 @@ static void region_map(Region *r, size_t bytes) {
 }
 
 /* Bytes that end at the guard but for their own alignment; everything else is margin. */
-static void region_place(Region *r, size_t bytes, size_t align) {
-    size_t whole = (bytes + align - 1) / align * align;
-    if (!r->base || whole > r->room || whole + 8 * page_size() < r->room) {
-        region_free(r);
-        region_map(r, whole);
-    }
+static void region_place(Region *r, size_t bytes, size_t whole) {
     ASAN_UNPOISON_MEMORY_REGION(r->base, r->room);
     memset(r->base, 0xff, r->room);
     r->p = r->base + r->room - whole;
@@ -63,7 +61,9 @@ static void region_place(Region *r, size_t bytes, size_t align) {
 
 void *emu_buffer(int64_t bytes) {
     Region r = {0};
-    region_place(&r, (size_t)bytes, 16);
+    size_t whole = round_up((size_t)bytes, 16);
+    region_map(&r, whole);
+    region_place(&r, (size_t)bytes, whole);
     vec_push(&memory.buffer, r);
     return r.p;
 }
@@ -79,8 +79,13 @@ void emu_buffer_free(void *p) {
 }
 
 void *const *memory_args(void *const *arg, int n) {
-    region_place(&memory.args, sizeof *arg * (size_t)n, sizeof *arg);
-    if (n) memcpy(memory.args.p, arg, sizeof *arg * (size_t)n);
+    size_t bytes = sizeof *arg * (size_t)n;
+    if (memory.args.room < bytes) {
+        region_free(&memory.args);
+        region_map(&memory.args, bytes);
+    }
+    region_place(&memory.args, bytes, bytes);
+    if (n) memcpy(memory.args.p, arg, bytes);
     return (void *const *)(void *)memory.args.p;
 }
 
@@ -103,6 +108,40 @@ static Region *shared_region(uint32_t key) {
     return &memory.shared.p[key];
 }
 
+/* They are in one stretch of addresses, so that one comparison tells them from other memory. What
+ * grows moves to the next pages that were never used. */
+enum { SHARED_SPACE = 1 << 30 };
+
+uintptr_t memory_shared_space(size_t *bytes) {
+    if (!memory.space) {
+        memory.space =
+            mmap(NULL, SHARED_SPACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory.space == MAP_FAILED) BUG("no address space for shared memory");
+    }
+    *bytes = SHARED_SPACE;
+    return (uintptr_t)memory.space;
+}
+
+static void shared_grow(Region *r, size_t bytes) {
+    size_t page = page_size(), room = round_up(MAX(bytes, 1), page);
+    char *base = memory.space + memory.used + page;
+    memory.used += room + page;
+    if (memory.used + page > SHARED_SPACE || mprotect(base, room, PROT_READ | PROT_WRITE) != 0)
+        BUG("no memory for %zu shared bytes", bytes);
+    if (r->base) {
+        madvise(r->base, r->room, MADV_DONTNEED);
+        mprotect(r->base, r->room, PROT_NONE);
+    }
+    r->base = base;
+    r->room = room;
+}
+
+static void shared_place(Region *r, size_t bytes, size_t align) {
+    size_t whole = round_up(bytes, align);
+    if (!r->base || r->room < whole) shared_grow(r, whole);
+    region_place(r, bytes, whole);
+}
+
 void *memory_shared(int key, int64_t bytes) {
     Region *r = shared_region((uint32_t)key);
     size_t n = (size_t)(key ? bytes : emu.dynamic), align = key ? 16 : 128;
@@ -110,7 +149,7 @@ void *memory_shared(int key, int64_t bytes) {
     if (r->launch == memory.launch && r->bytes == n)
         memset(r->p, 0xff, n);
     else
-        region_place(r, n, align);
+        shared_place(r, n, align);
     r->block = memory.block;
     r->launch = memory.launch;
     vec_push(&memory.here, (uint32_t)key);
@@ -198,7 +237,8 @@ void memory_describe(Buf *b, const char *address) {
 
 /* ---- asynchronous copies ---- */
 
-static void land(const Copy *c) {
+static void land(Copy *c) {
+    c->landed = true;
     if (c->from)
         memcpy(c->to, c->from, 16);
     else
@@ -222,10 +262,10 @@ void memory_copy(void *to, const void *from, int valid, int line) {
         emu_fail(line, "cp_async16: the source %p is in shared memory", from);
     if (valid) touch(from);
     Copy c = {.to = to, .from = valid ? from : NULL, .group = t->groups};
-    if (emu_random() % 4 == 0)
-        land(&c);
-    else
-        vec_push(&t->copy, c);
+    c.pc = __builtin_return_address(0);
+    if (emu.kernel->module->races) race_copy_start(to, c.from, c.pc);
+    if (emu_random() % 4 == 0) land(&c);
+    vec_push(&t->copy, c);
 }
 
 void memory_commit(void) { emu.cur->groups++; }
@@ -234,8 +274,12 @@ void memory_commit(void) { emu.cur->groups++; }
 void memory_wait_groups(int n) {
     Thread *t = emu.cur;
     uint32_t done = 0;
-    while (done < t->copy.n && (int64_t)t->copy.p[done].group < (int64_t)t->groups - n)
-        land(&t->copy.p[done++]);
+    for (; done < t->copy.n; done++) {
+        Copy *c = &t->copy.p[done];
+        if ((int64_t)c->group >= (int64_t)t->groups - n) break;
+        if (!c->landed) land(c);
+        if (emu.kernel->module->races) race_copy_done(c->to, c->pc);
+    }
     if (done == 0) return;
     t->copy.n -= done;
     memmove(t->copy.p, t->copy.p + done, t->copy.n * sizeof(Copy));

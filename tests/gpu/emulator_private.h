@@ -4,6 +4,7 @@
  * emulator_run.c    a launch: threads, warps, blocks, barriers; faults
  * emulator_warp.c   what warp operations compute
  * emulator_memory.c guarded memory: buffers, shared arrays; asynchronous copies
+ * emulator_race.c   who else accessed what a thread accesses
  * emulator_fiber.c  stacks and the switch between them */
 #ifndef M6C_TESTS_EMULATOR_PRIVATE_H
 #define M6C_TESTS_EMULATOR_PRIVATE_H
@@ -45,6 +46,8 @@ bool fiber_overflowed(const Fiber *f, const void *address);
 typedef struct {
     char *to;
     const char *from; /* NULL: zeros */
+    const void *pc;
+    bool landed;
     uint32_t group;
 } Copy;
 
@@ -60,6 +63,7 @@ typedef struct {
     int first, lanes;     /* threads */
     const uint8_t *order; /* of the lanes in this turn, each ^ flip */
     uint8_t flip, at;
+    uint16_t epoch; /* how many WARP_SYNCs it came to */
     Thread *leader; /* the first to arrive in this turn */
 } Warp;
 
@@ -70,10 +74,13 @@ typedef struct {
     EmuKernelInfo info;
 } Kernel;
 
+typedef enum { RACES_NONE, RACES_SHARED, RACES_ALL } Races; /* accesses that are looked at */
+
 struct EmuModule {
     void *handle;
     EmuApi **api;
     char *object; /* path of the .so */
+    Races races;
     VEC(Kernel *) kernel;
 };
 
@@ -97,6 +104,7 @@ typedef struct {
     /* What a signal's handler leaves for the launching thread to describe. */
     int signal;
     const char *address, *pc;
+    const char *other_pc; /* of a race */
 } Launch;
 extern Launch emu;     /* of the one launch that runs */
 extern EmuApi emu_api; /* what kernels see of it */
@@ -115,15 +123,18 @@ static inline uint32_t emu_random(void) { /* xorshift64* */
 /* Ends the launch. The fault is the current thread's. line 0: unknown. */
 noreturn void emu_fail(int line, const char *fmt, ...) PRINTF(2, 3);
 
+noreturn void emu_leave(void); /* the same, when emu.fault is written */
+
 /* ---- emulator_warp.c ---- */
 const char *warp_op_name(int op);
-void warp_perform(const Warp *w, int op); /* all lanes wait in op */
+void warp_perform(Warp *w, int op); /* all lanes wait in op */
 
 /* ---- emulator_memory.c ---- */
 void *memory_shared(int key, int64_t bytes);
 void memory_new_launch(void);
-void memory_new_block(void);                 /* shared arrays of the block before are gone */
-bool memory_in_shared(const void *p, int n); /* all of it inside one of the block's arrays */
+void memory_new_block(void);                  /* shared arrays of the block before are gone */
+uintptr_t memory_shared_space(size_t *bytes); /* where the shared arrays of all launches are */
+bool memory_in_shared(const void *p, int n);  /* all of it inside one of the block's arrays */
 /* Says of an address that trapped what it is near to; adds nothing when it is near to nothing. */
 void memory_describe(Buf *b, const char *address);
 /* Adds a line when a margin around a buffer or a shared array was written to. */
@@ -132,5 +143,14 @@ void memory_copy(void *to, const void *from, int valid, int line);
 void memory_commit(void);
 void memory_wait_groups(int n);
 void *const *memory_args(void *const *arg, int n); /* a copy that ends at a guard */
+
+/* ---- emulator_race.c: for modules with `races` ---- */
+void race_new_launch(void);
+void race_new_block(void);
+void race_barrier(void);
+void race_access(const void *p, int n, int write, const void *pc);
+void race_matrix_row(const void *p); /* by the current warp */
+void race_copy_start(const void *to, const void *from, const void *pc);
+void race_copy_done(const void *to, const void *pc);
 
 #endif

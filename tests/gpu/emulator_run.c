@@ -41,7 +41,7 @@ static const uint8_t *lane_order(uint32_t random) {
 
 /* ---- faults ---- */
 
-static void leave(void) {
+void emu_leave(void) {
     fiber_switch(emu.fiber, &emu.main);
     BUG("a fiber went on after a fault");
 }
@@ -52,8 +52,7 @@ void emu_fail(int line, const char *fmt, ...) {
     va_start(ap, fmt);
     buf_vprintf(&emu.fault, fmt, ap);
     va_end(ap);
-    leave();
-    abort();
+    emu_leave();
 }
 
 static void api_fault(int line, const char *what, const void *address) {
@@ -78,8 +77,7 @@ noreturn static void divergent(const Thread *t, const Thread *other) {
                       : ": all threads of a block must come to the same barrier");
     buf_puts(&emu.fault, b.p);
     buf_free(&b);
-    leave();
-    abort();
+    emu_leave();
 }
 
 /* ---- who goes on ---- */
@@ -87,6 +85,7 @@ noreturn static void divergent(const Thread *t, const Thread *other) {
 static void block_start(void) {
     emu_api.bid = (int32_t)((emu_api.bid + emu.stride) % emu.blocks);
     memory_new_block();
+    race_new_block();
     for (int i = 0; i < emu.warps; i++) emu.ready[i] = &emu.warp[i];
     emu.nready = emu.warps;
     emu.first = NULL;
@@ -114,6 +113,7 @@ static bool block_arrived(void) {
         for (int i = 0; i < emu.warps; i++) emu.ready[i] = &emu.warp[i];
         emu.nready = emu.warps;
         emu.first = NULL;
+        race_barrier();
         return true;
     }
     if (++emu.done == emu.blocks) return false;
@@ -239,7 +239,7 @@ static void on_signal(int number, siginfo_t *info, void *context) {
 #else
     (void)context;
 #endif
-    leave();
+    emu_leave();
 }
 
 typedef struct {
@@ -265,8 +265,8 @@ static void signals_give(Signals *s) {
     sigaltstack(&s->old_stack, NULL);
 }
 
-/* "line 12: " of the .cu, if addr2line is there to say it. */
-static void put_line_of(Buf *b, const char *pc) {
+/* The line in the .cu, if addr2line is there to say it. */
+static void put_line_of(Buf *b, const char *before, const char *pc, const char *after) {
     Dl_info where;
     char text[512] = "", command[1024];
     if (!pc || !dladdr(pc, &where) || !where.dli_fname) return;
@@ -275,12 +275,12 @@ static void put_line_of(Buf *b, const char *pc) {
     FILE *f = popen(command, "r");
     if (!f) return;
     if (fgets(text, sizeof text, f) && strstr(text, ".cu:"))
-        buf_printf(b, "line %d: ", atoi(strstr(text, ".cu:") + 4));
+        buf_printf(b, "%s%d%s", before, atoi(strstr(text, ".cu:") + 4), after);
     pclose(f);
 }
 
 static void describe_signal(Buf *b) {
-    put_line_of(b, emu.pc);
+    put_line_of(b, "line ", emu.pc, ": ");
     switch (emu.signal) {
     case SIGFPE: buf_puts(b, "integer division by zero"); return;
     case SIGILL:
@@ -294,6 +294,12 @@ static void describe_signal(Buf *b) {
     }
     buf_printf(b, "access to %p", (const void *)emu.address);
     memory_describe(b, emu.address);
+}
+
+static void describe_fault(Buf *b) {
+    if (emu.pc) put_line_of(b, "line ", emu.pc - 1, ": ");
+    buf_puts(b, emu.fault.p);
+    if (emu.other_pc) put_line_of(b, "; there in line ", emu.other_pc - 1, "");
 }
 
 /* ---- launch ---- */
@@ -320,6 +326,7 @@ static void launch_start(const Kernel *k, int64_t blocks, int threads, uint64_t 
     emu.blocks = blocks;
     emu.done = 0;
     emu.signal = 0;
+    emu.pc = emu.other_pc = NULL;
     emu.fault.n = 0;
     emu.stride = emu_random() % blocks + 1;
     while (gcd(emu.stride, blocks) != 1) emu.stride++;
@@ -329,6 +336,7 @@ static void launch_start(const Kernel *k, int64_t blocks, int threads, uint64_t 
         emu.warp[i] = (Warp){.first = first, .lanes = MIN(EMU_LANES, threads - first)};
     }
     memory_new_launch();
+    race_new_launch();
     block_start();
     turn_start(take_ready());
     emu.cur = next_lane(emu.turn);
@@ -355,7 +363,7 @@ static Status result(const Kernel *k) {
     if (emu.signal)
         describe_signal(&b);
     else if (emu.fault.n)
-        buf_puts(&b, emu.fault.p);
+        describe_fault(&b);
     else
         memory_check_margins(&b);
     if (fault) forget_fibers();
@@ -375,6 +383,9 @@ Status emu_launch(void *kernel, int64_t blocks, int threads, int64_t shared, voi
     emu_api.commit = memory_commit;
     emu_api.wait_groups = memory_wait_groups;
     emu_api.fault = api_fault;
+    emu_api.access = race_access;
+    emu_api.watch = memory_shared_space(&emu_api.watch_bytes);
+    if (k->module->races == RACES_ALL) emu_api.watch = 0, emu_api.watch_bytes = SIZE_MAX;
     *k->module->api = &emu_api;
     emu.dynamic = shared;
     emu.arg = memory_args(arg, k->info.nargs);

@@ -48,6 +48,7 @@ static void load_rows(Thread *t, uint16_t (*row)[8]) {
             emu_fail(line_of(&t[i]), "ldmatrix: the row's address %p is misaligned", p);
         if (!memory_in_shared(p, 16))
             emu_fail(line_of(&t[i]), "ldmatrix: the row at %p is not inside a shared array", p);
+        if (emu.kernel->module->races) race_matrix_row(p);
         memcpy(row[i], p, 16);
     }
 }
@@ -124,9 +125,10 @@ static void mma(Thread *t, bool bf16) {
     }
 }
 
-void warp_perform(const Warp *w, int op) {
+void warp_perform(Warp *w, int op) {
     Thread *t = &emu.thread[w->first];
     switch (op) {
+    case EMU_WARP_SYNC: w->epoch++; break;
     case EMU_SHFL_XOR:
     case EMU_SHFL:
     case EMU_SHFL_UP: shuffle(t, op); break;

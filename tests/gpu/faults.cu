@@ -38,6 +38,29 @@ KERNEL(missing_warp_sync, 2, 64) {
     y[BID * 64 + TID] = s[TID ^ 31];
 }
 
+/* Comes out right in every order: only who looks at each access sees that `s` may not be there
+ * yet, or that a block counts on another. */
+KERNEL(harmless_race, 2, 64) {
+    const uint32_t *x = (const uint32_t *)ARG(0);
+    uint32_t *y = (uint32_t *)ARG(1);
+    SHARED(uint32_t, s, 64);
+    s[TID] = x[BID * 64 + TID];
+#ifdef PLANTED
+    s[0] = x[BID * 64];
+#endif
+    SYNC();
+    y[BID * 64 + TID] = s[63 - TID];
+}
+
+KERNEL(race_of_blocks, 2, 64) {
+    const uint32_t *x = (const uint32_t *)ARG(0);
+    uint32_t *y = (uint32_t *)ARG(1);
+#ifdef PLANTED
+    if (BID == 2 && TID == 0) y[0] = x[63];
+#endif
+    y[BID * 64 + TID] = x[BID * 64 + 63 - TID];
+}
+
 KERNEL(uninitialised_shared, 2, 64) {
     const uint32_t *x = (const uint32_t *)ARG(0);
     uint32_t *y = (uint32_t *)ARG(1);
@@ -100,10 +123,7 @@ KERNEL(shared_write_before, 2, 64) {
     SHARED(uint32_t, s, 64);
     s[TID] = x[BID * 64 + TID];
 #ifdef PLANTED
-    if (TID > 0)
-        s[TID - 1] = x[BID * 64 + TID - 1];
-    else
-        s[TID - 1] = 0;
+    if (TID == 0) s[TID - 1] = 0;
 #endif
     SYNC();
     y[BID * 64 + TID] = s[63 - TID];
@@ -312,6 +332,20 @@ KERNEL(matrix_from_global, 2, 32) {
 #else
     ldmatrix_x4(r, s + 4 * TID);
 #endif
+    for (int m = 0; m < 2; m++) y[BID * 64 + 63 - (32 * m + TID)] = r[m];
+}
+
+KERNEL(missing_matrix_sync, 2, 32) {
+    const uint32_t *x = (const uint32_t *)ARG(0);
+    uint32_t *y = (uint32_t *)ARG(1);
+    SHARED(uint32_t, s, 128);
+    uint32_t r[4];
+    load16(r, x + BID * 64 + TID % 16 * 4);
+    store16(s + 4 * TID, r);
+#ifndef PLANTED
+    WARP_SYNC();
+#endif
+    ldmatrix_x4(r, s + 4 * TID);
     for (int m = 0; m < 2; m++) y[BID * 64 + 63 - (32 * m + TID)] = r[m];
 }
 

@@ -1,6 +1,7 @@
 /* test_emulator.c: the emulator notices what CUDA would not forgive. faults.cu holds each mistake
- * next to what is right: with it, one of a few runs is reported or comes out wrong; without it, all
- * of them are right. Argument: the folder of faults.cu. */
+ * next to what is right: with it, one of a few runs is reported or comes out wrong, or, where races
+ * are looked for, every run is reported; without it, all of them are right. Argument: the folder of
+ * faults.cu. */
 #include "tests/check.h"
 #include "tests/gpu/emulator.h"
 
@@ -10,11 +11,13 @@
 enum { BLOCKS = 3, ROW = 64, SEEDS = 5 };
 
 /* What a mistake looks like: words of the report, or NULL where only the result is wrong. */
-static const struct {
+typedef struct {
     const char *kernel;
     int threads;
     const char *report;
-} faults[] = {
+} Fault;
+
+static const Fault faults[] = {
     {"missing_barrier", 64, NULL},
     {"missing_second_barrier", 64, NULL},
     {"missing_warp_sync", 64, NULL},
@@ -44,7 +47,22 @@ static const struct {
     {"stack", 64, "the thread's stack overflows"},
 };
 
-static EmuModule *load(const char *folder, bool planted) {
+/* What is reported of every order when races are looked for. */
+static const Fault races[] = {
+    {"missing_barrier", 64, "race: shared memory is"},
+    {"missing_second_barrier", 64, "race: shared memory is"},
+    {"missing_warp_sync", 64, "race: shared memory is"},
+    {"copy_without_wait", 64, "written by a copy that was not waited for"},
+    {"copy_waits_for_too_few", 64, "written by a copy that was not waited for"},
+    {"copy_without_barrier", 64, "race: shared memory is"},
+    {"copy_over_what_is_read", 64, "race: shared memory is"},
+    {"harmless_race", 64, "race: shared memory is written that was written by thread"},
+    {"race_of_blocks", 64, "race: global memory is written that was written by another block"},
+    {"missing_matrix_sync", 32, "race: shared memory is read that was written by thread"},
+};
+
+/* look: "none", "shared" or "all" */
+static EmuModule *load(const char *folder, bool planted, const char *look) {
     Buf path = {0}, text = {0};
     char *data = NULL;
     size_t n = 0;
@@ -57,6 +75,7 @@ static EmuModule *load(const char *folder, bool planted) {
         buf_printf(&path, "/tmp/m6c-faults-%d.cu", (int)getpid());
         s = file_write_atomic(path.p, text.p, text.n);
     }
+    setenv("M6C_EMULATED_RACES", look, 1);
     if (!s) s = emu_load(path.p, &m);
     if (planted) unlink(path.p);
     if (s) fprintf(stderr, "%s\n", s->text);
@@ -68,19 +87,18 @@ static EmuModule *load(const char *folder, bool planted) {
     return m;
 }
 
-/* A row of the table in one order: 0 right, 1 reported as the table says, 2 wrong, 3 reported
- * otherwise (and printed). */
-static int run(EmuModule *m, size_t i, uint64_t seed) {
+/* One order: 0 right, 1 reported as the table says, 2 wrong, 3 reported otherwise (and printed). */
+static int run(EmuModule *m, const Fault *f, uint64_t seed) {
     size_t bytes = BLOCKS * ROW * sizeof(uint32_t);
     uint32_t *x = emu_buffer((int64_t)bytes), *y = emu_buffer((int64_t)bytes);
     int result = 0;
     for (uint32_t j = 0; j < BLOCKS * ROW; j++) x[j] = 3 * j + 1000;
-    Status s = emu_launch(emu_find(m, faults[i].kernel), BLOCKS, faults[i].threads,
-                          ROW * sizeof(uint32_t), (void *[]){x, y}, seed);
+    Status s = emu_launch(emu_find(m, f->kernel), BLOCKS, f->threads, ROW * sizeof(uint32_t),
+                          (void *[]){x, y}, seed);
     if (s) {
-        bool named = strstr(s->text, faults[i].kernel) != NULL;
-        result = named && faults[i].report && strstr(s->text, faults[i].report) ? 1 : 3;
-        if (result == 3) fprintf(stderr, "%s: %s\n", faults[i].kernel, s->text);
+        bool named = strstr(s->text, f->kernel) != NULL;
+        result = named && f->report && strstr(s->text, f->report) ? 1 : 3;
+        if (result == 3) fprintf(stderr, "%s\n", s->text);
     } else {
         for (int j = 0; j < BLOCKS * ROW; j++)
             if (y[j] != x[j / ROW * ROW + ROW - 1 - j % ROW]) result = 2;
@@ -92,23 +110,21 @@ static int run(EmuModule *m, size_t i, uint64_t seed) {
 }
 
 /* The margins are poisoned where AddressSanitizer runs: it ends the process at once. */
-static bool ends_process(const char *kernel) {
-    return emu_sanitized() && strstr(kernel, "write_before");
+static bool ends_process(const Fault *f) {
+    return emu_sanitized() && strstr(f->kernel, "write_before");
 }
 
-static void test_faults(EmuModule *planted, EmuModule *right) {
-    for (size_t i = 0; i < COUNT(faults); i++) {
-        if (ends_process(faults[i].kernel)) continue;
-        int count[4] = {0};
-        for (uint64_t seed = 0; seed < SEEDS; seed++) {
-            count[run(planted, i, seed)]++;
-            if (run(right, i, seed) != 0) fprintf(stderr, "%s is not right\n", faults[i].kernel);
-            CHECK(run(right, i, seed) == 0);
-        }
-        bool noticed = faults[i].report ? count[1] > 0 : count[2] > 0;
-        if (!noticed) fprintf(stderr, "%s: not noticed\n", faults[i].kernel);
-        CHECK(noticed && count[3] == 0);
+static void test_fault(const Fault *f, EmuModule *planted, EmuModule *right, int least) {
+    int count[4] = {0};
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        count[run(planted, f, seed)]++;
+        bool twin = run(right, f, seed) == 0;
+        if (!twin) fprintf(stderr, "%s: not right where it is right\n", f->kernel);
+        CHECK(twin);
     }
+    bool noticed = count[f->report ? 1 : 2] >= least && count[3] == 0;
+    if (!noticed) fprintf(stderr, "%s: not noticed\n", f->kernel);
+    CHECK(noticed);
 }
 
 /* Small integers: every sum is exact. */
@@ -141,17 +157,41 @@ static void check_refused(void *k, int64_t blocks, int threads, const char *word
     emu_buffer_free(y);
 }
 
-int main(int argc, char **argv) {
-    const char *folder = argc > 1 ? argv[1] : "tests/gpu";
-    EmuModule *planted = load(folder, true), *right = load(folder, false);
-    if (!planted || !right) return check_done("emulator");
-    test_faults(planted, right);
+static void test_orders(const char *folder) {
+    EmuModule *planted = load(folder, true, "none"), *right = load(folder, false, "none");
+    if (!planted || !right) return;
+    for (size_t i = 0; i < COUNT(faults); i++)
+        if (!ends_process(&faults[i])) test_fault(&faults[i], planted, right, 1);
     CHECK(product_right(right) && !product_right(planted));
-    CHECK(!emu_find(right, "no_such_kernel"));
+    CHECK(!emu_find(right, "no_such_kernel") && emu_args(emu_find(right, "product")) == 2);
     check_refused(emu_find(right, "missing_lane"), 1, 128, "made for up to 64");
     check_refused(emu_find(right, "missing_lane"), 0, 64, "0 blocks");
     check_refused(emu_find(right, "missing_lane"), 1, 48, "the last warp, which has 16 lanes");
     emu_unload(planted);
     emu_unload(right);
+}
+
+static bool of_global_memory(const Fault *f) { return strstr(f->report, "global") != NULL; }
+
+static void test_races(const char *folder, const char *look) {
+    EmuModule *planted = load(folder, true, look), *right = load(folder, false, look);
+    if (!planted || !right) return;
+    for (size_t i = 0; i < COUNT(races); i++)
+        if (strcmp(look, "all") == 0 || !of_global_memory(&races[i]))
+            test_fault(&races[i], planted, right, SEEDS);
+    for (size_t i = 0; i < COUNT(faults); i++)
+        for (uint64_t seed = 0; seed < SEEDS; seed++) CHECK(run(right, &faults[i], seed) == 0);
+    CHECK(product_right(right));
+    emu_unload(planted);
+    emu_unload(right);
+}
+
+int main(int argc, char **argv) {
+    const char *folder = argc > 1 ? argv[1] : "tests/gpu";
+    test_orders(folder);
+    if (!emu_sanitized()) {
+        test_races(folder, "shared");
+        test_races(folder, "all");
+    }
     return check_done("emulator");
 }
