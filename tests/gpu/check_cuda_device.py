@@ -4,11 +4,11 @@ stand-in for the driver and cuBLASLt (standin.h). Losses are those of Python, in
 that nothing orders is done, with graphs and without; a wait that is left out shows. What is asked of
 the driver is calls_*.txt (M6C_BLESS=1 rewrites them). Every kind of failure ends with its message and
 exit status; a NaN ends the run; an interrupted run goes on with the same bits."""
-import json, os, pathlib, random, re, struct, subprocess, sys, tempfile
+import json, os, pathlib, random, struct, subprocess, sys, tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "runtime"))
-from system import BUILD, M6C, check, steps
+from system import BUILD, M6C, check, m6c, steps
 
 STANDIN = {"M6C_CUDA_DRIVER": str(BUILD / "libcuda_standin.so"),
            "M6C_CUBLASLT": str(BUILD / "libcublaslt_standin.so")}
@@ -247,6 +247,43 @@ def check_resume(folder):
     check((folder / "want").read_bytes() == (folder / "got").read_bytes(), "the same parameters")
 
 
+# ---- a compiled model whose loss scale moves ----
+
+SQUARES = """use "m6"
+model squares(x: f32[16, 8]) {
+    e = linear(x, 8) * 4 - x
+    return mean(e * e) * 40
+}
+train squares {
+    optimizer = sgd(lr = 1e-3)
+    precision = f16
+    loss_scale = SCALE
+}
+"""
+
+
+def check_scales(folder):
+    """Overflowing updates are skipped as on the CPU, and those that no scale cures end the run."""
+    model = folder / "squares.m6"
+    seen = {}
+    for target in ("cpu", "sm_80"):
+        model.write_text(SQUARES.replace("SCALE", "dynamic"))
+        plan = folder / f"squares-{target}"
+        m6c("compile", model, "-o", plan, "--target", target, *["--plan-only"] * (target != "cpu"))
+        seen[target], _ = run(plan, n=40)
+    ours, theirs = seen["sm_80"], seen["cpu"]
+    check(sum(o["overflow"] for o in ours.values()) > 0, "the first steps overflow")
+    for n, o in ours.items():
+        check(o["overflow"] == theirs[n]["overflow"] and o["loss_scale"] == theirs[n]["loss_scale"],
+              f"step {n}: {o}, on the CPU {theirs[n]}")
+        check(abs(o["loss"] / theirs[n]["loss"] - 1) < 2e-3, f"step {n}: {o}, not {theirs[n]}")
+    model.write_text(SQUARES.replace("SCALE", "1e12"))
+    m6c("compile", model, "-o", folder / "hopeless", "--target", "sm_80", "--plan-only")
+    seen, err = run(folder / "hopeless", n=100, status=1)
+    check(all(o["overflow"] for o in seen.values()) and len(seen) == 32, f"{len(seen)} skipped steps")
+    check("step 32: " in err and "infinity in " in err, f"the end is explained:\n{err}")
+
+
 with tempfile.TemporaryDirectory(prefix="m6c-test-") as folder:
     folder = pathlib.Path(folder)
     os.environ["M6C_CACHE"] = str(folder / "shared-cache")
@@ -258,3 +295,4 @@ with tempfile.TemporaryDirectory(prefix="m6c-test-") as folder:
     check_targets(folder)
     check_nan(folder)
     check_resume(folder)
+    check_scales(folder)
