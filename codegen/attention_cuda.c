@@ -173,8 +173,8 @@ static Tiles forward_tiles(const Sizes *z) {
 /* The same blocks serve queries and keys. Keys have two sums, dk and dv, of `padded` columns, and
  * where not even one warp's 16 rows of both fit into registers, two blocks. */
 static Tiles backward_tiles(const Sizes *z) {
-    if (z->padded <= 64) return (Tiles){4, MAX(z->t, z->s) <= 64 ? 16 : 32, 32, false};
-    if (z->padded <= 128) return (Tiles){MAX(z->t, z->s) <= 64 ? 4 : 8, 16, 32, false};
+    if (z->padded <= 64) return (Tiles){4, MAX(z->t, z->s) <= 64 ? 16 : 32, 32, true};
+    if (z->padded <= 128) return (Tiles){MAX(z->t, z->s) <= 64 ? 4 : 8, 16, 32, true};
     return (Tiles){4, 16, z->padded <= 192 ? 32 : 16, false};
 }
 

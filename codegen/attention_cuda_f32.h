@@ -187,11 +187,13 @@ INLINE void ATT_NAME(run_backward)(const ATT_NAME(Side) * a) {
     ATT_NAME(clear)(d1);
 #pragma unroll
     for (int m = 0; m < ATT_M; m++) scale[m] = ATT_SCALE, one[m] = 1;
+#pragma unroll
     for (int i = 0; i < 2; i++)
         ATT_NAME(load)(x + i * X, a->x[i], a->x_first, a->x_length, ATT_ROWS);
     SYNC();
     if (!a->keys) ATT_NAME(put_stat)(a, stat, x + X, a->x_first, ATT_ROWS);
     for (int32_t first = a->begin; first < a->end; first += ATT_COLS) {
+#pragma unroll
         for (int i = 0; i < 2; i++)
             ATT_NAME(load)(y + i * Y, a->y[i], first, a->y_length, ATT_COLS);
         SYNC();

@@ -96,18 +96,54 @@ INLINE void ATT_NAME(load_y)(const ATT_NAME(Side) * a, int32_t first, int32_t wh
     cp_async_commit();
 }
 
-/* x, the first tiles of y, and what is known of the queries if they are the rows. */
-INLINE void ATT_NAME(load_x)(const ATT_NAME(Side) * a) {
+/* ---- what a warp has of its rows ---- */
+
+typedef struct {
+    ATT_NAME(Sums) d[2];
+    uint32_t x[2][ATT_CHUNKS / 2][ATT_M][4]; /* left operands, as many as `held` says */
+} ATT_NAME(Rows);
+
+/* How many operands x are held in registers: queries have but one sum there. */
+INLINE int ATT_NAME(held)(const ATT_NAME(Side) * a) {
+    if (!ATT_HELD) return 0;
+    return a->keys ? ATT_M == 1 : 2;
+}
+
+/* The block loads x and the first tiles of y; what is known of the queries if they are the rows. */
+INLINE void ATT_NAME(load_x)(const ATT_NAME(Side) * a, ATT_NAME(Rows) * w, int32_t row) {
     ATT_NAME(Ahead) ahead;
-    ATT_NAME(load)(ATT_NAME(tile_x)(a, 0), a->x[0], a->x_first, a->x_length, ATT_ROWS);
-    ATT_NAME(load)(ATT_NAME(tile_x)(a, 1), a->x[1], a->x_first, a->x_length, ATT_ROWS);
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        ATT_NAME(load)(ATT_NAME(tile_x)(a, i), a->x[i], a->x_first, a->x_length, ATT_ROWS);
     cp_async_commit();
     ATT_NAME(load_y)(a, a->begin, 0);
-    if (a->keys) return;
-    ATT_NAME(read_ahead)(&ahead, a->o, a->lse, a->x_first, ATT_ROWS);
+    if (!a->keys) ATT_NAME(read_ahead)(&ahead, a->o, a->lse, a->x_first, ATT_ROWS);
     cp_async_wait(1);
     SYNC();
-    ATT_NAME(put_stat)(&ahead, ATT_NAME(stat)(a), ATT_NAME(tile_x)(a, 1), ATT_ROWS);
+    if (!a->keys) ATT_NAME(put_stat)(&ahead, ATT_NAME(stat)(a), ATT_NAME(tile_x)(a, 1), ATT_ROWS);
+#pragma unroll
+    for (int i = 0; i < ATT_NAME(held)(a); i++)
+#pragma unroll
+        for (int c = 0; c < ATT_CHUNKS; c += 2)
+            ATT_NAME(left_rows)(w->x[i][c / 2], ATT_NAME(tile_x)(a, i), row, c);
+}
+
+INLINE void ATT_NAME(clear)(ATT_NAME(Rows) * w) {
+#pragma unroll
+    for (int m = 0; m < ATT_M; m++)
+#pragma unroll
+        for (int i = 0; i < ATT_CHUNKS * 4; i++)
+            w->d[0][m][i / 4][i % 4] = w->d[1][m][i / 4][i % 4] = 0;
+}
+
+/* Sums times scale become result i, by way of the tile of x. */
+INLINE void ATT_NAME(finish)(const ATT_NAME(Side) * a, ATT_NAME(Rows) * w, int i, float scale,
+                             int32_t row) {
+    float scales[ATT_M][2];
+#pragma unroll
+    for (int m = 0; m < ATT_M; m++) scales[m][0] = scales[m][1] = scale;
+    if (a->want[i] && a->d[i]) ATT_NAME(store)
+    (w->d[i], scales, ATT_NAME(tile_x)(a, i), row, a->d[i], a->x_first, a->x_length);
 }
 
 /* ---- one side of one (batch, head) ---- */
@@ -137,16 +173,23 @@ INLINE void ATT_NAME(softmax_grad)(const ATT_NAME(Side) * a, float (*p)[ATT_COLS
     }
 }
 
+/* Product i of the warp's rows with tile `which` of y. */
+INLINE void ATT_NAME(product)(const ATT_NAME(Side) * a, ATT_NAME(Rows) * w, int i, int32_t which,
+                              int32_t row, float (*s)[ATT_COLS / 8][4]) {
+    ATT_NAME(scores)
+    (s, i < ATT_NAME(held)(a) ? w->x[i] : 0, ATT_NAME(tile_x)(a, i), row,
+     ATT_NAME(tile_y)(a, i, which));
+}
+
 /* The warp's rows meet the tiles of y from `first` on, `which` of their pairs. */
-INLINE void ATT_NAME(meet)(const ATT_NAME(Side) * a, int32_t first, int32_t which,
-                           float (*d0)[ATT_CHUNKS][4], float (*d1)[ATT_CHUNKS][4]) {
+INLINE void ATT_NAME(meet)(const ATT_NAME(Side) * a, ATT_NAME(Rows) * w, int32_t first,
+                           int32_t which, int32_t row) {
     const char *const y0 = ATT_NAME(tile_y)(a, 0, which), *const y1 = ATT_NAME(tile_y)(a, 1, which);
-    const int32_t row = TID / 32 * (ATT_M * 16);
     ATT_NAME(Scores) p, ds;
     ATT_NAME(Ahead) ahead;
     if (a->keys) ATT_NAME(read_ahead)(&ahead, a->o, a->lse, first, ATT_COLS);
-    ATT_NAME(scores)(p, 0, ATT_NAME(tile_x)(a, 0), row, y0);
-    if (a->want[0]) ATT_NAME(scores)(ds, 0, ATT_NAME(tile_x)(a, 1), row, y1);
+    ATT_NAME(product)(a, w, 0, which, row, p);
+    if (a->want[0]) ATT_NAME(product)(a, w, 1, which, row, ds);
     if (a->keys && first < a->all) ATT_NAME(hide_columns)(p, a->x_first + row, first);
     if (!a->keys && first + ATT_COLS > a->all) ATT_NAME(hide)(p, a->x_first + row, first);
     if (a->keys) {
@@ -154,41 +197,24 @@ INLINE void ATT_NAME(meet)(const ATT_NAME(Side) * a, int32_t first, int32_t whic
         SYNC();
     }
     ATT_NAME(softmax_grad)(a, p, ds, row);
-    if (a->want[1]) ATT_NAME(accumulate)(d1, p, y1);
-    if (a->want[0]) ATT_NAME(accumulate)(d0, ds, y0);
-}
-
-INLINE void ATT_NAME(clear)(float (*d)[ATT_CHUNKS][4]) {
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
-        for (int i = 0; i < ATT_CHUNKS * 4; i++) d[m][i / 4][i % 4] = 0;
-}
-
-/* Sums become result i, by way of the tile of x. */
-INLINE void ATT_NAME(store_gradient)(const ATT_NAME(Side) * a, int i, float (*d)[ATT_CHUNKS][4],
-                                     float scale) {
-    float scales[ATT_M][2];
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++) scales[m][0] = scales[m][1] = scale;
-    if (a->d[i]) ATT_NAME(store)
-    (d, scales, ATT_NAME(tile_x)(a, i), TID / 32 * (ATT_M * 16), a->d[i], a->x_first, a->x_length);
+    if (a->want[1]) ATT_NAME(accumulate)(w->d[1], p, y1);
+    if (a->want[0]) ATT_NAME(accumulate)(w->d[0], ds, y0);
 }
 
 INLINE void ATT_NAME(run_backward)(const ATT_NAME(Side) * a) {
-    ATT_NAME(Sums) d0, d1;
+    const int32_t row = TID / 32 * (ATT_M * 16);
+    ATT_NAME(Rows) w;
     int32_t which = 0;
-    ATT_NAME(clear)(d0);
-    ATT_NAME(clear)(d1);
-    if (a->begin < a->end) ATT_NAME(load_x)(a); /* else nobody sees these keys */
+    ATT_NAME(clear)(&w);
+    if (a->begin < a->end) ATT_NAME(load_x)(a, &w, row); /* else nobody sees these keys */
     for (int32_t first = a->begin; first < a->end; first += ATT_COLS, which ^= 1) {
         cp_async_wait(0);
         SYNC(); /* the tiles are there; nobody reads those before any more */
         if (first + ATT_COLS < a->end) ATT_NAME(load_y)(a, first + ATT_COLS, which ^ 1);
-        ATT_NAME(meet)(a, first, which, d0, d1);
+        ATT_NAME(meet)(a, &w, first, which, row);
     }
-    if (a->want[0]) ATT_NAME(store_gradient)(a, 0, d0, ATT_SCALE);
-    if (a->want[1]) ATT_NAME(store_gradient)(a, 1, d1, 1);
+    ATT_NAME(finish)(a, &w, 0, ATT_SCALE, row);
+    ATT_NAME(finish)(a, &w, 1, 1, row);
 }
 
 #undef ATT_LANES
