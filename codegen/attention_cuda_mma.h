@@ -129,6 +129,7 @@ INLINE void ATT_NAME(accumulate)(float (*o)[ATT_CHUNKS][4], float (*p)[ATT_COLS 
 INLINE void ATT_NAME(store)(float (*o)[ATT_CHUNKS][4], float (*scale)[2], char *tile, int32_t row,
                             ATT_TYPE *x, int32_t first, int32_t length) {
     const int32_t lane = TID & 31;
+    WARP_SYNC(); /* after other lanes' reads of these rows */
 #pragma unroll
     for (int m = 0; m < ATT_M; m++)
 #pragma unroll
