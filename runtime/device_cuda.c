@@ -129,10 +129,8 @@ static Status too_little(const Cuda *d, int64_t staging) {
 
 Status cuda_allocate(Cuda *d, int64_t bytes, CudaAddress *out) {
     CudaResult r = d->api.cuMemAlloc_v2(out, (size_t)bytes);
-    if (r == CUDA_OUT_OF_MEMORY) return too_little(d, d->stage_bytes);
-    TRY(cuda_status(&d->api, r, "cuMemAlloc_v2"));
-    CUDA_CALL(d, cuMemsetD8Async, *out, 0, (size_t)bytes, d->stream[0]);
-    return NULL;
+    return r == CUDA_OUT_OF_MEMORY ? too_little(d, d->stage_bytes)
+                                   : cuda_status(&d->api, r, "cuMemAlloc_v2");
 }
 
 static Status allocate_host(Cuda *d, int64_t bytes, void **out) {
@@ -173,7 +171,10 @@ static Status cuda_alloc(Device *base, Mem mem, int64_t bytes, void **out) {
     if (mem == MEM_DISK)
         return status_make(EXIT_INPUT, "the plan keeps %lld bytes on disk, which cuda cannot do",
                            (long long)bytes);
-    if (mem == MEM_DEVICE) TRY(cuda_allocate(d, bytes, &address));
+    if (mem == MEM_DEVICE) {
+        TRY(cuda_allocate(d, bytes, &address));
+        CUDA_CALL(d, cuMemsetD8Async, address, 0, (size_t)bytes, d->stream[0]);
+    }
     *out = (void *)(uintptr_t)address;
     if (mem == MEM_HOST) TRY(allocate_host(d, bytes, out));
     d->arena[mem] = *out;

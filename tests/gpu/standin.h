@@ -109,6 +109,8 @@ CudaStream stream_new(void);
 CudaEvent event_new(void);
 /* The error that a kernel left, or 0; every later call returns it. */
 CudaResult queue_failure(void);
+/* The host may not touch the device's memory: it is there only while work runs. */
+void device_memory_open(bool open);
 /* Asked before each kernel runs: 0, or the error it shall die of. */
 CudaResult kernel_shall_fail(void);
 

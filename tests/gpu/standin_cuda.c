@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "tests/gpu/emulator.h"
 
@@ -12,7 +13,13 @@
 #include "runtime/cuda_api.def"
 #undef CUDA
 
-enum { INVALID_VALUE = 1, INVALID_IMAGE = 200, GUARD = 1 << 16, VERSION = 13000 };
+enum {
+    INVALID_VALUE = 1,
+    INVALID_IMAGE = 200,
+    GUARD = 1 << 16,
+    PATTERN = 1 << 20,
+    VERSION = 13000
+};
 
 /* ---- memory ---- */
 
@@ -43,12 +50,27 @@ void standin_put_place(Buf *b, const void *p) {
     buf_puts(b, " host");
 }
 
+static size_t whole_pages(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
+
+/* A file of NaN, whose pages become memory where they are written to. */
+static int nan_file(void) {
+    static int file = -1;
+    static char page[PATTERN];
+    if (file >= 0) return file;
+    memset(page, 0xff, sizeof page);
+    file = memfd_create("nan", MFD_CLOEXEC);
+    return write(file, page, sizeof page) == sizeof page ? file : -1;
+}
+
 /* Surrounded by pages nobody may touch, and full of NaN. */
 static char *map(size_t bytes) {
-    size_t whole = (bytes + 4095) / 4096 * 4096;
+    size_t whole = whole_pages(bytes);
     char *p = mmap(NULL, whole + 2 * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED || mprotect(p + GUARD, whole, PROT_READ | PROT_WRITE) != 0) return NULL;
-    memset(p + GUARD, 0xff, whole);
+    if (p == MAP_FAILED) return NULL;
+    for (size_t at = 0; at < whole; at += PATTERN)
+        if (mmap(p + GUARD + at, MIN(whole - at, (size_t)PATTERN), PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_FIXED, nan_file(), 0) == MAP_FAILED)
+            return NULL;
     return p + GUARD;
 }
 
@@ -60,6 +82,7 @@ static CudaResult allocate(size_t bytes, bool host, void *out) {
     for (uint32_t i = 0; i < memories.n; i++) before += memories.p[i].host == host;
     snprintf(m.name, sizeof m.name, "%s%d", host ? "pinned" : "device", before);
     vec_push(&memories, m);
+    device_memory_open(false);
     device_used += host ? 0 : bytes;
     memcpy(out, &m.p, sizeof m.p);
     return 0;
@@ -69,12 +92,20 @@ static CudaResult release(const void *p, bool host) {
     for (uint32_t i = 0; i < memories.n; i++) {
         Memory *m = &memories.p[i];
         if (!m->p || m->p != p || m->host != host) continue;
-        munmap(m->p - GUARD, (m->bytes + 4095) / 4096 * 4096 + 2 * GUARD);
+        munmap(m->p - GUARD, whole_pages(m->bytes) + 2 * GUARD);
         device_used -= host ? 0 : m->bytes;
         m->p = NULL;
         return 0;
     }
     return INVALID_VALUE;
+}
+
+void device_memory_open(bool open) {
+    for (uint32_t i = 0; i < memories.n; i++) {
+        const Memory *m = &memories.p[i];
+        if (m->p && !m->host)
+            mprotect(m->p, whole_pages(m->bytes), open ? PROT_READ | PROT_WRITE : PROT_NONE);
+    }
 }
 
 /* ---- the log, and failures on demand ---- */

@@ -248,11 +248,13 @@ CudaResult queue_run(CudaStream s, CudaEvent e) {
     Choices c = {0};
     for (uint32_t i = 0; i < streams.n; i++)
         if (streams.p[i]->graph && (!s || s == streams.p[i])) return CAPTURE_UNSUPPORTED;
+    device_memory_open(true);
     while (!failure && !reached(s, e)) {
         list_choices(&c);
         if (c.n == 0) BUG("the streams wait for each other");
         take(choose(&c));
     }
+    device_memory_open(false);
     vec_free(&c);
     return failure;
 }
