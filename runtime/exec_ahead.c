@@ -58,9 +58,9 @@ Status exec_open_stage(Exec *e) {
     g->in_bytes = place_inputs(e);
     TRY(e->ops->staging(e->device, IN_FLIGHT * g->in_bytes, IN_FLIGHT * (g->in_bytes + out),
                         &device, &host));
-    for (int i = 0; i < IN_FLIGHT; i++) {
+    for (int i = 0; host && i < IN_FLIGHT; i++) {
         g->in[i] = (char *)host + i * g->in_bytes;
-        g->in_device[i] = (char *)device + i * g->in_bytes;
+        if (device) g->in_device[i] = (char *)device + i * g->in_bytes;
         g->out[i] = (char *)host + IN_FLIGHT * g->in_bytes + i * out;
     }
     return NULL;
