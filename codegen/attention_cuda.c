@@ -171,10 +171,12 @@ static Tiles forward_tiles(const Sizes *z) {
 }
 
 /* The same blocks serve queries and keys. Keys have two sums, dk and dv, of `padded` columns, and
- * where not even one warp's 16 rows of both fit into registers, two blocks. */
+ * where not even one warp's 16 rows of both fit into registers, two blocks. Accesses that are not
+ * wide need registers too. */
 static Tiles backward_tiles(const Sizes *z) {
-    if (z->padded <= 64) return (Tiles){4, MAX(z->t, z->s) <= 64 ? 16 : 32, 32, true};
-    if (z->padded <= 128) return (Tiles){MAX(z->t, z->s) <= 64 ? 4 : 8, 16, 32, true};
+    bool few = MAX(z->t, z->s) <= 64;
+    if (z->padded <= 64 && z->wide && !few) return (Tiles){4, 32, 32, true};
+    if (z->padded <= 128) return (Tiles){few ? 4 : 8, 16, 32, true};
     return (Tiles){4, 16, z->padded <= 192 ? 32 : 16, false};
 }
 
