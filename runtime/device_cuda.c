@@ -52,6 +52,7 @@ static Status cuda_open(const DeviceConfig *config, Device **out) {
     d->plan = config->plan;
     d->synchronous = synchronous && strcmp(synchronous, "0") != 0;
     d->no_graph = config->no_graph || d->synchronous;
+    if (config->pool) pool_unpin_thread(config->pool); /* the driver's threads inherit our cores */
     Status s = cuda_api_open(&d->api);
     if (!s) s = find_device(d);
     if (!s) s = cuda_check_target(d);
