@@ -19,6 +19,8 @@ typedef struct Opaque {
 /* Prints the kernel of this node, in C or CUDA C; BUG when the op has none. */
 void opaque_c_print(const Opaque *o, Code *c);
 void opaque_cuda_print(const Opaque *o, Code *c);
+/* What a product's epilogue says, as a kernel of C, X, bias. */
+void epilogue_cuda_print(const PlanGemm *g, Code *c);
 bool opaque_has(Op op);
 
 /* ---- what emitters use ---- */

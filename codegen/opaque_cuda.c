@@ -366,3 +366,32 @@ void emit_route_cuda(const Opaque *o, Code *c) {
     opaque_threads(c, dim[0] * dim[2] * ROUTE_THREADS);
     c->shared = 8 * dim[3];
 }
+
+/* ---- epilogues of products ---- */
+
+/* Four elements a thread: rows are a multiple of eight. C may be X. */
+void epilogue_cuda_print(const PlanGemm *g, Code *c) {
+    Buf *b = &c->body;
+    const char *type = real(g->dc), *element = ctype_storage(g->dc);
+    int64_t n = g->m * g->n;
+    for (int i = 0; i < g->nbatch; i++) n *= g->count[i];
+    ASSERT(g->n % 4 == 0 && g->ldc == g->n);
+    bool bias = g->epilogue == EPILOGUE_BIAS_GELU, grad = g->epilogue == EPILOGUE_GELU_GRAD;
+    buf_printf(b,
+               "{\n    const int64_t at = ((int64_t)BID * 256 + TID) * 4;\n"
+               "    float x[4], y[4];\n"
+               "    if (at < %lldll) {\n"
+               "        read_%s(x, (const %s *)ARG(1) + at, 4);\n",
+               (long long)n, type, element);
+    if (bias)
+        buf_printf(b, "        read_%s(y, (const %s *)ARG(2) + at %% %lldll, 4);\n", type, element,
+                   (long long)g->n);
+    if (grad) buf_printf(b, "        read_%s(y, (const %s *)ARG(0) + at, 4);\n", type, element);
+    buf_printf(b, "        for (int i = 0; i < 4; i++) %s\n",
+               grad   ? "y[i] *= gelu_grad_f32(x[i]);"
+               : bias ? "x[i] += y[i], y[i] = gelu_f32(x[i]);"
+                      : "y[i] = gelu_f32(x[i]);");
+    if (bias) buf_printf(b, "        write_%s((%s *)ARG(1) + at, x, 4);\n", type, element);
+    buf_printf(b, "        write_%s((%s *)ARG(0) + at, y, 4);\n    }\n}\n", type, element);
+    opaque_threads(c, n / 4);
+}

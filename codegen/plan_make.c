@@ -146,7 +146,8 @@ uint32_t add_kernel(Make *m, const PlanStep *s, const Code *c, const char *comme
     Arena *a = session_arena(ss);
     Buf name = {0};
     buf_puts(&name, "k_");
-    for (const char *p = s->what; *p && name.n < 32; p++) buf_put(&name, *p == ' ' ? "_" : p, 1);
+    for (const char *p = s->what; *p && name.n < 32; p++)
+        buf_put(&name, *p == ' ' || *p == '-' ? "_" : p, 1);
     buf_printf(&name, "_%08x", (unsigned)(hash >> 32));
     PlanKernel k = {.name = intern(ss, name.p),
                     .nargs = (int)s->nargs,
@@ -232,8 +233,44 @@ static void opaque_step(Make *m, uint32_t u, PlanStep *s) {
     }
 }
 
+/* The value that holds result `index` of a unit's tuple, or NO_VALUE when nobody reads it. */
+static Value result_of(const Make *m, const Unit *unit, int64_t index) {
+    for (uint32_t i = 0; i < unit->nwrite; i++)
+        if (node_of(m->g, unit->write[i])->op == OP_proj &&
+            attr_int(node_of(m->g, unit->write[i]), "index") == index)
+            return unit->write[i];
+    return NO_VALUE;
+}
+
+static PlanArg place_operand(const Make *m, Value v, uint32_t i) {
+    Layout l;
+    Value root = view_root(m->g, operand(m->g, v, i), &l);
+    return place(m, root, l.offset);
+}
+
+/* C, X and bias; the kernel for devices that cannot do it in the product. */
+static void add_epilogue(Make *m, uint32_t u, Value v, PlanStep *s) {
+    Value y = result_of(m, &m->us.unit[u], 0), sum = result_of(m, &m->us.unit[u], 1);
+    if (s->gemm.epilogue == EPILOGUE_GELU_GRAD) {
+        s->arg[2] = place(m, v, 0);
+        s->arg[3] = place_operand(m, v, 2);
+    } else {
+        ASSERT(y != NO_VALUE);
+        s->arg[2] = place(m, y, 0);
+        s->arg[3] = sum != NO_VALUE ? place(m, sum, 0) : s->arg[2];
+    }
+    if (s->gemm.epilogue == EPILOGUE_BIAS_GELU) s->arg[4] = place_operand(m, v, 2);
+    Code c = {.grain = 1};
+    const PlanStep kernel = {.what = epilogue_name(s->gemm.epilogue), .nargs = s->nargs - 2};
+    m->target->epilogue(&s->gemm, &c);
+    s->items = c.items;
+    s->kernel = add_kernel(m, &kernel, &c, "what a product does with its sums\n");
+    buf_free(&c.body);
+}
+
 static void gemm_step(Make *m, uint32_t u, PlanStep *s) {
     Value v = m->us.unit[u].node[0];
+    const Node *n = node_of(m->g, v);
     Contract c;
     if (contract_fit(m->g, v, &c) != CONTRACT_OK) BUG("%%%u is no matrix product", v);
     PlanGemm *p = &s->gemm;
@@ -250,18 +287,26 @@ static void gemm_step(Make *m, uint32_t u, PlanStep *s) {
                     .alpha = 1,
                     .da = type_of(m->g, c.a)->dtype,
                     .db = type_of(m->g, c.b)->dtype,
-                    .dc = type_of(m->g, v)->dtype};
+                    .dc = (n->type->elem ? n->type->elem[0] : n->type)->dtype};
     s->flops = 2.0 * (double)c.m * (double)c.n * (double)c.k;
     for (int i = 0; i < c.nbatch; i++) {
         p->count[i] = c.count[i];
         p->sa[i] = c.sa[i], p->sb[i] = c.sb[i], p->sc[i] = c.sc[i];
         s->flops *= (double)c.count[i];
     }
-    PlanArg *arg = add_args(m, s, 3);
+    p->epilogue = n->op == OP_einsum             ? EPILOGUE_NONE
+                  : n->op == OP_einsum_gelu_grad ? EPILOGUE_GELU_GRAD
+                  : n->nin > 2                   ? EPILOGUE_BIAS_GELU
+                                                 : EPILOGUE_GELU;
+    PlanArg *arg = add_args(m, s, epilogue_args(p->epilogue));
     arg[0] = place(m, c.a, c.a_offset);
     arg[1] = place(m, c.b, c.b_offset);
-    arg[2] = place(m, v, 0);
-    for (int i = 0; i < 3; i++) s->traffic += (double)m->p->buffer.p[arg[i].buffer].bytes;
+    if (p->epilogue)
+        add_epilogue(m, u, v, s);
+    else
+        arg[2] = place(m, v, 0);
+    for (uint32_t i = 0; i < s->nargs; i++)
+        s->traffic += (double)m->p->buffer.p[arg[i].buffer].bytes;
     m->p->flops += s->flops;
 }
 
@@ -275,7 +320,7 @@ static void unit_step(Make *m, uint32_t u) {
     const Node *n = node_of(m->g, unit->node[0]);
     PlanStep s = {.stream = n->stream};
     describe(m, unit, &s);
-    if (n->op == OP_einsum)
+    if (is_product(m->g, unit->node[0]))
         gemm_step(m, u, &s);
     else if (m->us.space[u].n)
         fused_step(m, u, &s);

@@ -28,14 +28,6 @@ typedef struct {
 
 /* ---- conflicts ---- */
 
-static bool writes(const PlanStep *s, uint32_t arg) {
-    switch (s->kind) {
-    case STEP_KERNEL: return s->writes == 0 || arg >= 64 || s->writes >> arg & 1;
-    case STEP_GEMM: return arg == 2;
-    default: return arg == 0;
-    }
-}
-
 static bool overlap(const PlanBuffer *x, const PlanBuffer *y) {
     return x->mem == y->mem && x->offset < y->offset + y->bytes && y->offset < x->offset + x->bytes;
 }
@@ -43,7 +35,7 @@ static bool overlap(const PlanBuffer *x, const PlanBuffer *y) {
 static bool conflict(const Plan *p, const PlanStep *a, const PlanStep *b) {
     for (uint32_t i = 0; i < a->nargs; i++)
         for (uint32_t j = 0; j < b->nargs; j++)
-            if ((writes(a, i) || writes(b, j)) &&
+            if ((plan_writes(a, i) || plan_writes(b, j)) &&
                 overlap(&p->buffer.p[a->arg[i].buffer], &p->buffer.p[b->arg[j].buffer]))
                 return true;
     return false;
@@ -172,12 +164,16 @@ static void rebuild_steps(Join *j) {
     free(step);
 }
 
+static bool has_kernel(const PlanStep *s) {
+    return s->kind == STEP_KERNEL || (s->kind == STEP_GEMM && s->gemm.epilogue);
+}
+
 /* Kernels that no step has any more go. */
 static void drop_kernels(Make *m) {
     Plan *p = m->p;
     uint32_t *to = arena_array(m->arena, uint32_t, p->kernel.n + 1), n = 0;
     for (uint32_t i = 0; i < p->step.n; i++)
-        if (p->step.p[i].kind == STEP_KERNEL) to[p->step.p[i].kernel] = 1;
+        if (has_kernel(&p->step.p[i])) to[p->step.p[i].kernel] = 1;
     for (uint32_t i = 0; i < p->kernel.n; i++) {
         if (!to[i]) continue;
         p->kernel.p[n] = p->kernel.p[i];
@@ -186,7 +182,7 @@ static void drop_kernels(Make *m) {
     }
     p->kernel.n = m->text.n = n;
     for (uint32_t i = 0; i < p->step.n; i++)
-        if (p->step.p[i].kind == STEP_KERNEL) p->step.p[i].kernel = to[p->step.p[i].kernel];
+        if (has_kernel(&p->step.p[i])) p->step.p[i].kernel = to[p->step.p[i].kernel];
 }
 
 void join_steps(Make *m) {

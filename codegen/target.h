@@ -3,6 +3,7 @@
 #define M6C_CODEGEN_TARGET_H
 
 #include "codegen/kernel.h"
+#include "runtime/plan.h"
 
 /* C types: of a dtype in memory, and in a register. */
 const char *ctype_storage(Dtype d);
@@ -48,6 +49,7 @@ typedef struct {
     void (*prelude)(Buf *out);
     void (*fused)(const Kernel *k, Code *c);
     void (*opaque)(const struct Opaque *o, Code *c);
+    void (*epilogue)(const PlanGemm *g, Code *c);                     /* NULL: products have none */
     void (*head)(const char *name, int nargs, int threads, Buf *out); /* a kernel up to its body */
     Status (*compile)(const struct CodegenOptions *o, const struct CodegenSource *source,
                       uint32_t n);

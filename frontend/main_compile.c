@@ -14,7 +14,7 @@
 
 typedef struct {
     ModelArgs model;
-    const char *dir, *target;
+    const char *dir;
     bool json, plan_only;
     const char *command; /* this command line */
 } CompileArgs;
@@ -65,7 +65,7 @@ static void record_sources(Session *s, Plan *plan) {
 }
 
 static bool choose(Session *s, const CompileArgs *a, Plan *plan) {
-    if (a->plan_only || strcmp(a->target, "cpu") != 0) return true;
+    if (a->plan_only || strcmp(a->model.target, "cpu") != 0) return true;
     return diag_status(s, choose_products(plan));
 }
 
@@ -78,7 +78,7 @@ static Plan *make_plan(Session *s, const CompileArgs *a, bool forward) {
     if (!g) return NULL;
     CodegenOptions o = {.dir = a->dir,
                         .name = forward ? "forward" : "plan",
-                        .target = a->target,
+                        .target = a->model.target,
                         .command = a->command,
                         .plan_only = a->plan_only};
     Plan *plan = codegen_plan(g, &o);
@@ -152,11 +152,9 @@ static const char *default_dir(const char *model) {
 
 int main_compile(int argc, char **argv) {
     char *command = command_line(argc, argv); /* before the parser reorders it */
-    CompileArgs a = {.target = "cpu", .command = command};
+    CompileArgs a = {.model.target = "cpu", .command = command};
     const Option options[] = {
         {"o", OPT_TEXT, &a.dir, "DIR", "the plan's folder (model.plan)"},
-        {"target", OPT_TEXT, &a.target, "NAME",
-         "cpu, null, cuda (the GPU present), sm_80, sm_90, .. (cpu)"},
         {"plan-only", OPT_FLAG, &a.plan_only, NULL, "plan.txt and sources, nothing compiled"},
         {"json", OPT_FLAG, &a.json, NULL, "one JSON object about the plan"},
         MODEL_OPTIONS(a.model),
@@ -168,7 +166,7 @@ int main_compile(int argc, char **argv) {
     Status s = options_parse(&table, argc, argv, &positional, &help);
     int code = EXIT_DONE;
     char found[16];
-    if (!s && !help) s = check_target(&a.target, found);
+    if (!s && !help) s = check_target(&a.model.target, found);
     if (s || help) {
         code = status_exit(s);
     } else {

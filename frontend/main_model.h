@@ -7,11 +7,12 @@
 
 typedef struct {
     const char *path;
-    TextList set;     /* "name=value" */
-    bool infer;       /* forward only */
-    bool grads;       /* gradients are outputs */
-    bool describe;    /* also what cannot be compiled yet: for dumps */
-    const char *name; /* which model of the file; NULL: the only one */
+    TextList set;       /* "name=value" */
+    bool infer;         /* forward only */
+    bool grads;         /* gradients are outputs */
+    bool describe;      /* also what cannot be compiled yet: for dumps */
+    const char *name;   /* which model of the file; NULL: the only one */
+    const char *target; /* NULL: cpu */
     const char *precision, *mesh, *memory, *host_memory, *disk, *cluster;
     PassOptions pass;
 } ModelArgs;
@@ -20,6 +21,8 @@ typedef struct {
 #define MODEL_OPTIONS(m)                                                                           \
     {"set", OPT_LIST, &(m).set, "NAME=VALUE", "a config of the model (repeatable)"},               \
         {"infer", OPT_FLAG, &(m).infer, NULL, "forward only"},                                     \
+        {"target", OPT_TEXT, &(m).target, "NAME",                                                  \
+         "cpu, null, cuda (the GPU present), sm_80, … (cpu)"},                                     \
         {"model", OPT_TEXT, &(m).name, "NAME", "which model of the file"},                         \
         {"grads", OPT_FLAG, &(m).grads, NULL, "keep gradients, for run --grads"},                  \
         {"precision", OPT_TEXT, &(m).precision, "TYPE", "f32, bf16 or f16"},                       \

@@ -137,7 +137,8 @@ ContractFit contract_fit(const Graph *g, Value v, Contract *c) {
     c->a = view_root(g, operand(g, v, 0), &l[0]);
     c->b = view_root(g, operand(g, v, 1), &l[1]);
     c->a_offset = l[0].offset, c->b_offset = l[1].offset;
-    layout_of_type(type_of(g, v), &l[2]);
+    const Type *t = type_of(g, v);
+    layout_of_type(t->dtype == DT_TUPLE ? t->elem[0] : t, &l[2]);
     Roles r = {merge_labels(&e, e.batch, l), merge_labels(&e, e.m, l), merge_labels(&e, e.n, l),
                merge_labels(&e, e.k, l)};
     if (r.k.n > 1) { /* k's labels are in A's order: if A alone cannot merge them, copy A */
@@ -154,4 +155,9 @@ ContractFit contract_fit(const Graph *g, Value v, Contract *c) {
     ContractFit other = fit_roles(&r, c);
     if (other == CONTRACT_OK || other == CONTRACT_BAD_C) return other == CONTRACT_OK ? other : fit;
     return other == CONTRACT_BAD_A ? CONTRACT_BAD_B : CONTRACT_BAD_A;
+}
+
+bool is_product(const Graph *g, Value v) {
+    Op op = (Op)node_of(g, v)->op;
+    return op == OP_einsum || op == OP_einsum_gelu || op == OP_einsum_gelu_grad;
 }

@@ -104,3 +104,20 @@ INFER(infer_einsum) {
     for (int i = 0; i < rank; i++) dim[i] = e.size[(int)e.c[i]];
     return type_tensor(s, in[0]->dtype, rank, dim);
 }
+
+INFER(infer_einsum_gelu) {
+    const Type *t = infer_einsum(s, op, 2, in, attr, given, err);
+    if (!t) return NULL;
+    if (nin < 2 || nin > 3) return infer_fail(err, "has two operands and perhaps a third");
+    bool row = nin == 2 || (in[2]->rank == 1 && t->rank > 0 &&
+                            in[2]->dim[0] == t->dim[t->rank - 1] && in[2]->dtype == t->dtype);
+    if (!row) return infer_fail(err, "the third operand is no vector along the last dim");
+    return type_tuple(s, 2, (const Type *[]){t, t});
+}
+
+INFER(infer_einsum_gelu_grad) {
+    UNUSED;
+    const Type *t = infer_einsum(s, op, 2, in, attr, given, err);
+    if (t && t != in[2]) return infer_fail(err, "the third operand is not of the product's type");
+    return t;
+}

@@ -252,6 +252,21 @@ void eval_einsum(const Graph *g, const Node *node, const Tensor *in, Tensor *out
     free(a), free(b), free(c);
 }
 
+void eval_einsum_gelu(const Graph *g, const Node *node, const Tensor *in, Tensor *out) {
+    int64_t n = type_elements(out[1].type), width = node->nin > 2 ? type_elements(in[2].type) : 1;
+    eval_einsum(g, node, in, &out[1]);
+    for (int64_t i = 0; i < n; i++) {
+        double *x = &out[1].data[i];
+        if (node->nin > 2) *x += in[2].data[i % width];
+        out[0].data[i] = op_info(OP_gelu)->fn(*x, 0, 0);
+    }
+}
+
+void eval_einsum_gelu_grad(const Graph *g, const Node *node, const Tensor *in, Tensor *out) {
+    eval_einsum(g, node, in, out);
+    for (int64_t i = 0; i < type_elements(out->type); i++) out->data[i] *= gelu_grad(in[2].data[i]);
+}
+
 /* ---- indexed ---- */
 
 /* Elements of one row of a tensor whose first `lead` dims are indices. */

@@ -10,7 +10,8 @@ double flops_einsum(const Graph *g, const Node *n) {
     Buf err = {0};
     if (!einsum_parse(attr_str(n, "spec"), &e, &err) || !einsum_sizes(&e, a, b, &err))
         BUG("%s", err.p);
-    double flops = 2 * (double)type_elements(n->type);
+    const Type *t = n->type->dtype == DT_TUPLE ? n->type->elem[0] : n->type;
+    double flops = 2 * (double)type_elements(t);
     for (const char *k = e.k; *k; k++) flops *= (double)e.size[(int)*k];
     return flops;
 }

@@ -61,6 +61,8 @@ typedef struct {
 /* What stands in the way: an operand whose dims do not collapse, or the order of the result. */
 typedef enum { CONTRACT_OK, CONTRACT_BAD_A, CONTRACT_BAD_B, CONTRACT_BAD_C } ContractFit;
 ContractFit contract_fit(const Graph *g, Value einsum, Contract *c);
+/* Is v a matrix product: an einsum, or one that continues with gelu or its gradient? */
+bool is_product(const Graph *g, Value v);
 
 /* ================================ space.c ================================ */
 

@@ -27,6 +27,7 @@ typedef struct {
     Session *session;
     Arena *scratch; /* of the running pass; the harness frees it after the pass */
     PassOptions opt;
+    bool gpu;    /* the plan is for a GPU */
     bool dumped; /* opt.dump_after was reached */
 } PassContext;
 

@@ -7,7 +7,7 @@
 #include <string.h>
 
 const char pipeline_default[] =
-    "simplify,raise,precision,differentiate,optimize,simplify,lower,fuse,"
+    "simplify,raise,precision,differentiate,optimize,simplify,lower,epilogue,fuse,"
     "schedule,allocate";
 
 typedef struct {

@@ -33,6 +33,16 @@ enum {
     LT_COMPUTE_F64 = 70,
     LT_TRANSPOSE_A = 3, /* attributes of a product; the value 1 transposes */
     LT_TRANSPOSE_B = 4,
+    LT_EPILOGUE = 7, /* 32 bits: the sum of … */
+    LT_EPILOGUE_DEFAULT = 1,
+    LT_EPILOGUE_BIAS = 4,
+    LT_EPILOGUE_GELU = 32,
+    LT_EPILOGUE_GELU_GRAD = 64,
+    LT_EPILOGUE_AUX = 128, /* … these */
+    LT_BIAS = 8,           /* its pointers, and where rows and batches of the second one begin */
+    LT_AUX = 11,
+    LT_AUX_LD = 12,
+    LT_AUX_STRIDE = 13,
     LT_BATCH_COUNT = 5, /* attributes of a layout */
     LT_BATCH_STRIDE = 6,
     LT_MAX_WORKSPACE = 1, /* attributes of a preference; alignments of a, b, c, d */

@@ -15,6 +15,8 @@ typedef struct {
     LtLayout layout[3]; /* of A, B, C of the plan */
     LtAlgo algo;
     int64_t batch, batch_stride[3];     /* elements */
+    bool epilogue;                      /* the library does it; else it stores … */
+    int target;                         /* … the product alone, in this argument */
     int loops;                          /* … */
     int64_t count[PLAN_MAX_BATCH];      /* … of so many turns each, */
     int64_t advance[PLAN_MAX_BATCH][3]; /* which move A, B, C by so many bytes */
@@ -74,7 +76,7 @@ Status cuda_load_products(Cuda *d, bool *touched);
 void cuda_unload_products(Cuda *d);
 Status cuda_gemm(Device *base, const PlanStep *s, void *const *arg);
 
-/* Zeroed memory of the device; a failure tells what the plan needs in all. */
+/* Memory of the device; a failure tells what the plan needs in all. */
 Status cuda_allocate(Cuda *d, int64_t bytes, CudaAddress *out);
 /* After every call on a stream: waits, if the device is to. */
 Status cuda_called(Cuda *d, int stream);

@@ -138,6 +138,40 @@ static Status describe(Cuda *d, const PlanGemm *g, CudaProduct *x) {
     return make_layout(d, x, 2, g->dc, g->m, g->n, g->ldc);
 }
 
+/* ---- epilogues ---- */
+
+static Status set(Cuda *d, CudaProduct *x, int attribute, const void *value, size_t bytes) {
+    LT_TRY(&d->lt, cublasLtMatmulDescSetAttribute, x->product, attribute, value, bytes);
+    return NULL;
+}
+
+static void *argument(const Cuda *d, const PlanStep *s, int i) {
+    const PlanBuffer *b = &d->plan->buffer.p[s->arg[i].buffer];
+    return d->arena[b->mem] + b->offset + s->arg[i].offset;
+}
+
+/* X is C where nobody else reads it: then the library need not store it. */
+static Status set_epilogue(Cuda *d, const PlanStep *s, CudaProduct *x) {
+    const PlanGemm *g = &s->gemm;
+    void *aux = argument(d, s, 3), *bias = s->nargs > 4 ? argument(d, s, 4) : NULL;
+    bool grad = g->epilogue == EPILOGUE_GELU_GRAD, stored = grad || aux != argument(d, s, 2);
+    uint32_t kind = (grad ? LT_EPILOGUE_GELU_GRAD : LT_EPILOGUE_GELU) +
+                    (stored ? LT_EPILOGUE_AUX : 0) + (bias ? LT_EPILOGUE_BIAS : 0);
+    TRY(set(d, x, LT_EPILOGUE, &kind, sizeof kind));
+    if (bias) TRY(set(d, x, LT_BIAS, &bias, sizeof bias));
+    if (!stored) return NULL;
+    TRY(set(d, x, LT_AUX, &aux, sizeof aux));
+    TRY(set(d, x, LT_AUX_LD, &g->ldc, sizeof g->ldc));
+    return set(d, x, LT_AUX_STRIDE, &x->batch_stride[2], sizeof x->batch_stride[2]);
+}
+
+static Status clear_epilogue(Cuda *d, const PlanStep *s, CudaProduct *x) {
+    uint32_t none = LT_EPILOGUE_DEFAULT;
+    x->epilogue = false;
+    x->target = s->gemm.epilogue == EPILOGUE_GELU_GRAD ? 2 : 3;
+    return set(d, x, LT_EPILOGUE, &none, sizeof none);
+}
+
 /* ---- running ---- */
 
 static Status multiply(Cuda *d, const CudaProduct *x, int stream, void *const *arg) {
@@ -157,18 +191,14 @@ static Status multiply(Cuda *d, const CudaProduct *x, int stream, void *const *a
 
 Status cuda_gemm(Device *base, const PlanStep *s, void *const *arg) {
     Cuda *d = (Cuda *)base;
-    TRY(multiply(d, &d->product[s - d->plan->step.p], s->stream, arg));
-    return cuda_called(d, s->stream);
+    const CudaProduct *x = &d->product[s - d->plan->step.p];
+    void *const operands[] = {arg[0], arg[1], arg[x->target]};
+    TRY(multiply(d, x, s->stream, operands));
+    TRY(cuda_called(d, s->stream));
+    return s->gemm.epilogue && !x->epilogue ? cuda_launch(base, s, arg + 2) : NULL;
 }
 
 /* ---- choosing ---- */
-
-static void find_operands(const Cuda *d, const PlanStep *s, void **at) {
-    for (int i = 0; i < 3; i++) {
-        const PlanBuffer *b = &d->plan->buffer.p[s->arg[i].buffer];
-        at[i] = d->arena[b->mem] + b->offset + s->arg[i].offset;
-    }
-}
 
 /* The largest power of two that divides every address at which operand i begins. */
 static uint32_t alignment(const CudaProduct *x, int i, const void *at) {
@@ -284,10 +314,11 @@ static Status choose(Cuda *d, CudaProduct *x, const Stopwatch *w, const PlanStep
     void *at[3];
     uint32_t align[3];
     double seconds = 0;
-    find_operands(d, s, at);
+    for (int i = 0; i < 3; i++) at[i] = argument(d, s, i < 2 ? i : x->target);
     for (int i = 0; i < 3; i++) align[i] = alignment(x, i, at[i]);
     wisdom_put_product(&s->gemm, &key);
     buf_printf(&key, " %u %u %u", align[0], align[1], align[2]);
+    if (x->epilogue) buf_printf(&key, " %s", epilogue_name(s->gemm.epilogue));
     /* One run of what is remembered: the library's code is on the device before any step is. */
     Status failure = recall(d, key.p, x) ? multiply(d, x, s->stream, at)
                                          : fastest(d, x, w, s, align, at, &seconds);
@@ -321,8 +352,18 @@ static Status load_product(Cuda *d, const Stopwatch *w, uint32_t i) {
     const PlanStep *s = &d->plan->step.p[i];
     if (!types_go(&s->gemm))
         return status_make(EXIT_INPUT, "cuBLASLt does not multiply these types");
-    TRY(describe(d, &s->gemm, &d->product[i]));
-    return choose(d, &d->product[i], w, s);
+    CudaProduct *x = &d->product[i];
+    TRY(describe(d, &s->gemm, x));
+    x->target = 2;
+    x->epilogue = s->gemm.epilogue && x->loops == 0;
+    if (x->epilogue) {
+        TRY(set_epilogue(d, s, x));
+        Status refused = choose(d, x, w, s);
+        if (!refused) return NULL;
+        free(refused); /* the product alone, then the plan's own kernel */
+    }
+    if (s->gemm.epilogue) TRY(clear_epilogue(d, s, x));
+    return choose(d, x, w, s);
 }
 
 static void open_wisdom(Cuda *d) {

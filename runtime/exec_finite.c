@@ -147,19 +147,10 @@ static Status check(Exec *e, const PlanStep *s, uint32_t buffer) {
     return at == INT64_MAX ? NULL : complain(e, s, buffer, at);
 }
 
-static bool is_written(const PlanStep *s, uint32_t arg) {
-    switch (s->kind) {
-    case STEP_KERNEL: return s->writes == 0 || (arg < 64 && s->writes >> arg & 1);
-    case STEP_GEMM: return arg == 2;
-    case STEP_COPY: return arg == 0;
-    default: return false;
-    }
-}
-
 Status exec_check_written(Exec *e, uint32_t i) {
     const PlanStep *s = &e->plan->step.p[i];
     for (uint32_t j = 0; j < s->nargs; j++)
-        if (is_written(s, j)) TRY(check(e, s, s->arg[j].buffer));
+        if (plan_writes(s, j)) TRY(check(e, s, s->arg[j].buffer));
     return NULL;
 }
 

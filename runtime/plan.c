@@ -14,13 +14,30 @@
 
 static const char *const mem_names[] = {"device", "host", "disk"};
 static const char *const kind_names[] = {"temp", "param", "state", "input", "output", "grad"};
+static const char *const epilogue_names[] = {"none", "gelu", "bias-gelu", "gelu-grad"};
 static const char *const step_names[] = {"kernel", "gemm", "copy", "fill"};
 _Static_assert(COUNT(mem_names) == MEM_COUNT && COUNT(kind_names) == BUF_KIND_COUNT, "names");
 _Static_assert(COUNT(step_names) == STEP_KIND_COUNT, "names");
+_Static_assert(COUNT(epilogue_names) == EPILOGUE_COUNT, "names");
 
 const char *mem_name(Mem m) { return mem_names[m]; }
 const char *buf_kind_name(BufKind k) { return kind_names[k]; }
 const char *step_kind_name(StepKind k) { return step_names[k]; }
+const char *epilogue_name(Epilogue e) { return epilogue_names[e]; }
+
+bool plan_writes(const PlanStep *s, uint32_t arg) {
+    switch (s->kind) {
+    case STEP_KERNEL: return s->writes == 0 || arg >= 64 || s->writes >> arg & 1;
+    case STEP_GEMM: return arg == 2 || (arg == 3 && s->gemm.epilogue != EPILOGUE_GELU_GRAD);
+    default: return arg == 0;
+    }
+}
+
+uint32_t epilogue_args(Epilogue e) {
+    static const uint32_t args[] = {3, 4, 5, 4};
+    _Static_assert(COUNT(args) == EPILOGUE_COUNT, "a number for each");
+    return args[e];
+}
 
 enum {
     KERNEL = 1 << STEP_KERNEL,
@@ -249,11 +266,15 @@ static void print_field(Buf *b, const PlanField *f, const PlanStep *s) {
     if (f->type == FIELD_F32 || f->type == FIELD_F64) put_number(b, "=", x);
 }
 
-static void print_gemm(Buf *b, const PlanGemm *g) {
+static void print_gemm(Buf *b, const PlanStep *s) {
+    const PlanGemm *g = &s->gemm;
     if (g->nbatch) buf_puts(b, " batch=");
     for (int i = 0; i < g->nbatch; i++)
         buf_printf(b, "%s%" PRId64 ":%" PRId64 ":%" PRId64 ":%" PRId64, i ? "," : "", g->count[i],
                    g->sa[i], g->sb[i], g->sc[i]);
+    if (g->epilogue)
+        buf_printf(b, " epilogue=%s:k%u:%" PRId64, epilogue_names[g->epilogue], s->kernel,
+                   s->items);
     if (g->algo) {
         buf_puts(b, " algo=");
         put_word(b, g->algo);
@@ -278,7 +299,7 @@ static void print_step(const Plan *p, Buf *b, uint32_t i) {
                    dtype_name(s->gemm.dc));
     for (size_t f = 0; f < COUNT(plan_field); f++)
         if (plan_field[f].kinds >> s->kind & 1) print_field(b, &plan_field[f], s);
-    if (s->kind == STEP_GEMM) print_gemm(b, &s->gemm);
+    if (s->kind == STEP_GEMM) print_gemm(b, s);
     print_lists(b, s);
     buf_puts(b, " ; ");
     if (s->what)

@@ -71,6 +71,17 @@ typedef struct {
     uint64_t hash;  /* of the kernel's text: equal kernels are stored once */
 } PlanKernel;
 
+/* ---- what a product does with its sums before it stores them; elementwise, X is of C's shape ----
+ * A device whose library cannot do it stores the product alone, in X where it is written and else
+ * in C, and then launches the step's kernel, whose arguments are C and those behind it. */
+typedef enum {
+    EPILOGUE_NONE,
+    EPILOGUE_GELU, /* arg: A, B, C, X. X = product, C = gelu(X); X is C where nobody reads it */
+    EPILOGUE_BIAS_GELU, /* arg: A, B, C, X, bias. X = product + bias along rows, C = gelu(X) */
+    EPILOGUE_GELU_GRAD, /* arg: A, B, C, X. C = product * gelu_grad(X) */
+    EPILOGUE_COUNT
+} Epilogue;
+
 /* ---- matrix products: C = alpha * op(A) op(B) + beta * C, row-major, batched ----
  * op(A) is m x k, op(B) is k x n. lda/ldb/ldc are row strides in elements of the stored matrices.
  * Batch dimension i has count[i] and element strides sa[i], sb[i], sc[i]. */
@@ -82,12 +93,13 @@ typedef struct {
     int64_t count[PLAN_MAX_BATCH], sa[PLAN_MAX_BATCH], sb[PLAN_MAX_BATCH], sc[PLAN_MAX_BATCH];
     Dtype da, db, dc; /* storage; arithmetic is f32 (f64 if all three are f64) */
     float alpha, beta;
+    Epilogue epilogue;
     const char *algo; /* name of the implementation that measured best; NULL: not chosen yet */
 } PlanGemm;
 
 typedef enum {
     STEP_KERNEL, /* arg: the kernel's arguments */
-    STEP_GEMM,   /* arg: A, B, C */
+    STEP_GEMM,   /* arg: A, B, C, and what its epilogue says */
     STEP_COPY,   /* arg: destination, source; bytes */
     STEP_FILL,   /* arg: destination; bytes of zero */
     STEP_KIND_COUNT
@@ -96,8 +108,8 @@ typedef enum {
 typedef struct {
     StepKind kind;
     int stream;      /* 0 compute; others from the schedule */
-    uint32_t kernel; /* STEP_KERNEL */
-    int64_t items;   /* STEP_KERNEL: number of work items */
+    uint32_t kernel; /* STEP_KERNEL; STEP_GEMM with an epilogue: what does it otherwise */
+    int64_t items;   /* of that kernel: number of work items */
     int64_t grain;   /* STEP_KERNEL: fewest items worth a thread */
     PlanGemm gemm;   /* STEP_GEMM */
     int64_t bytes;   /* STEP_COPY, STEP_FILL */
@@ -185,5 +197,10 @@ void plan_live_free(PlanLive *l);
 const char *mem_name(Mem m);
 const char *buf_kind_name(BufKind k);
 const char *step_kind_name(StepKind k);
+const char *epilogue_name(Epilogue e);
+/* Does this step write its argument? (Where a kernel's step does not say: yes.) */
+bool plan_writes(const PlanStep *s, uint32_t arg);
+/* Arguments of a product with this epilogue. */
+uint32_t epilogue_args(Epilogue e);
 
 #endif

@@ -396,6 +396,21 @@ static void read_batch(Reader *r, PlanStep *s) {
     } while (!r->bad && accept(r, ','));
 }
 
+static void read_epilogue(Reader *r, PlanStep *s) {
+    const char *start = r->p;
+    const char *name = word(r, "an epilogue", false);
+    if (r->bad) return;
+    while (s->gemm.epilogue < EPILOGUE_COUNT && strcmp(epilogue_name(s->gemm.epilogue), name) != 0)
+        s->gemm.epilogue++;
+    if (s->gemm.epilogue == EPILOGUE_COUNT || s->gemm.epilogue == EPILOGUE_NONE)
+        FAIL(r, start, "not an epilogue: gelu, bias-gelu or gelu-grad");
+    if (r->bad) return;
+    expect(r, ':');
+    s->kernel = reference(r, 'k', "a kernel", r->plan->kernel.n);
+    expect(r, ':');
+    s->items = integer(r, "a number of blocks", 1, INT32_MAX);
+}
+
 static void read_algo(Reader *r, PlanStep *s) { s->gemm.algo = word(r, "a name", false); }
 
 static void read_args(Reader *r, PlanStep *s) {
@@ -438,11 +453,9 @@ static const struct {
     unsigned kinds;
     void (*read)(Reader *r, PlanStep *s);
 } lists[] = {
-    {"batch", 1 << STEP_GEMM, read_batch},
-    {"algo", 1 << STEP_GEMM, read_algo},
-    {"args", ~0u, read_args},
-    {"writes", 1 << STEP_KERNEL, read_writes},
-    {"wait", ~0u, read_wait},
+    {"batch", 1 << STEP_GEMM, read_batch},     {"epilogue", 1 << STEP_GEMM, read_epilogue},
+    {"algo", 1 << STEP_GEMM, read_algo},       {"args", ~0u, read_args},
+    {"writes", 1 << STEP_KERNEL, read_writes}, {"wait", ~0u, read_wait},
 };
 _Static_assert(PLAN_FIELDS + COUNT(lists) <= 32, "one bit for each field");
 
@@ -474,7 +487,7 @@ static void read_field(Reader *r, PlanStep *s, unsigned *seen) {
 }
 
 static void check_operand(Reader *r, const PlanStep *s, int i, Dtype d, int64_t elements) {
-    static const char names[] = "ABC";
+    static const char names[] = "ABCX";
     const PlanArg *a = &s->arg[i];
     int64_t room = r->plan->buffer.p[a->buffer].bytes - a->offset, bytes;
     if (elements < 0 || __builtin_mul_overflow(elements, (int64_t)dtype_size(d), &bytes))
@@ -485,11 +498,27 @@ static void check_operand(Reader *r, const PlanStep *s, int i, Dtype d, int64_t 
     if (a->offset % dtype_size(d)) FAIL(r, r->line, "%c is not aligned to its type", names[i]);
 }
 
+static void check_epilogue(Reader *r, const PlanStep *s) {
+    const PlanGemm *g = &s->gemm;
+    check_operand(r, s, 3, g->dc, plan_gemm_span(g, 2));
+    if (g->epilogue == EPILOGUE_BIAS_GELU) {
+        const PlanArg *a = &s->arg[4];
+        int64_t room = r->plan->buffer.p[a->buffer].bytes - a->offset;
+        if (room / dtype_size(g->dc) < g->n) FAIL(r, r->line, "the bias is shorter than a row");
+    }
+    if (r->plan->kernel.p[s->kernel].nargs != (int)s->nargs - 2)
+        FAIL(r, r->line, "kernel k%u does not take C and what follows", s->kernel);
+}
+
 static void check_gemm(Reader *r, const PlanStep *s) {
     const PlanGemm *g = &s->gemm;
     Dtype d[] = {g->da, g->db, g->dc};
     int doubles = 0;
-    if (s->nargs != 3) FAIL(r, r->line, "a product has three arguments");
+    if (s->nargs != epilogue_args(g->epilogue))
+        FAIL(r, r->line, "a product with epilogue %s has %u arguments", epilogue_name(g->epilogue),
+             epilogue_args(g->epilogue));
+    else if (g->epilogue)
+        check_epilogue(r, s);
     if (g->lda < (g->ta ? g->m : g->k) || g->ldb < (g->tb ? g->k : g->n) || g->ldc < g->n)
         FAIL(r, r->line, "a row stride is shorter than its row");
     for (int i = 0; i < 3 && !r->bad; i++) {

@@ -303,7 +303,8 @@ int compare_graph(Graph *g, const Compare *how, const char *label) {
     }
     Run r = {.label = label, .how = how, .coarsest = coarsest(g)};
     Arena *scratch = arena_new();
-    PassContext cx = {.session = g->session, .scratch = scratch, .opt = {.verify = true}};
+    PassContext cx = {
+        .session = g->session, .scratch = scratch, .gpu = on != ON_CPU, .opt = {.verify = true}};
     const char *target[] = {"cpu", "sm_80", gpu.arch};
     CodegenOptions o = {
         .dir = folder, .target = target[on], .plan_only = on == ON_EMULATOR || gpu.standin};

@@ -181,6 +181,32 @@ static const struct {
               OUT(7, 4, "y", "f32[300]")},
 };
 
+/* Products with bias, gelu and its gradient; one whose gelu nobody but the backward phase reads. */
+static char *epilogue_graph(Arena *a, const char *d) {
+    Buf b = {0};
+    static const char text[] =
+        "graph g\n" IN(0, "x", "f32[2,12,16]") IN(1, "w", "f32[16,32]") IN(2, "b", "f32[32]")
+        IN(3, "v", "f32[3,16,24]") IN(4, "g", "f32[2,12,16]")
+        "%5 = cast %0 {to=D} : D[2,12,16]\n%6 = cast %1 {to=D} : D[16,32]\n"
+        "%7 = cast %3 {to=D} : D[3,16,24]\n%8 = cast %4 {to=D} : D[2,12,16]\n"
+        "%9 = einsum %5 %6 {spec=\"btd,dn->btn\"} : D[2,12,32]\n"
+        "%10 = broadcast %2 {shape=[2,12,32], dims=[2]} : f32[2,12,32]\n"
+        "%11 = cast %10 {to=D} : D[2,12,32]\n%12 = add %11 %9 : D[2,12,32]\n"
+        "%13 = gelu %12 : D[2,12,32]\n"
+        "%14 = einsum %5 %7 {spec=\"btd,edf->ebtf\"} : D[3,2,12,24]\n%15 = gelu %14 : D[3,2,12,24]\n"
+        "%16 = einsum %8 %6 {spec=\"btd,dn->btn\"} : D[2,12,32] !bwd\n"
+        "%17 = gelu_grad %12 : D[2,12,32] !bwd\n%18 = mul %16 %17 : D[2,12,32] !bwd\n"
+        "%19 = neg %13 : D[2,12,32] !bwd\n"
+        OUT(20, 13, "y", "D[2,12,32]") OUT(21, 15, "z", "D[3,2,12,24]")
+        OUT(22, 18, "dx", "D[2,12,32]") OUT(23, 19, "again", "D[2,12,32]");
+    for (const char *p = text; *p; p++) {
+        buf_put(&b, *p == 'D' ? d : p, *p == 'D' ? strlen(d) : 1);
+    }
+    char *out = arena_strdup(a, b.p, b.n);
+    buf_free(&b);
+    return out;
+}
+
 /* A norm of rows as wide as `c`, its backward shape (sums of rows and of columns in one kernel), and
  * a softmax with its loss: [r, c] of dtype d. */
 static char *wide_graph(Arena *a, const char *d, int r, int c) {
@@ -229,6 +255,16 @@ static void test_wide(void) {
         snprintf(label, sizeof label, "%s rows of %d", sizes[i].dtype, sizes[i].cols);
         const char *text = wide_graph(a, sizes[i].dtype, sizes[i].rows, sizes[i].cols);
         CHECK(compare_text(text, &c, label) == 0);
+    }
+    arena_free(a);
+}
+
+static void test_epilogues(void) {
+    static const char *const dtypes[] = {"f32", "bf16", "f16"};
+    Arena *a = arena_new();
+    for (size_t i = 0; i < COUNT(dtypes); i++) {
+        Compare c = {.passes = "lower,epilogue,fuse,schedule,allocate"};
+        CHECK(compare_text(epilogue_graph(a, dtypes[i]), &c, dtypes[i]) == 0);
     }
     arena_free(a);
 }
@@ -371,6 +407,7 @@ int main(int argc, char **argv) {
     test_range();
     test_graphs();
     test_wide();
+    test_epilogues();
     test_attention();
     test_experts();
     harness_end();

@@ -48,6 +48,21 @@ def distance(a, b):
     return math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b))) / (length or 1)
 
 
+def check_epilogues(folder):
+    """Products whose library does gelu, or does not, and plans that do not ask it to."""
+    plan, run = folder / "sm_80", ["--data", "random:3", "--steps", 3, "--json", "--save-every", 0]
+    skipped = folder / "skipped"
+    m6c("compile", HERE / "causal.m6", "--target", "sm_80", "--plan-only", "--skip", "epilogue", "-o",
+        skipped)
+    check("epilogue=bias-gelu" in (plan / "plan.txt").read_text(), "products with gelu")
+    out = [steps(m6c("run", p, *run, env=dict(STANDIN, **more))[0]) for p, more in
+           ((plan, {}), (skipped, {}),
+            (plan, {"M6C_STANDIN_EPILOGUES": "0", "M6C_CACHE": str(folder / "cache")}))]
+    for other in out[1:]:
+        off = max(abs(other[i]["loss"] / out[0][i]["loss"] - 1) for i in out[0])
+        check(off < 2e-6, f"losses without the library's epilogues differ by {off:.2g}")
+
+
 def compare(folder, model, precision, n, loss_bound, grad_bound):
     cpu, cpu_grads = train(folder, model, precision, n, "cpu", os.environ)
     gpu, gpu_grads = train(folder, model, precision, n, "sm_80", STANDIN)
@@ -64,3 +79,4 @@ with workspace() as folder:
         sub = pathlib.Path(folder) / str(i)
         sub.mkdir()
         compare(sub, *case)
+    check_epilogues(pathlib.Path(folder) / "0")

@@ -108,7 +108,8 @@ static Regions regions_of(const Emulated *d, const PlanStep *s, void *const *arg
     for (uint32_t i = 0; i < s->nargs; i++) {
         const PlanBuffer *b = &d->plan->buffer.p[s->arg[i].buffer];
         char *from = (char *)arg[i] - s->arg[i].offset;
-        add_region(&r, (Region){from, from + b->bytes, NULL, s->writes >> i & 1});
+        add_region(&r, (Region){from, from + b->bytes, NULL,
+                                i >= 64 || s->writes == 0 || s->writes >> i & 1});
     }
     for (uint32_t i = 0; i < r.n; i++) {
         Region *x = &r.region[i];
@@ -151,8 +152,16 @@ static Status emulated_launch(Device *base, const PlanStep *s, void *const *arg)
     return bad;
 }
 
+/* The product alone, then the kernel that finishes it. */
 static Status emulated_gemm(Device *d, const PlanStep *s, void *const *arg) {
-    return device_cpu.gemm(cpu(d), s, arg);
+    int target =
+        s->gemm.epilogue == EPILOGUE_GELU || s->gemm.epilogue == EPILOGUE_BIAS_GELU ? 3 : 2;
+    void *const operands[] = {arg[0], arg[1], arg[target]};
+    TRY(device_cpu.gemm(cpu(d), s, operands));
+    if (s->gemm.epilogue == EPILOGUE_NONE) return NULL;
+    PlanStep finish = *s;
+    finish.nargs -= 2, finish.arg += 2;
+    return emulated_launch(d, &finish, arg + 2);
 }
 
 static Status emulated_event(Device *d, int stream, uint32_t event) {

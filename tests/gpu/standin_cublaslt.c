@@ -7,6 +7,7 @@
 #include "tests/gpu/standin.h"
 
 #include <dlfcn.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,10 @@ struct cublasLtContext {
 struct LtProductRec {
     int compute, scale;
     int32_t ta, tb;
+    uint32_t epilogue;
+    const char *bias;
+    char *aux;
+    int64_t aux_ld, aux_stride;
 };
 struct LtLayoutRec {
     int type;
@@ -84,16 +89,28 @@ int cublasLtDestroy(LtHandle handle) {
 
 int cublasLtMatmulDescCreate(LtProduct *product, int compute, int scale_type) {
     *product = xcalloc(1, sizeof **product);
-    **product = (struct LtProductRec){.compute = compute, .scale = scale_type};
+    **product = (struct LtProductRec){
+        .compute = compute, .scale = scale_type, .epilogue = LT_EPILOGUE_DEFAULT};
     return 0;
 }
 
 int cublasLtMatmulDescSetAttribute(LtProduct product, int attribute, const void *value,
                                    size_t bytes) {
-    if (bytes != sizeof(int32_t)) return INVALID;
-    if (attribute != LT_TRANSPOSE_A && attribute != LT_TRANSPOSE_B) return INVALID;
-    memcpy(attribute == LT_TRANSPOSE_A ? &product->ta : &product->tb, value, bytes);
-    return 0;
+    const struct {
+        int attribute;
+        size_t bytes;
+        void *to;
+    } known[] = {{LT_TRANSPOSE_A, 4, &product->ta},
+                 {LT_TRANSPOSE_B, 4, &product->tb},
+                 {LT_EPILOGUE, 4, &product->epilogue},
+                 {LT_BIAS, 8, &product->bias},
+                 {LT_AUX, 8, &product->aux},
+                 {LT_AUX_LD, 8, &product->aux_ld},
+                 {LT_AUX_STRIDE, 8, &product->aux_stride}};
+    for (size_t i = 0; i < COUNT(known); i++)
+        if (known[i].attribute == attribute && known[i].bytes == bytes)
+            return memcpy(known[i].to, value, bytes), 0;
+    return INVALID;
 }
 
 int cublasLtMatmulDescDestroy(LtProduct product) {
@@ -156,10 +173,21 @@ static bool types_go(const struct LtProductRec *p, int a, int b, int c) {
     return (a == LT_F32 || a == LT_F16 || a == LT_BF16) && (c == a || c == LT_F32);
 }
 
+/* M6C_STANDIN_EPILOGUES=0: a library without any. */
+static bool epilogue_goes(const struct LtProductRec *p, LtLayout c) {
+    const char *any = getenv("M6C_STANDIN_EPILOGUES");
+    bool aux = p->epilogue & LT_EPILOGUE_AUX;
+    if (p->epilogue == LT_EPILOGUE_DEFAULT) return true;
+    if ((any && strcmp(any, "0") == 0) || c->type == LT_F64) return false;
+    return (!aux || (p->aux && p->aux_ld >= c->rows && p->aux_ld % 8 == 0)) &&
+           (!(p->epilogue & LT_EPILOGUE_BIAS) || p->bias) &&
+           (aux || !(p->epilogue & LT_EPILOGUE_GELU_GRAD));
+}
+
 static bool goes(LtProduct p, LtLayout a, LtLayout b, LtLayout c) {
     int64_t m = p->ta ? a->columns : a->rows, ka = p->ta ? a->rows : a->columns;
     int64_t n = p->tb ? b->rows : b->columns, kb = p->tb ? b->columns : b->rows;
-    if (!types_go(p, a->type, b->type, c->type)) return false;
+    if (!types_go(p, a->type, b->type, c->type) || !epilogue_goes(p, c)) return false;
     if (a->ld < a->rows || b->ld < b->rows || c->ld < c->rows) return false;
     return m == c->rows && n == c->columns && ka == kb && a->batch == c->batch &&
            b->batch == c->batch;
@@ -191,6 +219,13 @@ int cublasLtMatmulAlgoGetHeuristic(LtHandle handle, LtProduct product, LtLayout 
 }
 
 /* ---- multiplying ---- */
+
+static float gelu(float a) { return a / (1 + expf(-1.5957691216f * (a + 0.044715f * a * a * a))); }
+
+static float gelu_grad(float a) {
+    float s = 1 / (1 + expf(-1.5957691216f * (a + 0.044715f * a * a * a)));
+    return s + a * s * (1 - s) * 1.5957691216f * (1 + 0.134145f * a * a);
+}
 
 typedef struct {
     struct LtProductRec product;
@@ -232,12 +267,31 @@ static void put_back(const struct LtLayoutRec *l, const float *f, char *p) {
         }
 }
 
-static void multiply_f32(const Job *j, int64_t k, const char *pa, const char *pb, char *pc) {
+/* On the sums of batch i, before they are rounded; rows of a column-major matrix are our columns.
+ */
+static void finish(const Job *j, int64_t i, float *f) {
+    const struct LtProductRec *p = &j->product;
+    struct LtLayoutRec c = j->layout[2], row = c, aux = c;
+    row.columns = 1;
+    aux.ld = p->aux_ld;
+    char *at = p->aux + i * p->aux_stride * (int64_t)size_of(c.type);
+    float *bias = p->epilogue & LT_EPILOGUE_BIAS ? widened(&row, p->bias) : NULL;
+    float *x = p->epilogue & LT_EPILOGUE_GELU_GRAD ? widened(&aux, at) : NULL;
+    for (int64_t k = 0; bias && k < c.rows * c.columns; k++) f[k] += bias[k % c.rows];
+    if (p->epilogue & LT_EPILOGUE_AUX && !x) put_back(&aux, f, at);
+    for (int64_t k = 0; k < c.rows * c.columns; k++)
+        f[k] = x ? f[k] * gelu_grad(x[k]) : p->epilogue & LT_EPILOGUE_GELU ? gelu(f[k]) : f[k];
+    free(bias), free(x);
+}
+
+static void multiply_f32(const Job *j, int64_t i, int64_t k, const char *pa, const char *pb,
+                         char *pc) {
     const struct LtLayoutRec *a = &j->layout[0], *b = &j->layout[1], *c = &j->layout[2];
     float *fa = widened(a, pa), *fb = widened(b, pb), *fc = widened(c, pc);
     blas.sgemm(COLUMN_MAJOR, j->product.ta ? T : N, j->product.tb ? T : N, (int)c->rows,
                (int)c->columns, (int)k, (float)j->alpha, fa, (int)a->rows, fb, (int)b->rows,
                (float)j->beta, fc, (int)c->rows);
+    if (j->product.epilogue != LT_EPILOGUE_DEFAULT) finish(j, i, fc);
     put_back(c, fc, pc);
     free(fa), free(fb), free(fc);
 }
@@ -251,7 +305,7 @@ static void multiply(const void *ctx) {
         const char *pb = j->b + i * b->stride * (int64_t)size_of(b->type);
         char *pc = j->c + i * c->stride * (int64_t)size_of(c->type);
         if (c->type != LT_F64)
-            multiply_f32(j, k, pa, pb, pc);
+            multiply_f32(j, i, k, pa, pb, pc);
         else
             blas.dgemm(COLUMN_MAJOR, j->product.ta ? T : N, j->product.tb ? T : N, (int)c->rows,
                        (int)c->columns, (int)k, j->alpha, (const double *)(const void *)pa,
@@ -271,6 +325,8 @@ static int log_product(const Job *j, const LtAlgo *algo, const void *workspace, 
     driver.standin_put_place(&b, j->a);
     driver.standin_put_place(&b, j->b);
     driver.standin_put_place(&b, j->c);
+    if (j->product.epilogue != LT_EPILOGUE_DEFAULT)
+        buf_printf(&b, " epilogue=%u", j->product.epilogue);
     buf_printf(&b, " workspace=%zu", bytes);
     driver.standin_put_place(&b, workspace);
     int r = driver.standin_call("cublasLtMatmul", b.p);

@@ -9,7 +9,7 @@ from system import HERE, M6C, check, compile_small, m6c, make_data, steps, works
 
 FIELDS = ["step", "loss", "lr", "grad_norm", "seconds", "tokens"]
 COMPILE_FIELDS = ["steps", "kernels", "parameters", "device_bytes", "host_bytes", "compile_seconds"]
-PASSES = ["simplify", "raise", "precision", "differentiate", "optimize", "lower", "fuse", "schedule",
+PASSES = ["simplify", "raise", "precision", "differentiate", "optimize", "lower", "epilogue", "fuse", "schedule",
           "allocate"]
 MODELS = [HERE / "small.m6", *sorted((HERE.parent.parent / "examples").glob("*.m6")),
           *sorted((HERE.parent / "bench").glob("*.m6"))]

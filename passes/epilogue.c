@@ -1,0 +1,177 @@
+/* epilogue.c: gelu of a matrix product, with a bias before it, and the product with gelu's gradient
+ * become part of the product: libraries of GPUs do that while the sums are in registers. After
+ * lower, when products are settled; only for GPUs.
+ *
+ * The sum before gelu is kept for the backward phase as before. What the backward phase reads of
+ * gelu itself stays a node of its own, so that it is computed again there (fuse_recompute.c)
+ * instead of being kept. */
+#include "ir/storage.h"
+#include "passes/passes.h"
+
+enum { AUX_COLUMNS = 8 }; /* cuBLASLt wants rows of the sum before gelu to be a multiple of this */
+
+typedef struct {
+    Rewrite r;
+    Uses uses;
+    Value *product; /* by node: the einsum that becomes part of it, or NO_VALUE */
+    Value *gelu;    /* by node that is the sum: the gelu of it */
+    Value *again;   /* by gelu: the node that the backward phase reads instead */
+} Epilogue;
+
+static uint32_t count_users(const Epilogue *e, Value v) {
+    return e->uses.start[v + 1] - e->uses.start[v];
+}
+
+/* An einsum whose result is one row-major matrix, or a batch of them, as wide as the last dim. */
+static bool is_plain(const Graph *g, Value v) {
+    Contract c;
+    const Type *t = type_of(g, v);
+    if (node_of(g, v)->op != OP_einsum || t->dtype == DT_F64 || t->rank == 0) return false;
+    int64_t n = t->dim[t->rank - 1];
+    return n % AUX_COLUMNS == 0 && contract_fit(g, v, &c) == CONTRACT_OK && c.n == n &&
+           c.ldc == n && c.nbatch <= 1;
+}
+
+/* The vector that x repeats along all dims but the last, or NO_VALUE. */
+static Value row_vector(const Graph *g, Value x) {
+    const Node *n = node_of(g, x);
+    if (n->op == OP_cast) return row_vector(g, operand(g, x, 0));
+    if (n->op != OP_broadcast) return NO_VALUE;
+    const Ints *dims = attr_ints(n, "dims");
+    bool row = dims->n == 1 && dims->v[0] == n->type->rank - 1 &&
+               type_of(g, operand(g, x, 0))->dim[0] == n->type->dim[n->type->rank - 1];
+    return row ? operand(g, x, 0) : NO_VALUE;
+}
+
+/* The einsum under v: v itself, or the operand of a sum with a bias; it goes into v alone. */
+static Value product_under(const Epilogue *e, Value v) {
+    const Graph *g = e->r.from;
+    if (is_plain(g, v)) return v;
+    if (node_of(g, v)->op != OP_add) return NO_VALUE;
+    for (uint32_t i = 0; i < 2; i++) {
+        Value x = operand(g, v, i);
+        if (is_plain(g, x) && count_users(e, x) == 1 &&
+            row_vector(g, operand(g, v, 1 - i)) != NO_VALUE)
+            return x;
+    }
+    return NO_VALUE;
+}
+
+static void find_gelu(Epilogue *e, Value v) {
+    const Graph *g = e->r.from;
+    Value sum = operand(g, v, 0);
+    if (node_of(g, v)->phase != PHASE_FORWARD || e->gelu[sum] != NO_VALUE) return;
+    e->product[sum] = product_under(e, sum);
+    if (e->product[sum] != NO_VALUE) e->gelu[sum] = v;
+}
+
+/* mul(einsum, gelu_grad(x)), neither of which anything else reads. */
+static void find_grad(Epilogue *e, Value v) {
+    const Graph *g = e->r.from;
+    for (uint32_t i = 0; i < 2; i++) {
+        Value x = operand(g, v, i), y = operand(g, v, 1 - i);
+        bool fits = is_plain(g, x) && node_of(g, y)->op == OP_gelu_grad && count_users(e, x) == 1;
+        if (fits && e->gelu[x] == NO_VALUE) {
+            e->product[v] = x;
+            return;
+        }
+    }
+}
+
+/* ---- building ---- */
+
+static Value add(Epilogue *e, Op op, Value like, uint32_t nin, const Value *in) {
+    Value v = graph_add(e->r.to, op, node_of(e->r.from, like)->attr, nin, in);
+    node_of(e->r.to, v)->group = node_of(e->r.from, like)->group;
+    return v;
+}
+
+/* The bias in the product's type. */
+static Value make_bias(Epilogue *e, Value sum, Value product) {
+    const Graph *g = e->r.from;
+    Value other = operand(g, sum, operand(g, sum, 0) == product ? 1 : 0);
+    Value x = e->r.map[row_vector(g, other)];
+    Value y = b_cast(e->r.to, x, type_of(g, product)->dtype);
+    if (y != x) node_of(e->r.to, y)->group = node_of(g, sum)->group;
+    return y;
+}
+
+static void make_gelu(Epilogue *e, Value sum) {
+    const Graph *g = e->r.from;
+    Graph *to = e->r.to;
+    Value p = e->product[sum], v = e->gelu[sum];
+    graph_at_node(to, e->r.map[operand(g, p, 0)]);
+    to->at.scope = node_of(g, v)->scope, to->at.loc = node_of(g, v)->loc;
+    to->at.phase = PHASE_FORWARD, to->at.micro = node_of(g, v)->micro;
+    Value in[3] = {e->r.map[operand(g, p, 0)], e->r.map[operand(g, p, 1)]};
+    if (p != sum) in[2] = make_bias(e, sum, p);
+    Value both = add(e, OP_einsum_gelu, p, p == sum ? 2 : 3, in);
+    e->r.map[v] = b_proj(to, both, 0);
+    e->r.map[sum] = b_proj(to, both, 1);
+    e->again[v] = b_ew1(to, OP_gelu, e->r.map[sum]);
+    node_of(to, e->again[v])->group = node_of(g, v)->group;
+}
+
+static void make_grad(Epilogue *e, Value v) {
+    const Graph *g = e->r.from;
+    Value p = e->product[v], other = operand(g, v, operand(g, v, 0) == p ? 1 : 0);
+    Value in[3] = {e->r.map[operand(g, p, 0)], e->r.map[operand(g, p, 1)],
+                   e->r.map[operand(g, other, 0)]};
+    const Node *n = node_of(g, v);
+    e->r.to->at.scope = n->scope, e->r.to->at.loc = n->loc;
+    e->r.to->at.phase = (Phase)n->phase, e->r.to->at.micro = n->micro;
+    e->r.map[v] = add(e, OP_einsum_gelu_grad, p, 3, in);
+}
+
+/* Node v as it is; in the backward phase gelus are those of their own. */
+static void copy_node(Epilogue *e, Value v) {
+    const Graph *g = e->r.from;
+    const Node *n = node_of(g, v);
+    Value saved[MAX_OPERANDS];
+    for (uint32_t i = 0; i < n->nin; i++) {
+        Value x = operand(g, v, i);
+        saved[i] = e->r.map[x];
+        if (n->phase != PHASE_FORWARD && e->again[x] != NO_VALUE) e->r.map[x] = e->again[x];
+    }
+    rewrite_copy(&e->r, v);
+    for (uint32_t i = n->nin; i-- > 0;) e->r.map[operand(g, v, i)] = saved[i];
+}
+
+static void visit(Epilogue *e, Value v) {
+    if (e->gelu[v] != NO_VALUE)
+        make_gelu(e, v);
+    else if (e->product[v] != NO_VALUE)
+        make_grad(e, v);
+    else if (e->r.map[v] == NO_VALUE)
+        copy_node(e, v);
+}
+
+static void renumber(Graph *g) {
+    uint32_t groups = 0;
+    for (Value v = 0; v < g->node.n; v++)
+        if (node_of(g, v)->group) node_of(g, v)->group = ++groups;
+}
+
+static Value *no_values(Arena *a, uint32_t n) {
+    Value *v = arena_array(a, Value, n + 1);
+    for (uint32_t i = 0; i < n; i++) v[i] = NO_VALUE;
+    return v;
+}
+
+bool pass_epilogue(Graph *g, PassContext *cx) {
+    uint32_t n = g->node.n;
+    if (!cx->gpu) return false;
+    Epilogue e = {.uses = graph_uses(g, cx->scratch),
+                  .product = no_values(cx->scratch, n),
+                  .gelu = no_values(cx->scratch, n),
+                  .again = no_values(cx->scratch, n)};
+    e.r = rewrite_begin(g, cx->scratch);
+    for (Value v = 0; v < n; v++)
+        if (is_op(g, v, OP_gelu)) find_gelu(&e, v);
+    for (Value v = 0; v < n; v++)
+        if (is_op(g, v, OP_mul)) find_grad(&e, v);
+    for (Value v = 0; v < n; v++) visit(&e, v);
+    graph_compact(e.r.to, NULL);
+    renumber(e.r.to);
+    return rewrite_end(&e.r);
+}
