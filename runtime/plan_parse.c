@@ -514,7 +514,9 @@ static void check_gemm(Reader *r, const PlanStep *s) {
     const PlanGemm *g = &s->gemm;
     Dtype d[] = {g->da, g->db, g->dc};
     int doubles = 0;
-    if (s->nargs != epilogue_args(g->epilogue))
+    if (!g->epilogue && s->nargs != 3)
+        FAIL(r, r->line, "a product has three arguments");
+    else if (s->nargs != epilogue_args(g->epilogue))
         FAIL(r, r->line, "a product with epilogue %s has %u arguments", epilogue_name(g->epilogue),
              epilogue_args(g->epilogue));
     else if (g->epilogue)

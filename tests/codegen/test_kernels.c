@@ -199,9 +199,7 @@ static char *epilogue_graph(Arena *a, const char *d) {
         "%19 = neg %13 : D[2,12,32] !bwd\n"
         OUT(20, 13, "y", "D[2,12,32]") OUT(21, 15, "z", "D[3,2,12,24]")
         OUT(22, 18, "dx", "D[2,12,32]") OUT(23, 19, "again", "D[2,12,32]");
-    for (const char *p = text; *p; p++) {
-        buf_put(&b, *p == 'D' ? d : p, *p == 'D' ? strlen(d) : 1);
-    }
+    for (const char *p = text; *p; p++) buf_put(&b, *p == 'D' ? d : p, *p == 'D' ? strlen(d) : 1);
     char *out = arena_strdup(a, b.p, b.n);
     buf_free(&b);
     return out;
