@@ -1,10 +1,8 @@
 /* attention.c: attention forward and backward: the sizes of one plan's kernels around the functions
  * of attention_cpu.h, which is pasted into the generated file once, before them. */
-#include "codegen/opaque.h"
+#include "codegen/attention.h"
 
 #include <string.h>
-
-#include "codegen/attention_text.h"
 
 /* As in attention_cpu.h. */
 enum { ROWS = 6, KEYS = 64, FLOATS = 1 << 16, QUERIES = 1020 };
@@ -17,8 +15,12 @@ typedef struct {
     bool split;
 } Sizes;
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t round_up(int64_t n, int64_t to) { return ceil_div(n, to) * to; }
+int64_t attention_prefix(const Opaque *o) {
+    const char *mask = attr_str(o->n, "mask");
+    int64_t keys = o->in[1]->dim[1];
+    if (strcmp(mask, "none") == 0) return keys;
+    return strcmp(mask, "prefix") == 0 ? MIN(attr_int(o->n, "prefix"), keys) : 0;
+}
 
 /* Queries in `parts` items, as even as rows of a register tile allow; none: all in one. */
 static int64_t even_queries(int64_t t, int64_t parts) {
@@ -34,9 +36,7 @@ static int64_t least_parts(const Sizes *z) {
 static Sizes sizes_of(const Opaque *o) {
     const int64_t *q = o->in[0]->dim;
     Sizes z = {.b = q[0], .t = q[1], .h = q[2], .d = q[3], .s = o->in[1]->dim[1]};
-    const char *mask = attr_str(o->n, "mask");
-    if (strcmp(mask, "none") == 0) z.prefix = z.s;
-    if (strcmp(mask, "prefix") == 0) z.prefix = MIN(attr_int(o->n, "prefix"), z.s);
+    z.prefix = attention_prefix(o);
     z.keys = round_up(ceil_div(z.s, ceil_div(z.s, KEYS)), 16);
     return z;
 }

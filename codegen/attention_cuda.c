@@ -1,18 +1,16 @@
 /* attention_cuda.c: attention forward and backward on a GPU: the sizes of one kernel as macros
  * around the text of attention_cuda*.h, which is pasted before each kernel. */
-#include "codegen/opaque.h"
+#include "codegen/attention.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "codegen/attention_text.h"
-
 /* The block of a kernel and what it has in shared memory at once. */
 typedef struct {
     int warps;
-    int rows; /* of a warp */
-    int cols; /* of a tile of the other side */
-    bool held;
+    int rows;  /* of a warp */
+    int cols;  /* of a tile of the other side */
+    bool held; /* left operands stay in registers */
 } Tiles;
 
 typedef struct {
@@ -28,17 +26,12 @@ typedef struct {
     int64_t rows, shared;
 } Sizes;
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t round_up(int64_t n, int64_t to) { return ceil_div(n, to) * to; }
-
 static bool is_half(Dtype d) { return d == DT_BF16 || d == DT_F16; }
 
 static Sizes sizes_of(const Opaque *o) {
     const int64_t *q = o->in[0]->dim;
     Sizes z = {.o = o, .b = q[0], .t = q[1], .h = q[2], .d = q[3], .s = o->in[1]->dim[1]};
-    const char *mask = attr_str(o->n, "mask");
-    if (strcmp(mask, "none") == 0) z.prefix = z.s;
-    if (strcmp(mask, "prefix") == 0) z.prefix = MIN(attr_int(o->n, "prefix"), z.s);
+    z.prefix = attention_prefix(o);
     z.dtype = o->in[0]->dtype;
     z.scale = attr_float(o->n, "scale");
     z.wide = z.d % 8 == 0;

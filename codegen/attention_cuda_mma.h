@@ -18,7 +18,7 @@ INLINE int32_t ATT_NAME(at)(int32_t row, int32_t c) {
 INLINE void ATT_NAME(load)(char *tile, const ATT_TYPE *x, int32_t first, int32_t length,
                            int32_t rows) {
 #if ATT_WIDE
-    enum { WHOLE = ATT_THREADS % ATT_CHUNKS == 0 }; /* then a thread's chunks are a column */
+    enum { WHOLE = ATT_THREADS % ATT_CHUNKS == 0 }; /* a thread's chunks are all of one column */
 #pragma unroll
     for (int n = 0; n < (rows * ATT_CHUNKS + ATT_THREADS - 1) / ATT_THREADS; n++) {
         const int32_t i = TID + n * ATT_THREADS;
@@ -39,8 +39,8 @@ INLINE void ATT_NAME(load)(char *tile, const ATT_TYPE *x, int32_t first, int32_t
 #endif
 }
 
-/* ---- fragments: 16 x 16 elements of a tile, from a row and a chunk on, which are even; what is
- * added to them is kept apart for the compiler, so that few addresses differ by more than constants
+/* ---- fragments: 16 x 16 elements of a tile, from a row and a chunk on, multiples of 16 and 2 that
+ * the compiler knows: kept apart from what depends on the lane, they become constants of addresses
  * ---- */
 
 /* Left operand: rows are rows. */
@@ -124,7 +124,7 @@ INLINE void ATT_NAME(accumulate)(float (*o)[ATT_CHUNKS][4], float (*p)[ATT_COLS 
     }
 }
 
-/* Sums times `scale` of the row's group become the warp's rows of x, by way of its own rows of a
+/* Sums times the row's `scale` become the warp's rows of x, by way of its own rows of a
  * tile, so that accesses to memory are wide. scale[m][i]: of rows m * 16 + i * 8 + lane / 4. */
 INLINE void ATT_NAME(store)(float (*o)[ATT_CHUNKS][4], float (*scale)[2], char *tile, int32_t row,
                             ATT_TYPE *x, int32_t first, int32_t length) {
