@@ -69,8 +69,17 @@ static bool expand_all(Graph *g, PassContext *cx) {
 
 /* ---- sweep 2: shapes that kernels have ---- */
 
+/* How a machine shares a reduction: from so many results on it need not be cut; else into at most
+ * `rows` or `cols` parts, of at least `row` elements or `col` rows. */
 typedef struct {
-    Graph *g;        /* being built */
+    int64_t enough, rows, row, cols, col;
+} Cut;
+static const Cut cut_cpu = {.enough = 16, .rows = 64, .row = 1024, .cols = 32, .col = 16};
+static const Cut cut_gpu = {.enough = 256, .rows = 512, .row = 2048, .cols = 256, .col = 16};
+
+typedef struct {
+    Graph *g; /* being built */
+    const Cut *cut;
     uint32_t marked; /* views below are marked: group 1 when they need a copy */
     VEC(bool) taken; /* by node of g: its bytes belong to an output or an assigned leaf */
 } Lower;
@@ -134,14 +143,15 @@ static Value two_stages(Graph *g, Op op, Value x, const int64_t dim[4], const Ty
 }
 
 /* How many parts a reduction over [outer, a, c] is cut into; 1: one stage. */
-static int64_t parts(ReduceKind kind, int64_t outer, int64_t a, int64_t c) {
+static int64_t parts(const Cut *cut, ReduceKind kind, int64_t outer, int64_t a, int64_t c) {
     int64_t work = outer * a * c;
+    if (outer >= cut->enough) return 1;
     if (kind == REDUCE_ROW) { /* rows of `a` columns */
-        if (work < 32768 || outer >= 16 || (outer > 1 && a < 262144)) return 1;
-        return divisor(a, MIN(64 / outer, a / 1024));
+        if (work < 32768 || (outer > 1 && a < 262144)) return 1;
+        return divisor(a, MIN(cut->rows / outer, a / cut->row));
     }
-    if (work < 65536 || outer >= 16) return 1;
-    return divisor(a, MIN(32, a / 16));
+    if (work < 65536) return 1;
+    return divisor(a, MIN(cut->cols, a / cut->col));
 }
 
 static Value lower_reduce(Lower *lo, Value v) {
@@ -165,7 +175,7 @@ static Value lower_reduce(Lower *lo, Value v) {
         for (uint32_t i = 0; i < axes->n; i++) perm[i] = t->rank + (int64_t)i;
         return b_reduce(g, op, x, axes->n, perm);
     }
-    int64_t p = parts(kind, outer, a, c);
+    int64_t p = parts(lo->cut, kind, outer, a, c);
     int64_t dim[4] = {outer, p, a / p, c};
     if (p == 1 || !can_reshape(lo, x, 4, dim)) return v;
     return two_stages(g, op, x, dim, t);
@@ -330,7 +340,7 @@ static void number_groups(Graph *g) {
 bool pass_lower(Graph *g, PassContext *cx) {
     expand_all(g, cx);
     Rewrite r = rewrite_begin(g, cx->scratch);
-    Lower lo = {.g = r.to};
+    Lower lo = {.g = r.to, .cut = cx->gpu ? &cut_gpu : &cut_cpu};
     for (Value v = 0; v < g->node.n; v++) lower_node(&lo, &r, v);
     mark_views(&lo);
     graph_compact(r.to, NULL);
