@@ -44,27 +44,41 @@ def memory(row):
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith(row))
 
 
-def serve(name, start):
-    """start(spec, params file, batch file) gives step(number) -> loss."""
+def one_by_one(step, numbers):
+    """Seconds and loss of each step."""
+    seconds, losses = [], []
+    for number in numbers:
+        begin = time.perf_counter()
+        losses.append(float(step(number)))
+        seconds.append(time.perf_counter() - begin)
+    return seconds, losses
+
+
+def at_once(step, numbers):
+    """The same where a step goes on when step() returns: losses are waited for at the end."""
+    begin = time.perf_counter()
+    losses = [float(loss) for loss in [step(number) for number in numbers]]
+    return [(time.perf_counter() - begin) / len(numbers)] * len(numbers), losses
+
+
+def serve(name, start, take=one_by_one):
+    """start(spec, params file, batch file) gives step(number) -> loss, or what float() makes it."""
     imports = memory("VmRSS")
     with open(sys.argv[1]) as f:
         step = start(json.load(f), *sys.argv[2:4])
     begin = time.perf_counter()
-    losses = [step(1)]  # compiles
+    losses = [float(step(1))]  # compiles
     compiled = time.perf_counter() - begin
     begin = time.perf_counter()
-    losses.append(step(2))
+    losses.append(float(step(2)))
     compiled -= time.perf_counter() - begin
     print(json.dumps({"ready": name, "compile": max(compiled, 0), "losses": losses,
                       "imports": imports, "whole": memory("VmHWM")}), flush=True)
     done = 2
     reset_peak()
     for line in sys.stdin:
-        seconds, losses = [], []
-        for _ in range(int(line)):
-            done += 1
-            begin = time.perf_counter()
-            losses.append(step(done))
-            seconds.append(time.perf_counter() - begin)
+        numbers = range(done + 1, done + 1 + int(line))
+        seconds, losses = take(step, numbers)
+        done += len(numbers)
         told = {"seconds": seconds, "losses": losses, "rss": memory("VmHWM")}
         print(json.dumps(told), flush=True)

@@ -1,5 +1,6 @@
 """One training step in PyTorch: scaled_dot_product_attention, fused AdamW, tokens of the mixture of
-experts moved by index. With M6C_TORCH_COMPILE=1 the loss goes through torch.compile."""
+experts moved by index. With M6C_TORCH_COMPILE=1 the loss goes through torch.compile; on
+M6C_TORCH_DEVICE=cuda (cpu); with M6C_TORCH_DTYPE=bf16 under autocast."""
 import os
 
 import torch
@@ -7,6 +8,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 import peer
+
+DEVICE = os.environ.get("M6C_TORCH_DEVICE", "cpu")
+BF16 = os.environ.get("M6C_TORCH_DTYPE") == "bf16"
 
 
 def norm(p, x):
@@ -40,9 +44,11 @@ def moe(p, x, config):
     hot = F.one_hot(choice, e // k)
     row = hot.cumsum(0).gather(-1, choice[..., None]).squeeze(-1) - 1
     kept = row < rows
-    slot = torch.where(kept, (torch.arange(k) * (e // k) + choice) * rows + row, e * rows)
-    source = torch.full((e * rows + 1,), n)
-    source = source.scatter(0, slot.view(-1), torch.arange(n).repeat_interleave(k))[:-1]
+    first = torch.arange(k, device=DEVICE) * (e // k)
+    slot = torch.where(kept, (first + choice) * rows + row, e * rows)
+    source = torch.full((e * rows + 1,), n, device=DEVICE)
+    tokens = torch.arange(n, device=DEVICE).repeat_interleave(k)
+    source = source.scatter(0, slot.view(-1), tokens)[:-1]
     h = torch.cat([s, s.new_zeros(1, d)]).index_select(0, source).view(e, rows, d)
     h = torch.bmm(F.gelu(torch.bmm(h, p["up"]), approximate="tanh"), p["down"])
     y = h.view(e * rows, d).index_select(0, slot.view(-1).clamp(max=e * rows - 1)).view(n, k, d)
@@ -57,6 +63,7 @@ def make_loss(config):
     row, col = torch.arange(t)[:, None], torch.arange(t)[None]
     seen = (col <= row) | ((row < prefix) & (col < prefix))
     bias = torch.zeros(t, t).masked_fill(~seen, float("-inf"))
+    bias = bias.to(DEVICE, torch.bfloat16 if BF16 else torch.float32)
     scopes = list(peer.blocks(config))
 
     def loss(tree, image, text, target):
@@ -89,8 +96,8 @@ def nested(params, config):
 
 def start(spec, params, batch):
     config, train = spec["config"], spec["train"]
-    params = {n: torch.nn.Parameter(p.clone()) for n, p in load_file(params).items()}
-    batch = load_file(batch)
+    params = {n: torch.nn.Parameter(p.clone()) for n, p in load_file(params, DEVICE).items()}
+    batch = load_file(batch, DEVICE)
     image, text, target = batch["image"], batch["text"].long(), batch["target"].long()
     tree, loss = nested(params, config), make_loss(config)
     if os.environ.get("M6C_TORCH_COMPILE"):
@@ -103,16 +110,17 @@ def start(spec, params, batch):
         for group in optimizer.param_groups:
             group["lr"] = peer.learning_rate(train, number)
         optimizer.zero_grad(set_to_none=True)
-        value = loss(tree, image, text, target)
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=BF16):
+            value = loss(tree, image, text, target)
         value.backward()
         if train["clip"]:
             torch.nn.utils.clip_grad_norm_(values, train["clip"], foreach=True)
         optimizer.step()
-        return value.item()
+        return value.detach()
 
     return step
 
 
 if __name__ == "__main__":
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    peer.serve("torch", start)
+    peer.serve("torch", start, peer.one_by_one if DEVICE == "cpu" else peer.at_once)

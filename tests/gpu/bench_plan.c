@@ -141,26 +141,26 @@ Status bench_steps(Bench *b, const char *dir) {
 
 /* ---- one by one ---- */
 
-static bool same_product(const PlanGemm *a, const PlanGemm *b) {
-    return a->m == b->m && a->n == b->n && a->k == b->k && a->ta == b->ta && a->tb == b->tb &&
-           a->nbatch == b->nbatch && memcmp(a->count, b->count, sizeof a->count) == 0 &&
-           a->da == b->da && a->dc == b->dc;
+/* Of two steps that do the same work: equal numbers; 0: nothing to measure. */
+static uint64_t work_key(const PlanStep *s) {
+    Buf b = {0};
+    if (s->kind == STEP_KERNEL && s->items > 0)
+        buf_printf(&b, "kernel %u %lld", s->kernel, (long long)s->items);
+    if (s->kind == STEP_GEMM) wisdom_put_product(&s->gemm, &b);
+    uint64_t key = b.n ? hash_bytes(b.p, b.n, 1) : 0;
+    buf_free(&b);
+    return key;
 }
 
-static bool same_work(const PlanStep *a, const PlanStep *b) {
-    if (a->kind != b->kind) return false;
-    return a->kind == STEP_KERNEL ? a->kernel == b->kernel && a->items == b->items
-                                  : same_product(&a->gemm, &b->gemm);
-}
-
-/* How many steps do the same work; 0 when an earlier one than i does, or nothing is measured. */
+/* How many steps do the work of step i; 0 when an earlier one does it, or nothing is measured. */
 static int64_t count_same(const Plan *p, uint32_t i) {
-    const PlanStep *s = p->step.p;
+    uint64_t key = work_key(&p->step.p[i]);
     int64_t n = 0;
-    if (s[i].kind != STEP_KERNEL && s[i].kind != STEP_GEMM) return 0;
-    for (uint32_t j = 0; j < i; j++)
-        if (same_work(&s[i], &s[j])) return 0;
-    for (uint32_t j = i; j < p->step.n; j++) n += same_work(&s[i], &s[j]);
+    for (uint32_t j = 0; j < p->step.n && key; j++) {
+        bool same = work_key(&p->step.p[j]) == key;
+        if (same && j < i) return 0;
+        n += same;
+    }
     return n;
 }
 
@@ -278,8 +278,7 @@ static Status walk(Runner *r) {
     const Plan *p = r->plan;
     for (uint32_t i = 0; i < p->step.n; i++) {
         int64_t count = is_wanted(r->b, &p->step.p[i]) ? count_same(p, i) : 0;
-        if (count > 0 && (p->step.p[i].kind == STEP_GEMM || p->step.p[i].items > 0))
-            TRY(exec_blame(r->e, i, time_single(r, i, count)));
+        if (count > 0) TRY(exec_blame(r->e, i, time_single(r, i, count)));
         TRY(exec_start(r->e, i));
         TRY(exec_blame(r->e, i, r->e->ops->sync(r->e->device)));
     }
