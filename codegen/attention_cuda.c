@@ -142,6 +142,7 @@ static void put_kernel(const Sizes *z, Code *c) {
     buf_put(&c->prefix, m.define.p, m.define.n);
     put_text(z, &c->prefix);
     buf_put(&c->prefix, m.undef.p, m.undef.n);
+    buf_puts(&c->prefix, "#undef ATT_UNROLL\n");
     put_call(z->o, z->backward ? "backward" : "forward", id, &c->body);
     c->threads = z->tile.warps * 32;
     c->shared = z->shared;

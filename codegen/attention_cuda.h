@@ -14,6 +14,12 @@
  * so none is prefix = s and causal is prefix = 0. Every query sees key 0, rows of padding too.
  * Tiles that nobody sees are never met. Limits: head size 256. */
 
+#ifdef M6C_EMULATED /* where it only takes time */
+#define ATT_UNROLL
+#else
+#define ATT_UNROLL _Pragma("unroll")
+#endif
+
 /* Where the rows of a (batch, head) begin, which are ATT_STEP elements apart. */
 INLINE int64_t ATT_NAME(offset)(int32_t head, int64_t length) {
     return ((int64_t)(head / ATT_H) * length * ATT_H + head % ATT_H) * ATT_D;

@@ -21,15 +21,15 @@ INLINE void ATT_NAME(load)(float *tile, const ATT_TYPE *x, int32_t first, int32_
 /* s[m] = row m of x times the lane's row of y. */
 INLINE void ATT_NAME(scores)(float *s, const float *x, const float *y) {
     y += (TID & 31) * ATT_LD * 4;
-#pragma unroll
+    ATT_UNROLL
     for (int m = 0; m < ATT_M; m++) s[m] = 0;
     for (int32_t c = 0; c < ATT_D; c += 4) {
         uint32_t a[4], b[4];
         load16(b, y + c);
-#pragma unroll
+        ATT_UNROLL
         for (int m = 0; m < ATT_M; m++) {
             load16(a, x + m * ATT_LD * 4 + c);
-#pragma unroll
+            ATT_UNROLL
             for (int i = 0; i < 4; i++) s[m] += bits_f32(a[i]) * bits_f32(b[i]);
         }
     }
@@ -40,17 +40,17 @@ INLINE void ATT_NAME(accumulate)(float (*o)[ATT_PARTS], const float *p, const fl
                                  float *stage) {
     const int32_t lane = TID & 31;
     WARP_SYNC();
-#pragma unroll
+    ATT_UNROLL
     for (int m = 0; m < ATT_M; m++) stage[m * 32 + lane] = p[m];
     WARP_SYNC();
     for (int32_t k = 0; k < 32; k += 4) {
         uint32_t a[ATT_M][4];
-#pragma unroll
+        ATT_UNROLL
         for (int m = 0; m < ATT_M; m++) load16(a[m], stage + m * 32 + k);
-#pragma unroll
+        ATT_UNROLL
         for (int n = 0; n < 4 * ATT_PARTS; n++) {
             const float b = y[(k + n / ATT_PARTS) * ATT_LD * 4 + n % ATT_PARTS * 32 + lane];
-#pragma unroll
+            ATT_UNROLL
             for (int m = 0; m < ATT_M; m++)
                 o[m][n % ATT_PARTS] += bits_f32(a[m][n / ATT_PARTS]) * b;
         }
@@ -60,25 +60,27 @@ INLINE void ATT_NAME(accumulate)(float (*o)[ATT_PARTS], const float *p, const fl
 /* Sums times scale[m] become the warp's rows, those of x from t on. */
 INLINE void ATT_NAME(store)(float (*o)[ATT_PARTS], const float *scale, ATT_TYPE *x, int32_t t,
                             int32_t length) {
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+    ATT_UNROLL
+    for (int m = 0; m < ATT_M; m++) {
+        ATT_UNROLL
         for (int i = 0; i < ATT_PARTS; i++) {
             const int32_t c = i * 32 + (TID & 31);
             if (t + m < length && c < ATT_D)
                 x[(int64_t)(t + m) * ATT_STEP + c] = (ATT_TYPE)(o[m][i] * scale[m]);
         }
+    }
 }
 
 INLINE void ATT_NAME(clear)(float (*o)[ATT_PARTS]) {
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+    ATT_UNROLL
+    for (int m = 0; m < ATT_M; m++) {
+        ATT_UNROLL
         for (int i = 0; i < ATT_PARTS; i++) o[m][i] = 0;
+    }
 }
 
 INLINE float ATT_NAME(row_sum)(float x) {
-#pragma unroll
+    ATT_UNROLL
     for (int m = 1; m < 32; m *= 2) x += shfl_xor_f32(x, m);
     return x;
 }
@@ -86,7 +88,7 @@ INLINE float ATT_NAME(row_sum)(float x) {
 #if !ATT_BACKWARD
 
 INLINE float ATT_NAME(row_top)(float x) {
-#pragma unroll
+    ATT_UNROLL
     for (int m = 1; m < 32; m *= 2) x = ATT_LARGER(x, shfl_xor_f32(x, m));
     return x;
 }
@@ -95,7 +97,7 @@ INLINE float ATT_NAME(row_top)(float x) {
  * being the running one; o and the lane's share of the sum are rescaled when it grows. */
 INLINE void ATT_NAME(softmax)(float *x, float (*o)[ATT_PARTS], float *top, float *sum, int32_t t,
                               int32_t s) {
-#pragma unroll
+    ATT_UNROLL
     for (int m = 0; m < ATT_M; m++) {
         const float score = s + (TID & 31) < ATT_NAME(seen)(t + m) ? x[m] : ATT_NEVER;
         const float most = ATT_LARGER(top[m], ATT_NAME(row_top)(score));
@@ -103,7 +105,7 @@ INLINE void ATT_NAME(softmax)(float *x, float (*o)[ATT_PARTS], float *top, float
         x[m] = exp2_fast((score - most) * ATT_BASE2);
         sum[m] = sum[m] * old + x[m];
         top[m] = most;
-#pragma unroll
+        ATT_UNROLL
         for (int i = 0; i < ATT_PARTS; i++) o[m][i] *= old;
     }
 }
@@ -111,7 +113,7 @@ INLINE void ATT_NAME(softmax)(float *x, float (*o)[ATT_PARTS], float *top, float
 INLINE void ATT_NAME(finish)(const ATT_NAME(Queries) * a, float (*o)[ATT_PARTS], const float *top,
                              const float *sum, int32_t t) {
     float scale[ATT_M];
-#pragma unroll
+    ATT_UNROLL
     for (int m = 0; m < ATT_M; m++) {
         const float total = ATT_NAME(row_sum)(sum[m]);
         scale[m] = 1 / total;
@@ -128,7 +130,7 @@ INLINE void ATT_NAME(run_forward)(const ATT_NAME(Queries) * a) {
     ATT_NAME(Sums) o;
     float top[ATT_M], sum[ATT_M], x[ATT_M];
     ATT_NAME(clear)(o);
-#pragma unroll
+    ATT_UNROLL
     for (int m = 0; m < ATT_M; m++) top[m] = ATT_NEVER, sum[m] = 0;
     ATT_NAME(load)(q, a->q, a->t, ATT_T, ATT_ROWS);
     for (int32_t s = 0; s < a->end; s += ATT_COLS) {
@@ -165,7 +167,7 @@ INLINE void ATT_NAME(put_stat)(const ATT_NAME(Side) * a, ATT_NAME(Stat) * stat, 
 INLINE void ATT_NAME(softmax_grad)(const ATT_NAME(Side) * a, ATT_NAME(Stat) * stat, float *p,
                                    float *ds, int32_t row, int32_t first) {
     const int32_t lane = TID & 31;
-#pragma unroll
+    ATT_UNROLL
     for (int m = 0; m < ATT_M; m++) {
         const int32_t own = a->x_first + row + m, other = first + lane;
         const int32_t query = a->keys ? other : own, key = a->keys ? own : other;
@@ -185,15 +187,15 @@ INLINE void ATT_NAME(run_backward)(const ATT_NAME(Side) * a) {
     float p[ATT_M], ds[ATT_M], scale[ATT_M], one[ATT_M];
     ATT_NAME(clear)(d0);
     ATT_NAME(clear)(d1);
-#pragma unroll
+    ATT_UNROLL
     for (int m = 0; m < ATT_M; m++) scale[m] = ATT_SCALE, one[m] = 1;
-#pragma unroll
+    ATT_UNROLL
     for (int i = 0; i < 2; i++)
         ATT_NAME(load)(x + i * X, a->x[i], a->x_first, a->x_length, ATT_ROWS);
     SYNC();
     if (!a->keys) ATT_NAME(put_stat)(a, stat, x + X, a->x_first, ATT_ROWS);
     for (int32_t first = a->begin; first < a->end; first += ATT_COLS) {
-#pragma unroll
+        ATT_UNROLL
         for (int i = 0; i < 2; i++)
             ATT_NAME(load)(y + i * Y, a->y[i], first, a->y_length, ATT_COLS);
         SYNC();

@@ -21,19 +21,20 @@ typedef struct {
 } ATT_NAME(Rows);
 
 INLINE void ATT_NAME(start)(ATT_NAME(Rows) * w) {
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+    ATT_UNROLL
+    for (int m = 0; m < ATT_M; m++) {
+        ATT_UNROLL
         for (int i = 0; i < 2; i++) {
             w->top[m][i] = ATT_NEVER, w->sum[m][i] = 0;
-#pragma unroll
+            ATT_UNROLL
             for (int c = 0; c < ATT_CHUNKS; c++) w->o[m][c][2 * i] = w->o[m][c][2 * i + 1] = 0;
         }
+    }
 }
 
 /* The largest of elements i and i + 1 of each part, one row of a tile, and of `top`. */
 INLINE float ATT_NAME(row_most)(float (*x)[4], int i, float top) {
-#pragma unroll
+    ATT_UNROLL
     for (int c = 0; c < ATT_COLS / 8; c++) top = ATT_LARGER(top, ATT_LARGER(x[c][i], x[c][i + 1]));
     return ATT_NAME(row_top)(top);
 }
@@ -42,7 +43,7 @@ INLINE float ATT_NAME(row_most)(float (*x)[4], int i, float top) {
 INLINE float ATT_NAME(row_exp)(float (*x)[4], int i, float top) {
     const float shift = top * ATT_BASE2;
     float sum = 0;
-#pragma unroll
+    ATT_UNROLL
     for (int c = 0; c < ATT_COLS / 8; c++) {
         x[c][i] = exp2_fast(x[c][i] * ATT_BASE2 - shift);
         x[c][i + 1] = exp2_fast(x[c][i + 1] * ATT_BASE2 - shift);
@@ -54,7 +55,7 @@ INLINE float ATT_NAME(row_exp)(float (*x)[4], int i, float top) {
 /* The row's results so far, relative to a new top. */
 INLINE void ATT_NAME(row_rescale)(float (*o)[4], int i, float *sum, float *top, float most) {
     const float old = exp2_fast((*top - most) * ATT_BASE2);
-#pragma unroll
+    ATT_UNROLL
     for (int c = 0; c < ATT_CHUNKS; c++) o[c][i] *= old, o[c][i + 1] *= old;
     *sum *= old;
     *top = most;
@@ -66,32 +67,36 @@ INLINE void ATT_NAME(row_rescale)(float (*o)[4], int i, float *sum, float *top, 
 INLINE void ATT_NAME(softmax)(ATT_NAME(Rows) * w, float (*x)[ATT_COLS / 8][4]) {
     float most[ATT_M][2];
     int behind = 0;
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+    ATT_UNROLL
+    for (int m = 0; m < ATT_M; m++) {
+        ATT_UNROLL
         for (int i = 0; i < 2; i++) {
             most[m][i] = ATT_NAME(row_most)(x[m], 2 * i, w->top[m][i]);
             behind |= (most[m][i] - w->top[m][i]) * ATT_BASE2 > 8;
         }
-    if (ballot(behind))
-#pragma unroll
-        for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+    }
+    if (ballot(behind)) {
+        ATT_UNROLL
+        for (int m = 0; m < ATT_M; m++) {
+            ATT_UNROLL
             for (int i = 0; i < 2; i++)
                 ATT_NAME(row_rescale)(w->o[m], 2 * i, &w->sum[m][i], &w->top[m][i], most[m][i]);
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+        }
+    }
+    ATT_UNROLL
+    for (int m = 0; m < ATT_M; m++) {
+        ATT_UNROLL
         for (int i = 0; i < 2; i++) w->sum[m][i] += ATT_NAME(row_exp)(x[m], 2 * i, w->top[m][i]);
+    }
 }
 
 /* Results of the warp's rows, those of the block from `row` on. */
 INLINE void ATT_NAME(finish)(const ATT_NAME(Queries) * a, ATT_NAME(Rows) * w, int32_t row) {
     const int32_t lane = TID & 31;
     float scale[ATT_M][2];
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+    ATT_UNROLL
+    for (int m = 0; m < ATT_M; m++) {
+        ATT_UNROLL
         for (int i = 0; i < 2; i++) {
             const float sum = ATT_NAME(row_sum)(w->sum[m][i]);
             const int32_t at = a->t + row + m * 16 + i * 8 + lane / 4;
@@ -99,6 +104,7 @@ INLINE void ATT_NAME(finish)(const ATT_NAME(Queries) * a, ATT_NAME(Rows) * w, in
             if (a->lse && lane % 4 == 0 && at < ATT_T)
                 a->lse[at] = w->top[m][i] * ATT_SCALE + logf(sum);
         }
+    }
     ATT_NAME(store)(w->o, scale, a->shared, row, a->o, a->t, ATT_T);
 }
 
@@ -114,7 +120,7 @@ INLINE void ATT_NAME(run_forward)(const ATT_NAME(Queries) * a) {
 #if ATT_HELD
     cp_async_wait(0);
     SYNC();
-#pragma unroll
+    ATT_UNROLL
     for (int c = 0; c < ATT_CHUNKS; c += 2) ATT_NAME(left_rows)(w.q[c / 2], q, row, c);
 #endif
     for (int32_t s = 0; s < a->end; s += ATT_COLS) {

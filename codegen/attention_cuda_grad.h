@@ -19,7 +19,7 @@ INLINE void ATT_NAME(read)(uint32_t *chunk, const uint16_t *x, int32_t t, int32_
 
 INLINE float ATT_NAME(dot)(const uint32_t *a, const uint32_t *b) {
     float sum = 0;
-#pragma unroll
+    ATT_UNROLL
     for (int i = 0; i < 4; i++) {
         sum += ATT_F32((uint16_t)a[i]) * ATT_F32((uint16_t)b[i]);
         sum += ATT_F32((uint16_t)(a[i] >> 16)) * ATT_F32((uint16_t)(b[i] >> 16));
@@ -39,7 +39,7 @@ typedef struct {
 INLINE void ATT_NAME(read_ahead)(ATT_NAME(Ahead) * a, const uint16_t *o, const float *lse,
                                  int32_t t, int32_t rows) {
     const int32_t lanes = ATT_LANES(rows), at = t + TID / lanes;
-#pragma unroll
+    ATT_UNROLL
     for (int i = 0; i < ATT_SHARE(rows); i++)
         ATT_NAME(read)(a->o[i], o, at, ATT_T, TID % lanes + i * lanes);
     a->lse = at < ATT_T ? lse[at] * 1.44269504f : 0;
@@ -50,14 +50,14 @@ INLINE void ATT_NAME(put_stat)(const ATT_NAME(Ahead) * a, ATT_NAME(Stat) * stat,
                                int32_t rows) {
     const int32_t lanes = ATT_LANES(rows), row = TID / lanes;
     float delta = 0;
-#pragma unroll
+    ATT_UNROLL
     for (int i = 0; i < ATT_SHARE(rows); i++) {
         const int32_t c = TID % lanes + i * lanes;
         uint32_t g[4];
         load16(g, tile + ATT_NAME(at)(row, c < ATT_CHUNKS ? c : 0));
         if (c < ATT_CHUNKS) delta += ATT_NAME(dot)(a->o[i], g);
     }
-#pragma unroll
+    ATT_UNROLL
     for (int m = 1; m < lanes; m *= 2) delta += shfl_xor_f32(delta, m);
     if (TID % lanes == 0) stat[row][0] = a->lse, stat[row][1] = delta;
 }
@@ -65,17 +65,18 @@ INLINE void ATT_NAME(put_stat)(const ATT_NAME(Ahead) * a, ATT_NAME(Stat) * stat,
 /* As hide, with keys from s on as rows and queries from t on as columns. */
 INLINE void ATT_NAME(hide_columns)(float (*x)[ATT_COLS / 8][4], int32_t s, int32_t t) {
     const int32_t lane = TID & 31;
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+    ATT_UNROLL
+    for (int m = 0; m < ATT_M; m++) {
+        ATT_UNROLL
         for (int i = 0; i < 2; i++) {
             const int32_t n = ATT_NAME(first)(s + m * 16 + i * 8 + lane / 4) - t - lane % 4 * 2;
-#pragma unroll
+            ATT_UNROLL
             for (int c = 0; c < ATT_COLS / 8; c++) {
                 if (c * 8 < n) x[m][c][2 * i] = ATT_NEVER;
                 if (c * 8 + 1 < n) x[m][c][2 * i + 1] = ATT_NEVER;
             }
         }
+    }
 }
 
 /* ---- shared memory: tiles of x, pairs of tiles of y, and what is known of queries ---- */
@@ -112,7 +113,7 @@ INLINE int ATT_NAME(held)(const ATT_NAME(Side) * a) {
 /* The block loads x and the first tiles of y; what is known of the queries if they are the rows. */
 INLINE void ATT_NAME(load_x)(const ATT_NAME(Side) * a, ATT_NAME(Rows) * w, int32_t row) {
     ATT_NAME(Ahead) ahead;
-#pragma unroll
+    ATT_UNROLL
     for (int i = 0; i < 2; i++)
         ATT_NAME(load)(ATT_NAME(tile_x)(a, i), a->x[i], a->x_first, a->x_length, ATT_ROWS);
     cp_async_commit();
@@ -121,26 +122,28 @@ INLINE void ATT_NAME(load_x)(const ATT_NAME(Side) * a, ATT_NAME(Rows) * w, int32
     cp_async_wait(1);
     SYNC();
     if (!a->keys) ATT_NAME(put_stat)(&ahead, ATT_NAME(stat)(a), ATT_NAME(tile_x)(a, 1), ATT_ROWS);
-#pragma unroll
-    for (int i = 0; i < ATT_NAME(held)(a); i++)
-#pragma unroll
+    ATT_UNROLL
+    for (int i = 0; i < ATT_NAME(held)(a); i++) {
+        ATT_UNROLL
         for (int c = 0; c < ATT_CHUNKS; c += 2)
             ATT_NAME(left_rows)(w->x[i][c / 2], ATT_NAME(tile_x)(a, i), row, c);
+    }
 }
 
 INLINE void ATT_NAME(clear)(ATT_NAME(Rows) * w) {
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+    ATT_UNROLL
+    for (int m = 0; m < ATT_M; m++) {
+        ATT_UNROLL
         for (int i = 0; i < ATT_CHUNKS * 4; i++)
             w->d[0][m][i / 4][i % 4] = w->d[1][m][i / 4][i % 4] = 0;
+    }
 }
 
 /* Sums times scale become result i, by way of the tile of x. */
 INLINE void ATT_NAME(finish)(const ATT_NAME(Side) * a, ATT_NAME(Rows) * w, int i, float scale,
                              int32_t row) {
     float scales[ATT_M][2];
-#pragma unroll
+    ATT_UNROLL
     for (int m = 0; m < ATT_M; m++) scales[m][0] = scales[m][1] = scale;
     if (a->want[i] && a->d[i]) ATT_NAME(store)
     (w->d[i], scales, ATT_NAME(tile_x)(a, i), row, a->d[i], a->x_first, a->x_length);
@@ -154,22 +157,24 @@ INLINE void ATT_NAME(softmax_grad)(const ATT_NAME(Side) * a, float (*p)[ATT_COLS
     const int32_t lane = TID & 31;
     const ATT_NAME(Stat) *const stat = ATT_NAME(stat)(a);
     uint32_t of_row[ATT_M][2][2], of_column[4];
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+    ATT_UNROLL
+    for (int m = 0; m < ATT_M; m++) {
+        ATT_UNROLL
         for (int i = 0; i < 2; i++)
             if (!a->keys) load8(of_row[m][i], stat[row + m * 16 + i * 8 + lane / 4]);
-#pragma unroll
+    }
+    ATT_UNROLL
     for (int c = 0; c < ATT_COLS / 8; c++) {
         if (a->keys) load16(of_column, stat[c * 8 + lane % 4 * 2]);
-#pragma unroll
-        for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+        ATT_UNROLL
+        for (int m = 0; m < ATT_M; m++) {
+            ATT_UNROLL
             for (int e = 0; e < 4; e++) {
                 const uint32_t *q = a->keys ? of_column + e % 2 * 2 : of_row[m][e / 2];
                 p[m][c][e] = exp2_fast(p[m][c][e] * ATT_BASE2 - bits_f32(q[0]));
                 if (a->want[0]) ds[m][c][e] = p[m][c][e] * (ds[m][c][e] - bits_f32(q[1]));
             }
+        }
     }
 }
 

@@ -19,7 +19,7 @@ INLINE void ATT_NAME(load)(char *tile, const ATT_TYPE *x, int32_t first, int32_t
                            int32_t rows) {
 #if ATT_WIDE
     enum { WHOLE = ATT_THREADS % ATT_CHUNKS == 0 }; /* a thread's chunks are all of one column */
-#pragma unroll
+    ATT_UNROLL
     for (int n = 0; n < (rows * ATT_CHUNKS + ATT_THREADS - 1) / ATT_THREADS; n++) {
         const int32_t i = TID + n * ATT_THREADS;
         const int32_t r =
@@ -69,27 +69,28 @@ typedef float ATT_NAME(Scores)[ATT_M][ATT_COLS / 8][4]; /* sums: rows x ATT_COLS
 typedef float ATT_NAME(Sums)[ATT_M][ATT_CHUNKS][4];     /* .. and rows x head size */
 
 INLINE void ATT_NAME(left_rows)(uint32_t (*a)[4], const char *tile, int32_t row, int32_t c) {
-#pragma unroll
+    ATT_UNROLL
     for (int m = 0; m < ATT_M; m++) ATT_NAME(left)(a[m], tile, row + m * 16, c);
 }
 
 /* s = rows of x times y'. The left operands are held in registers or read from x. */
 INLINE void ATT_NAME(scores)(float (*s)[ATT_COLS / 8][4], uint32_t (*held)[ATT_M][4], const char *x,
                              int32_t row, const char *y) {
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+    ATT_UNROLL
+    for (int m = 0; m < ATT_M; m++) {
+        ATT_UNROLL
         for (int i = 0; i < ATT_COLS / 2; i++) s[m][i / 4][i % 4] = 0;
-#pragma unroll
+    }
+    ATT_UNROLL
     for (int c = 0; c < ATT_CHUNKS; c += 2) {
         ATT_NAME(Left) read;
         uint32_t(*a)[4] = held ? held[c / 2] : read;
         if (!held) ATT_NAME(left_rows)(read, x, row, c);
-#pragma unroll
+        ATT_UNROLL
         for (int n = 0; n < ATT_COLS / 16; n++) {
             uint32_t b[4];
             ATT_NAME(right_of_rows)(b, y, n * 16, c);
-#pragma unroll
+            ATT_UNROLL
             for (int m = 0; m < ATT_M; m++) {
                 ATT_MMA(s[m][2 * n], a[m], b);
                 ATT_MMA(s[m][2 * n + 1], a[m], b + 2);
@@ -101,21 +102,22 @@ INLINE void ATT_NAME(scores)(float (*s)[ATT_COLS / 8][4], uint32_t (*held)[ATT_M
 /* o += p y. A lane has of p what it needs of a left operand. */
 INLINE void ATT_NAME(accumulate)(float (*o)[ATT_CHUNKS][4], float (*p)[ATT_COLS / 8][4],
                                  const char *y) {
-#pragma unroll
+    ATT_UNROLL
     for (int k = 0; k < ATT_COLS / 16; k++) {
         ATT_NAME(Left) a;
-#pragma unroll
-        for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+        ATT_UNROLL
+        for (int m = 0; m < ATT_M; m++) {
+            ATT_UNROLL
             for (int i = 0; i < 4; i++) {
                 const float *from = p[m][2 * k + i / 2] + i % 2 * 2;
                 a[m][i] = ATT_PACK(from[0], from[1]);
             }
-#pragma unroll
+        }
+        ATT_UNROLL
         for (int c = 0; c < ATT_CHUNKS; c += 2) {
             uint32_t b[4];
             ATT_NAME(right)(b, y, k * 16, c);
-#pragma unroll
+            ATT_UNROLL
             for (int m = 0; m < ATT_M; m++) {
                 ATT_MMA(o[m][c], a[m], b);
                 ATT_MMA(o[m][c + 1], a[m], b + 2);
@@ -130,17 +132,19 @@ INLINE void ATT_NAME(store)(float (*o)[ATT_CHUNKS][4], float (*scale)[2], char *
                             ATT_TYPE *x, int32_t first, int32_t length) {
     const int32_t lane = TID & 31;
     WARP_SYNC(); /* after other lanes' reads of these rows */
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-#pragma unroll
+    ATT_UNROLL
+    for (int m = 0; m < ATT_M; m++) {
+        ATT_UNROLL
+        for (int i = 0; i < 2; i++) {
+            ATT_UNROLL
             for (int c = 0; c < ATT_CHUNKS; c++) {
                 const uint32_t two =
                     ATT_PACK(o[m][c][2 * i] * scale[m][i], o[m][c][2 * i + 1] * scale[m][i]);
                 char *to = tile + ATT_NAME(at)(row + m * 16 + i * 8 + lane / 4, c);
                 store4(to + lane % 4 * 4, &two);
             }
+        }
+    }
     WARP_SYNC();
     for (int32_t i = lane; i < ATT_M * 16 * ATT_CHUNKS; i += 32) {
         const int32_t r = row + i / ATT_CHUNKS, c = i % ATT_CHUNKS;
@@ -163,15 +167,16 @@ INLINE void ATT_NAME(store)(float (*o)[ATT_CHUNKS][4], float (*scale)[2], char *
  * those from t on, the tile's keys those from s on. */
 INLINE void ATT_NAME(hide)(float (*x)[ATT_COLS / 8][4], int32_t t, int32_t s) {
     const int32_t lane = TID & 31;
-#pragma unroll
-    for (int m = 0; m < ATT_M; m++)
-#pragma unroll
+    ATT_UNROLL
+    for (int m = 0; m < ATT_M; m++) {
+        ATT_UNROLL
         for (int i = 0; i < 2; i++) {
             const int32_t n = ATT_NAME(seen)(t + m * 16 + i * 8 + lane / 4) - s - lane % 4 * 2;
-#pragma unroll
+            ATT_UNROLL
             for (int c = 0; c < ATT_COLS / 8; c++) {
                 if (c * 8 >= n) x[m][c][2 * i] = ATT_NEVER;
                 if (c * 8 + 1 >= n) x[m][c][2 * i + 1] = ATT_NEVER;
             }
         }
+    }
 }

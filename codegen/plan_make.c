@@ -161,6 +161,7 @@ uint32_t add_kernel(Make *m, const PlanStep *s, const Code *c, const char *comme
                                      .library = c->library,
                                      .prefix = arena_strdup(a, c->prefix.p, c->prefix.n),
                                      .inner = arena_strdup(a, c->inner.p, c->inner.n),
+                                     .inner_hash = hash_bytes(c->inner.p, c->inner.n, 0),
                                      .elements = c->elements}));
     buf_free(&name);
     return m->text.n - 1;

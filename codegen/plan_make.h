@@ -10,8 +10,9 @@ typedef struct {
     const char *body, *comment; /* comment: the kernel's IR and where it comes from */
     const char *library;        /* what its file needs before it; NULL: none */
     const char *prefix;         /* what it needs itself before it */
-    const char *inner;          /* see Code.inner; "": it cannot be one of several in a kernel */
-    int64_t elements;           /* its n, where there is an inner part */
+    const char *inner;          /* see Code */
+    uint64_t inner_hash;
+    int64_t elements;
 } KernelText;
 
 typedef struct {

@@ -1,21 +1,21 @@
 /* plan_many.c: one kernel over many tensors. An optimizer updates each parameter with a kernel that
- * differs from the others only in size and place: launched one by one they would cost more time
- * than they compute. Steps whose kernels have the same inner text move up to the first of them,
- * as one step of one kernel whose blocks find their tensor in a table.
+ * differs from the others only in size and place, and equal layers have equal kernels: launched one
+ * by one, small ones cost more time than they compute. Steps whose kernels have the same inner text
+ * become one step of one kernel, whose blocks find their tensor in a table.
  *
- * A step may move up when no step on the way, and none of those it joins, reads or writes bytes
- * that it writes, or writes bytes that it reads: bytes are compared, not names, since temporaries
- * share them. Arguments of a kernel are at most MOST_ARGS, what fits the 4 KiB of parameters that
- * every driver takes. */
+ * A step may move up to a batch, or a batch down to a step, when no step on the way, and none of
+ * those it joins, reads or writes bytes that it writes, or writes bytes that it reads: bytes are
+ * compared, not names, since temporaries share them. Arguments of a kernel are at most MOST_ARGS,
+ * what fits the 4 KiB of parameters that every driver takes. */
 #include "codegen/plan_make.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_ARGS = 480, WINDOW = 1024 };
+enum { MOST_ARGS = 480, WINDOW = 256, MOST_BATCHES = 64 };
 
 typedef struct {
-    uint32_t first, args; /* the first step; arguments of all */
+    uint32_t at, args; /* its place in the order: that of one of its steps; arguments of all */
     VEC(uint32_t) step;
 } Batch;
 
@@ -45,16 +45,50 @@ static bool conflict(const Plan *p, const PlanStep *a, const PlanStep *b) {
 
 static bool is_alike(const Make *m, const PlanStep *a, const PlanStep *b) {
     const KernelText *x = &m->text.p[a->kernel], *y = &m->text.p[b->kernel];
-    return a->stream == b->stream && a->nargs == b->nargs && strcmp(x->inner, y->inner) == 0;
+    return x->inner_hash == y->inner_hash && a->stream == b->stream && a->nargs == b->nargs &&
+           strcmp(x->inner, y->inner) == 0;
 }
 
-static bool may_join(const Join *j, const Batch *b, uint32_t i) {
+/* Steps that may stand at or behind the place of a batch that step i may join: those from here on,
+ * since a batch is at most WINDOW before i and a step at most 2 WINDOW behind where it was. */
+static uint32_t first_near(uint32_t i) { return i > 3 * WINDOW ? i - 3 * WINDOW : 0; }
+
+/* Step i to the batch's place. */
+static bool may_rise(const Join *j, const Batch *b, uint32_t i) {
     const Plan *p = j->m->p;
-    const PlanStep *s = &p->step.p[i];
-    if (i - b->first > WINDOW || b->args + s->nargs > MOST_ARGS) return false;
-    if (!is_alike(j->m, &p->step.p[b->first], s)) return false;
-    for (uint32_t k = b->first; k < i; k++)
-        if (j->at[k] >= b->first && conflict(p, &p->step.p[k], s)) return false;
+    for (uint32_t k = first_near(i); k < i; k++)
+        if (j->at[k] >= b->at && conflict(p, &p->step.p[k], &p->step.p[i])) return false;
+    return true;
+}
+
+/* The batch to the place of step i. */
+static bool may_sink(const Join *j, const Batch *b, uint32_t i) {
+    const Plan *p = j->m->p;
+    for (uint32_t s = 0; s < b->step.n; s++)
+        for (uint32_t k = first_near(i); k <= i; k++)
+            if (j->at[k] > b->at && conflict(p, &p->step.p[k], &p->step.p[b->step.p[s]]))
+                return false;
+    return true;
+}
+
+static void join_batch(Join *j, uint32_t b, uint32_t i, uint32_t at) {
+    Batch *x = &j->batches.p[b];
+    vec_push(&x->step, i);
+    x->at = at;
+    x->args += j->m->p->step.p[i].nargs;
+    j->batch[i] = b;
+    for (uint32_t s = 0; s < x->step.n; s++) j->at[x->step.p[s]] = at;
+}
+
+static bool joins(Join *j, uint32_t b, uint32_t i) {
+    const Batch *x = &j->batches.p[b];
+    const PlanStep *s = &j->m->p->step.p[i];
+    if (i - x->at > WINDOW || i - x->step.p[0] > 2 * WINDOW) return false;
+    if (x->args + s->nargs > MOST_ARGS) return false;
+    if (!is_alike(j->m, &j->m->p->step.p[x->step.p[0]], s)) return false;
+    bool rise = may_rise(j, x, i);
+    if (!rise && !may_sink(j, x, i)) return false;
+    join_batch(j, b, i, rise ? x->at : i);
     return true;
 }
 
@@ -64,19 +98,10 @@ static void place_step(Join *j, uint32_t i) {
     j->batch[i] = UINT32_MAX;
     ASSERT(s->nwait == 0);
     if (s->kind != STEP_KERNEL || !*j->m->text.p[s->kernel].inner) return;
-    for (uint32_t b = j->batches.n; b-- > 0;) {
-        Batch *x = &j->batches.p[b];
-        if (!may_join(j, x, i)) continue;
-        vec_push(&x->step, i);
-        x->args += s->nargs;
-        j->at[i] = x->first;
-        j->batch[i] = b;
-        return;
-    }
-    Batch x = {.first = i, .args = s->nargs};
-    vec_push(&x.step, i);
-    vec_push(&j->batches, x);
-    j->batch[i] = j->batches.n - 1;
+    for (uint32_t n = 0; n < j->batches.n && n < MOST_BATCHES; n++)
+        if (joins(j, j->batches.n - 1 - n, i)) return;
+    vec_push(&j->batches, ((Batch){.at = i}));
+    join_batch(j, j->batches.n - 1, i, i);
 }
 
 /* ---- the kernel of a batch ---- */
@@ -95,20 +120,20 @@ static void print_many(Buf *out, const char *inner, uint32_t n, uint32_t nargs,
     while (step * 2 < n) step *= 2;
     buf_puts(out, "{\n");
     print_table(out, "first", first, n);
-    print_table(out, "size", size, n);
+    if (size[0]) print_table(out, "size", size, n);
     buf_printf(out,
                "    int32_t tensor = 0;\n"
                "    for (int32_t step = %u; step > 0; step /= 2)\n"
                "        if (tensor + step < %u && BID >= first[tensor + step]) tensor += step;\n"
                "    const int32_t base = tensor * %u, block = BID - (int32_t)first[tensor];\n"
-               "    const int64_t n = size[tensor];\n%s}\n",
-               step, n, nargs, inner);
+               "%s%s}\n",
+               step, n, nargs, size[0] ? "    const int64_t n = size[tensor];\n" : "", inner);
 }
 
 static Code batch_code(const Make *m, const Batch *b) {
     uint32_t n = b->step.n;
     int64_t *first = xcalloc(n, sizeof *first), *size = xcalloc(n, sizeof *size);
-    const PlanStep *one = &m->p->step.p[b->first];
+    const PlanStep *one = &m->p->step.p[b->step.p[0]];
     Code c = {.threads = m->p->kernel.p[one->kernel].threads};
     for (uint32_t i = 0; i < n; i++) {
         const PlanStep *s = &m->p->step.p[b->step.p[i]];
@@ -126,7 +151,7 @@ static Code batch_code(const Make *m, const Batch *b) {
 static PlanStep batch_step(Make *m, const Batch *b) {
     Plan *p = m->p;
     Arena *a = session_arena(p->session);
-    PlanStep all = p->step.p[b->first];
+    PlanStep all = p->step.p[b->step.p[0]];
     Code c = batch_code(m, b);
     uint32_t nargs = 0;
     all.what = intern(p->session, arena_printf(m->arena, "%s of %u", all.what, b->step.n));
@@ -143,7 +168,7 @@ static PlanStep batch_step(Make *m, const Batch *b) {
         all.flops += s->flops;
         all.traffic += s->traffic;
     }
-    all.kernel = add_kernel(m, &all, &c, m->text.p[p->step.p[b->first].kernel].comment);
+    all.kernel = add_kernel(m, &all, &c, m->text.p[p->step.p[b->step.p[0]].kernel].comment);
     buf_free(&c.body);
     return all;
 }
@@ -156,7 +181,7 @@ static void rebuild_steps(Join *j) {
     PlanStep *step = xcalloc(old + 1, sizeof *step);
     for (uint32_t i = 0; i < old; i++) {
         const Batch *b = j->batch[i] == UINT32_MAX ? NULL : &j->batches.p[j->batch[i]];
-        if (b && i != b->first) continue;
+        if (b && i != b->at) continue;
         step[n++] = b && b->step.n > 1 ? batch_step(j->m, b) : p->step.p[i];
     }
     memcpy(p->step.p, step, n * sizeof *step);

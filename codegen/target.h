@@ -19,9 +19,8 @@ typedef struct {
     int threads;    /* CUDA: of a block, of which there are `items` .. */
     int64_t shared; /* .. and its dynamic shared memory */
     double flops, traffic;
-    Buf inner; /* CUDA: the part of a flat kernel that neither size nor place changes, or nothing ..
-                */
-    int64_t elements; /* .. and how many elements it is about */
+    Buf inner; /* CUDA: what does not say which blocks and pointers; empty: it cannot be joined */
+    int64_t elements; /* its size, if it does not say that either; else 0 */
 } Code;
 
 /* ---- preludes: what generated files start with ---- */

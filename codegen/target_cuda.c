@@ -487,9 +487,9 @@ static void print_rows(Cuda *c) {
     long long last = (long long)p->k->rows - 1;
     print_lanes(c);
     if (c->y == 1) {
-        line(p, "const %s row = BID;", p->index);
+        line(p, "const %s row = block;", p->index);
     } else {
-        line(p, "const %s r = (%s)BID * %d + g;", p->index, p->index, c->y);
+        line(p, "const %s r = (%s)block * %d + g;", p->index, p->index, c->y);
         if (has_live(c)) line(p, "const int live = r <= %lld;", last);
         if (has_live(c))
             line(p, "const %s row = live ? r : %lld;", p->index, last);
@@ -604,10 +604,10 @@ static void print_columns(Cuda *c) {
     Print *p = &c->p;
     print_lanes(c);
     if (c->tiles > 1) {
-        line(p, "const %s outer = BID / %lld;", p->index, (long long)c->tiles);
-        line(p, "const %s tile = BID %% %lld;", p->index, (long long)c->tiles);
+        line(p, "const %s outer = block / %lld;", p->index, (long long)c->tiles);
+        line(p, "const %s tile = block %% %lld;", p->index, (long long)c->tiles);
     } else {
-        line(p, "const %s outer = BID;", p->index);
+        line(p, "const %s outer = block;", p->index);
     }
     for_columns(c, start_sums);
     print_row_loop(c);
@@ -635,32 +635,36 @@ static void declare_shared(Cuda *c) {
     }
 }
 
-/* Flat kernels of one row say nothing of their size: plan_many.c may put several into one, each
- * with its blocks, pointers (from ARG(base) on) and n elements. */
-static void print_flat_body(Cuda *c, Code *code) {
-    const char *type = c->p.index;
-    long long n = (long long)(c->p.k->rows * c->p.k->cols);
+static void print_size(Cuda *c) {
+    line(&c->p, "const %s n = %lld;", c->p.index, (long long)(c->p.k->rows * c->p.k->cols));
+}
+
+/* All but where the kernel's blocks and pointers begin: plan_many.c may put several into one, each
+ * with blocks of its own and pointers from ARG(base) on. Flat kernels of one row do not say their
+ * size either, which is n. */
+static void print_inner(Cuda *c) {
     c->p.base = "base + ";
-    c->p.out = &code->inner;
+    if (c->shape == FLAT && !c->p.k->flat) print_size(c);
+    declare_shared(c);
     print_args(&c->p);
-    print_flat(c);
-    c->p.out = &code->body;
-    line(&c->p, "const int32_t base = 0, block = BID;");
-    line(&c->p, "const %s n = %lld;", type, n);
-    buf_puts(&code->body, code->inner.p);
-    if (!c->p.k->flat) buf_free(&code->inner);
-    code->elements = n;
+    switch (c->shape) {
+    case FLAT: print_flat(c); break;
+    case ROWS: print_rows(c); break;
+    case COLUMNS: print_columns(c); break;
+    }
 }
 
 static void print_body(Cuda *c, Code *code) {
+    c->p.out = &code->inner;
+    print_inner(c);
+    c->p.out = &code->body;
     buf_puts(&code->body, "{\n");
-    declare_shared(c);
-    if (c->shape == FLAT) {
-        print_flat_body(c, code);
-    } else {
-        print_args(&c->p);
-        c->shape == ROWS ? print_rows(c) : print_columns(c);
+    line(&c->p, "const int32_t base = 0, block = BID;");
+    if (c->shape == FLAT && c->p.k->flat) {
+        print_size(c);
+        code->elements = c->p.k->rows * c->p.k->cols;
     }
+    buf_puts(&code->body, code->inner.p);
     buf_puts(&code->body, "}\n");
 }
 
