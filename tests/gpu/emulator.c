@@ -61,8 +61,10 @@ static const char *const race_flags[] = {"-fsanitize=thread", "-DM6C_EMULATED_RA
 
 static Races want_races(void) {
     const char *env = getenv("M6C_EMULATED_RACES");
-    if (emu_sanitized() || (env && strcmp(env, "none") == 0)) return RACES_NONE;
-    return env && strcmp(env, "all") == 0 ? RACES_ALL : RACES_SHARED;
+    if (emu_sanitized() || !env) return RACES_NONE;
+    return strcmp(env, "all") == 0      ? RACES_ALL
+           : strcmp(env, "shared") == 0 ? RACES_SHARED
+                                        : RACES_NONE;
 }
 
 /* ---- compiling ---- */

@@ -16,9 +16,9 @@
  * barrier that not all threads reach, a warp operation without all its lanes or with lanes in
  * different ones, misaligned accesses, accesses outside guarded memory, writes into the margins
  * around it, stacks that overflow, integer division by zero, more threads than __launch_bounds__.
- * Races are reported of every order, harmless or not: M6C_EMULATED_RACES at emu_load says where to
- * look for them: none, shared (memory; the default) or all (global memory too, which takes ten
- * times as long). A thread that loops for ever, loops for ever.
+ * Where M6C_EMULATED_RACES at emu_load is "shared" or "all", data races in shared or in all memory
+ * are reported too, of every order, harmless or not; that takes two to ten times as long. A thread
+ * that loops for ever, loops for ever.
  *
  * With AddressSanitizer in the emulator the kernels are compiled with it too, and races are not
  * looked for. */
