@@ -133,9 +133,11 @@ static Status check_target(const char **target, char found[16]) {
     if (strncmp(name, "sm_", 3) == 0) return nvrtc_check_arch(name);
     for (size_t i = 0; device_at(i); i++)
         buf_printf(&known, "%s%s", i ? ", " : "", device_at(i)->name);
-    Status s = device_find(name)
-                   ? NULL
-                   : status_make(EXIT_USAGE, "unknown target '%s' (there are: %s)", name, known.p);
+    Status s =
+        device_find(name)
+            ? NULL
+            : status_make(EXIT_USAGE, "unknown target '%s' (there are: %s, and GPUs as sm_80)",
+                          name, known.p);
     buf_free(&known);
     return s;
 }

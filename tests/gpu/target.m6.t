@@ -18,7 +18,7 @@ m6c: unknown GPU architecture 'sm_99' (there are: sm_80, sm_86, sm_87, sm_88, sm
 status 2
 m6c: unknown GPU architecture 'sm_80a' (there are: sm_80, sm_86, sm_87, sm_88, sm_89, sm_90, sm_100, sm_103, sm_110, sm_120, sm_121)
 status 2
-m6c: unknown target 'nonsense' (there are: cpu, cuda, null)
+m6c: unknown target 'nonsense' (there are: cpu, cuda, null, and GPUs as sm_80)
 status 2
 error: M6C_NVRTC: /none/libnvrtc.so: cannot open shared object file: No such file or directory
 status 3
