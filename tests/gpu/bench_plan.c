@@ -152,16 +152,21 @@ static uint64_t work_key(const PlanStep *s) {
     return key;
 }
 
-/* How many steps do the work of step i; 0 when an earlier one does it, or nothing is measured. */
-static int64_t count_same(const Plan *p, uint32_t i) {
-    uint64_t key = work_key(&p->step.p[i]);
-    int64_t n = 0;
-    for (uint32_t j = 0; j < p->step.n && key; j++) {
-        bool same = work_key(&p->step.p[j]) == key;
-        if (same && j < i) return 0;
-        n += same;
+static uint64_t *work_keys(const Plan *p) {
+    uint64_t *key = xcalloc((size_t)p->step.n + 1, sizeof *key);
+    for (uint32_t i = 0; i < p->step.n; i++) key[i] = work_key(&p->step.p[i]);
+    return key;
+}
+
+/* How many of n steps do the work of step i; 0 when an earlier one does it, or nothing is measured.
+ */
+static int64_t count_same(const uint64_t *key, uint32_t n, uint32_t i) {
+    int64_t same = 0;
+    for (uint32_t j = 0; j < n && key[i]; j++) {
+        if (key[j] == key[i] && j < i) return 0;
+        same += key[j] == key[i];
     }
-    return n;
+    return same;
 }
 
 /* A plan says of a kernel's first 64 arguments which are written. */
@@ -274,10 +279,10 @@ static bool is_wanted(const Bench *b, const PlanStep *s) {
     return !b->only || (s->what && strstr(s->what, b->only));
 }
 
-static Status walk(Runner *r) {
+static Status walk(Runner *r, const uint64_t *key) {
     const Plan *p = r->plan;
     for (uint32_t i = 0; i < p->step.n; i++) {
-        int64_t count = is_wanted(r->b, &p->step.p[i]) ? count_same(p, i) : 0;
+        int64_t count = is_wanted(r->b, &p->step.p[i]) ? count_same(key, p->step.n, i) : 0;
         if (count > 0) TRY(exec_blame(r->e, i, time_single(r, i, count)));
         TRY(exec_start(r->e, i));
         TRY(exec_blame(r->e, i, r->e->ops->sync(r->e->device)));
@@ -300,7 +305,10 @@ static Status time_singles(Runner *r) {
     TRY(write_inputs(r));
     TRY(exec_step(r->e, 1));
     TRY(write_inputs(r));
-    return walk(r);
+    uint64_t *key = work_keys(r->plan);
+    Status s = walk(r, key);
+    free(key);
+    return s;
 }
 
 Status bench_kernels(Bench *b, const char *dir) {
