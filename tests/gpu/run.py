@@ -102,14 +102,20 @@ def nvidia_smi():
 
 # ---- building ----
 
+def make(folder):
+    setup = [] if (folder / "build.ninja").exists() else [["meson", "setup", folder]]
+    for command in [[ROOT / "tests/setup.sh", "build", "cuda"], *setup, ["ninja", "-C", folder]]:
+        try:
+            subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr,
+                           env=dict(os.environ, CC=os.environ.get("CC", "gcc")))
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.exit(f"run.sh: building failed ({error}); --build DIR takes programs from elsewhere")
+
+
 def build(run):
     """Programs in the build folder; exits when there are none."""
     if not run.args.build:
-        subprocess.run([ROOT / "tests/setup.sh", "build", "cuda"], check=True)
-        if not (run.build / "build.ninja").exists():
-            subprocess.run(["meson", "setup", run.build], cwd=ROOT, check=True,
-                           env=dict(os.environ, CC=os.environ.get("CC", "gcc")))
-        subprocess.run(["ninja", "-C", run.build], check=True, stdout=sys.stderr)
+        make(run.build)
     missing = [p for p in PROGRAMS if not (run.build / p).exists()]
     if missing:
         sys.exit(f"run.sh: {run.build} lacks {', '.join(missing)}")
@@ -217,6 +223,7 @@ def main():
     run = Run(args)
     build(run)
     identify(run)
+    run.found = lambda: save(run)
     for name in args.phases:
         run.do(name, PHASES[name])
         save(run)

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -76,6 +77,7 @@ class Run:
         self.env.setdefault("M6C_CACHE", str(self.work / "cache"))
         self.deadline = time.monotonic() + args.seconds
         self.device, self.results = {}, {}
+        self.found = lambda: None  # called after each finding: a run that is cut off has a report
 
     def tool(self, name):
         return str(self.build / name)
@@ -140,6 +142,7 @@ class Run:
         self.say(f"{result}: {name}{': ' + note.splitlines()[-1] if note and not ok else ''}")
         self.phase["checks"].append({"name": name, "result": result, "note": note[-3000:],
                                      "seconds": seconds and round(seconds, 1)})
+        self.found()
 
     def figure(self, name, unit, samples, target=None, **detail):
         """A measured figure: median and quartiles of its samples; target: at least so much, judged
@@ -150,6 +153,7 @@ class Run:
         if target is not None and self.results["measured"]:
             figure["met"] = figure["median"] >= target
         self.phase["figures"].append(figure)
+        self.found()
         return figure["median"]
 
     def missing(self, text):
@@ -166,5 +170,7 @@ class Run:
             phase(self)
         except Failed as failed:
             self.check(f"phase {name} came to its end", False, str(failed))
+        except Exception:  # the other phases shall not be lost
+            self.check(f"phase {name} came to its end", False, traceback.format_exc())
         self.phase["seconds"] = round(time.monotonic() - begin, 1)
         self.phase["finished"] = time.strftime("%Y-%m-%d %H:%M")

@@ -179,6 +179,14 @@ def judge_kernel(run, model, k, copies, peak):
     run.figure(f"{model}: {k['what']}", "of the copy bandwidth", share, KERNEL, **detail)
 
 
+def judge_together(run, model, fused, peak):
+    """All of them: bytes of a step over the time they take in it."""
+    size = sum(k["bytes"] * k["count"] for k in fused)
+    us = sum(statistics.median(k["us"]) * k["count"] for k in fused)
+    run.figure(f"{model}: all fused kernels of a step together", "of the copy bandwidth",
+               [size / us / 1e3 / peak], bytes=size, us=us)
+
+
 def breakdown(run, model, told):
     """Where a step's time goes, by kind, as if everything ran alone and cold."""
     kinds = {}
@@ -209,6 +217,7 @@ def kernels(run):
         plan, _ = Model(run, name).compile(f"{name}-bf16")
         told = run.bench("kernels", plan)
         fused = [k for k in told if k["kind"] == "kernel" and k["what"] not in OPAQUE]
+        judge_together(run, name, fused, peak)
         for k in sorted(fused, key=lambda k: -k["bytes"] * k["count"]):
             judge_kernel(run, name, k, copies, peak)
         list_others(run, name, told)

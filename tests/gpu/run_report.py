@@ -51,12 +51,15 @@ def checks(rows):
 
 
 def targets(phases):
-    """Of every phase: how many targets were met."""
+    """How many targets of a phase were met; where there are few, which."""
     lines = []
     for name, phase in phases.items():
-        judged = [f["met"] for f in phase["figures"] if "met" in f]
+        judged = [f for f in phase["figures"] if "met" in f]
         if judged:
-            lines.append(f"* {name}: {sum(judged)} of {len(judged)} targets met")
+            lines.append(f"* {name}: {sum(f['met'] for f in judged)} of {len(judged)} targets met")
+        for f in judged if len(judged) < 8 else []:
+            lines.append(f"  * {f['name']}: {number(f['median'])} {f['unit']}, target {target(f)}"
+                         .replace(" | ", ": "))
     return lines
 
 
