@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,
-            "efficient": SDPBackend.EFFICIENT_ATTENTION}
+BACKENDS = {name: getattr(SDPBackend, f"{name.upper()}_ATTENTION")
+            for name in ("flash", "cudnn", "efficient") if hasattr(SDPBackend, f"{name.upper()}_ATTENTION")}
 ROUNDS, WARMUP = 20, 5
 
 

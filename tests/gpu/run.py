@@ -11,6 +11,7 @@ PyTorch where a Python that has it is named or found, compute-sanitizer where it
 import argparse
 import ctypes
 import glob
+import hashlib
 import json
 import os
 import pathlib
@@ -155,16 +156,16 @@ def identify(run):
         else:
             run.say(f"{names[0]} was not found: say in {variable} where it is")
     run.device = run.bench("device")[0]
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True,
-                         text=True)
+    commit = run.call(["git", "describe", "--always", "--dirty"])[1].strip()
+    program = hashlib.sha256((run.build / "m6c").read_bytes()).hexdigest()[:12]
     run.results = {"device": run.device, "nvidia_smi": nvidia_smi(), "tiny": run.tiny,
                    "measured": not run.device["standin"] and not run.tiny,
                    "nvrtc": nvrtc_version(run.env.get("M6C_NVRTC", "")),
-                   "commit": git.stdout.strip(), "phases": {}}
+                   "commit": commit, "program": program, "phases": {}}
     old = report_path(run, "json")
     if old.exists():
         earlier = json.loads(old.read_text())
-        same = all(earlier.get(k) == run.results[k] for k in ("tiny", "commit", "nvrtc"))
+        same = all(earlier.get(k) == run.results[k] for k in ("tiny", "program", "nvrtc"))
         if same and earlier["device"]["name"] == run.device["name"]:
             run.results["phases"] = earlier["phases"]
 
