@@ -106,9 +106,9 @@ INFER(infer_einsum) {
 }
 
 INFER(infer_einsum_gelu) {
+    if (nin < 2 || nin > 3) return infer_fail(err, "has two operands and perhaps a third");
     const Type *t = infer_einsum(s, op, 2, in, attr, given, err);
     if (!t) return NULL;
-    if (nin < 2 || nin > 3) return infer_fail(err, "has two operands and perhaps a third");
     bool row = nin == 2 || (in[2]->rank == 1 && t->rank > 0 &&
                             in[2]->dim[0] == t->dim[t->rank - 1] && in[2]->dtype == t->dtype);
     if (!row) return infer_fail(err, "the third operand is no vector along the last dim");

@@ -27,6 +27,36 @@ static void test_rows(void) {
     sample_free(&s);
 }
 
+/* ---- products that go on: gelu by its definition with tanh, its gradient by differences ---- */
+
+static double gelu(double a) {
+    return a / 2 * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (a + 0.044715 * a * a * a)));
+}
+
+static void test_epilogues(void) {
+    Sample s = sample_new(1);
+    const Type *t = sample_type(&s, DT_F32, "2,2");
+    Value x = sample_input(&s, t, (double[]){1, 2, -3, 0.5});
+    Value w = sample_input(&s, t, (double[]){0.5, 0.25, -1, 2});
+    Value b = sample_input(&s, sample_type(&s, DT_F32, "2"), (double[]){0.125, -2});
+    AttrValue spec = {.s = intern(s.session, "ak,kn->an")};
+    Value with = sample_node(&s, OP_einsum_gelu, &spec, 3, (Value[]){x, w, b});
+    Value bare = sample_node(&s, OP_einsum_gelu, &spec, 2, (Value[]){x, w});
+    Value grad = sample_node(&s, OP_einsum_gelu_grad, &spec, 3, (Value[]){x, w, x});
+    const double product[] = {-1.5, 4.25, -2, 0.25}, bias[] = {0.125, -2}, at[] = {1, 2, -3, 0.5};
+    const double h = 1e-6;
+    for (int i = 0; i < 4; i++) {
+        double sum = product[i] + bias[i % 2];
+        CHECK(fabs(sample_result(&s, with, 1)[i] - sum) < 1e-15);
+        CHECK(fabs(sample_result(&s, with, 0)[i] - gelu(sum)) < 1e-12);
+        CHECK(fabs(sample_result(&s, bare, 1)[i] - product[i]) < 1e-15);
+        CHECK(fabs(sample_result(&s, bare, 0)[i] - gelu(product[i])) < 1e-12);
+        double slope = (gelu(at[i] + h) - gelu(at[i] - h)) / (2 * h);
+        CHECK(fabs(sample_result(&s, grad, 0)[i] - product[i] * slope) < 1e-8);
+    }
+    sample_free(&s);
+}
+
 /* ---- expansions ---- */
 
 static const struct {
@@ -259,6 +289,7 @@ static void test_moving(void) {
 
 int main(void) {
     test_rows();
+    test_epilogues();
     for (size_t i = 0; i < COUNT(expansions); i++) check_expansion(i);
     test_attention();
     test_flops();
