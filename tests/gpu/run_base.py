@@ -63,6 +63,15 @@ def write_batch(path, inputs, seed=3):
     return path
 
 
+def read_tensors(path):
+    """{name: its f32 values} of a safetensors file."""
+    raw = path.read_bytes()
+    n = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8:8 + n])
+    return {name: array.array("f", raw[8 + n + t["data_offsets"][0]:8 + n + t["data_offsets"][1]])
+            for name, t in header.items() if name != "__metadata__"}
+
+
 # ---- a run ----
 
 class Run:
@@ -143,6 +152,13 @@ class Run:
         self.phase["checks"].append({"name": name, "result": result, "note": note[-3000:],
                                      "seconds": seconds and round(seconds, 1)})
         self.found()
+
+    def attempt(self, name, fn, *args):
+        """A part of a phase, without which the others go on."""
+        try:
+            fn(self, *args)
+        except Failed as failed:
+            self.check(name, False, str(failed))
 
     def figure(self, name, unit, samples, target=None, **detail):
         """A measured figure: median and quartiles of its samples; target: at least so much, judged

@@ -77,10 +77,8 @@ def measure_compiling(run):
 
 
 def rates(run):
-    measure_copies(run)
-    measure_products(run)
-    measure_launches(run)
-    measure_compiling(run)
+    for measure in (measure_copies, measure_products, measure_launches, measure_compiling):
+        run.attempt(measure.__name__, measure)
 
 
 def of_rates(run, name, measure):
@@ -215,18 +213,22 @@ def list_others(run, model, told):
                        count=k["count"], us=statistics.median(us))
 
 
+def measure_kernels(run, name, copies):
+    peak = copy_bandwidth(copies)
+    plan, _ = Model(run, name).compile(f"{name}-bf16")
+    told = run.bench("kernels", plan)
+    fused = [k for k in told if k["kind"] == "kernel" and k["what"] not in OPAQUE]
+    judge_together(run, name, fused, peak)
+    for k in sorted(fused, key=lambda k: -k["bytes"] * k["count"]):
+        judge_kernel(run, name, k, copies, peak)
+    list_others(run, name, told)
+    breakdown(run, name, told)
+
+
 def kernels(run):
     copies = copies_of(run)
-    peak = copy_bandwidth(copies)
     for name in names(run):
-        plan, _ = Model(run, name).compile(f"{name}-bf16")
-        told = run.bench("kernels", plan)
-        fused = [k for k in told if k["kind"] == "kernel" and k["what"] not in OPAQUE]
-        judge_together(run, name, fused, peak)
-        for k in sorted(fused, key=lambda k: -k["bytes"] * k["count"]):
-            judge_kernel(run, name, k, copies, peak)
-        list_others(run, name, told)
-        breakdown(run, name, told)
+        run.attempt(f"kernels of {name}", measure_kernels, name, copies)
 
 
 # ---- PyTorch ----
@@ -347,7 +349,7 @@ def attention(run):
         if run.left() < 15:
             run.missing(f"{case_name(*case)}: no time was left")
             continue
-        measure_case(run, case, plans, peers)
+        run.attempt(case_name(*case), measure_case, case, plans, peers)
 
 
 # ---- models: share of the product rate ----
@@ -460,4 +462,4 @@ def measure_model(run, name):
 
 def models(run):
     for name in names(run):
-        measure_model(run, name)
+        run.attempt(f"a step of {name}", measure_model, name)
