@@ -101,26 +101,27 @@ bool fiber_overflowed(const Fiber *f, const void *address) {
     return p < f->stack && p >= f->stack - sysconf(_SC_PAGESIZE);
 }
 
-/* AddressSanitizer learns the bounds of the stack it comes from at each switch: so those of the
- * launching thread become known too. */
-void fiber_entered(Fiber *from) {
+/* AddressSanitizer says at each arrival where the stack is that was left: so that of the launching
+ * thread, whichever it is this time, becomes known before a switch back. */
+static void arrive(void *fake) {
 #ifdef EMU_ASAN
     const void *bottom;
     size_t size;
-    __sanitizer_finish_switch_fiber(NULL, &bottom, &size);
-    from->stack = (char *)(uintptr_t)bottom;
-    from->size = size;
+    __sanitizer_finish_switch_fiber(fake, &bottom, &size);
+    emu.left->stack = (char *)(uintptr_t)bottom;
+    emu.left->size = size;
 #else
-    (void)from;
+    (void)fake;
 #endif
 }
 
+void fiber_entered(void) { arrive(NULL); }
+
 void fiber_switch(Fiber *from, Fiber *to) {
+    emu.left = from;
 #ifdef EMU_ASAN
     __sanitizer_start_switch_fiber(&from->fake, to->stack, to->size);
-    context_swap(from, to);
-    __sanitizer_finish_switch_fiber(from->fake, NULL, NULL);
-#else
-    context_swap(from, to);
 #endif
+    context_swap(from, to);
+    arrive(from->fake);
 }

@@ -4,6 +4,7 @@
  * regions, kept from launch to launch; asynchronous copies end in them. */
 #include "tests/gpu/emulator_private.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -25,6 +26,8 @@ static struct {
     size_t used;
     Region args;
 } memory;
+
+static pthread_mutex_t buffers = PTHREAD_MUTEX_INITIALIZER; /* memory.buffer: of all threads */
 
 static size_t page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 
@@ -64,11 +67,14 @@ void *emu_buffer(int64_t bytes) {
     size_t whole = round_up((size_t)bytes, 16);
     region_map(&r, whole);
     region_place(&r, (size_t)bytes, whole);
+    pthread_mutex_lock(&buffers);
     vec_push(&memory.buffer, r);
+    pthread_mutex_unlock(&buffers);
     return r.p;
 }
 
 void emu_buffer_free(void *p) {
+    pthread_mutex_lock(&buffers);
     for (uint32_t i = 0; i < memory.buffer.n; i++) {
         if (memory.buffer.p[i].p != p) continue;
         region_free(&memory.buffer.p[i]);
@@ -76,6 +82,7 @@ void emu_buffer_free(void *p) {
         break;
     }
     if (memory.buffer.n == 0) vec_free(&memory.buffer);
+    pthread_mutex_unlock(&buffers);
 }
 
 void *const *memory_args(void *const *arg, int n) {
@@ -205,34 +212,44 @@ static bool check_margin(Buf *b, const Region *r, const char *what) {
     return true;
 }
 
+static bool check_buffers(Buf *b) {
+    bool found = false;
+    pthread_mutex_lock(&buffers);
+    for (uint32_t i = 0; i < memory.buffer.n && !found; i++)
+        found = check_margin(b, &memory.buffer.p[i], "a buffer");
+    pthread_mutex_unlock(&buffers);
+    return found;
+}
+
 void memory_check_margins(Buf *b) {
-    for (uint32_t i = 0; i < memory.buffer.n; i++)
-        if (check_margin(b, &memory.buffer.p[i], "a buffer")) return;
-    for (uint32_t i = 0; i < memory.shared.n; i++)
-        if (memory.shared.p[i].launch == memory.launch &&
-            check_margin(b, &memory.shared.p[i], shared_name(i)))
-            return;
+    bool found = check_buffers(b);
+    for (uint32_t i = 0; i < memory.shared.n && !found; i++)
+        if (memory.shared.p[i].launch == memory.launch)
+            found = check_margin(b, &memory.shared.p[i], shared_name(i));
 }
 
 static bool near(const Region *r, const char *address) {
     return r->base && address >= r->base - page_size() && address < r->base + r->room + page_size();
 }
 
+static bool describe(Buf *b, const Region *r, const char *address, const char *what) {
+    if (!near(r, address)) return false;
+    buf_puts(b, ", ");
+    put_place(b, r, address, what);
+    return true;
+}
+
 void memory_describe(Buf *b, const char *address) {
-    for (uint32_t i = 0; i < memory.here.n; i++) {
+    bool found = false;
+    for (uint32_t i = 0; i < memory.here.n && !found; i++) {
         uint32_t key = memory.here.p[i];
-        if (!near(&memory.shared.p[key], address)) continue;
-        buf_puts(b, ", ");
-        put_place(b, &memory.shared.p[key], address, shared_name(key));
-        return;
+        found = describe(b, &memory.shared.p[key], address, shared_name(key));
     }
-    for (uint32_t i = 0; i < memory.buffer.n; i++) {
-        if (!near(&memory.buffer.p[i], address)) continue;
-        buf_puts(b, ", ");
-        put_place(b, &memory.buffer.p[i], address, "a buffer");
-        return;
-    }
-    if (near(&memory.args, address)) buf_puts(b, ", behind the kernel's arguments");
+    pthread_mutex_lock(&buffers);
+    for (uint32_t i = 0; i < memory.buffer.n && !found; i++)
+        found = describe(b, &memory.buffer.p[i], address, "a buffer");
+    pthread_mutex_unlock(&buffers);
+    if (!found && near(&memory.args, address)) buf_puts(b, ", behind the kernel's arguments");
 }
 
 /* ---- asynchronous copies ---- */

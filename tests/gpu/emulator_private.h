@@ -39,7 +39,7 @@ struct Fiber {
 Fiber *fiber_new(void (*entry)(void));           /* stays for ever */
 void fiber_reset(Fiber *f, void (*entry)(void)); /* forgets what it was doing */
 void fiber_switch(Fiber *from, Fiber *to);
-void fiber_entered(Fiber *from); /* the first act of an entry; `from` is who switched */
+void fiber_entered(void); /* the first act of an entry */
 bool fiber_overflowed(const Fiber *f, const void *address);
 
 /* ---- a launch ---- */

@@ -172,7 +172,6 @@ static void choose(void) {
 
 static void go(Fiber *to) {
     Fiber *from = emu.fiber;
-    emu.left = from;
     emu.fiber = to;
     fiber_switch(from, to);
 }
@@ -188,7 +187,7 @@ static void run_thread(void) {
 }
 
 static void fiber_main(void) {
-    fiber_entered(emu.left);
+    fiber_entered();
     for (;;) {
         do run_thread();
         while (emu.cur && !emu.cur->fiber);

@@ -5,6 +5,7 @@
 #include "tests/check.h"
 #include "tests/gpu/emulator.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -157,6 +158,38 @@ static void check_refused(void *k, int64_t blocks, int threads, const char *word
     emu_buffer_free(y);
 }
 
+/* ---- launches of several threads, faults among them ---- */
+
+typedef struct {
+    EmuModule *planted, *right;
+    int wrong;
+} Both;
+
+static const Fault *fault_named(const char *kernel) {
+    for (size_t i = 0; i < COUNT(faults); i++)
+        if (strcmp(faults[i].kernel, kernel) == 0) return &faults[i];
+    return NULL;
+}
+
+static void *launch_both(void *p) {
+    Both *b = p;
+    const Fault *read = fault_named("global_read"), *early = fault_named("early_return");
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        b->wrong += run(b->right, read, seed) != 0 || run(b->planted, early, seed) != 1;
+        b->wrong += run(b->planted, read, seed) != 1 || run(b->right, early, seed) != 0;
+    }
+    return NULL;
+}
+
+static void test_threads(EmuModule *planted, EmuModule *right) {
+    Both both[2] = {{planted, right, 0}, {planted, right, 0}};
+    pthread_t other;
+    CHECK(pthread_create(&other, NULL, launch_both, &both[1]) == 0);
+    launch_both(&both[0]);
+    pthread_join(other, NULL);
+    CHECK(both[0].wrong == 0 && both[1].wrong == 0);
+}
+
 static void test_orders(const char *folder) {
     EmuModule *planted = load(folder, true, "none"), *right = load(folder, false, "none");
     if (!planted || !right) return;
@@ -167,6 +200,7 @@ static void test_orders(const char *folder) {
     check_refused(emu_find(right, "missing_lane"), 1, 128, "made for up to 64");
     check_refused(emu_find(right, "missing_lane"), 0, 64, "0 blocks");
     check_refused(emu_find(right, "missing_lane"), 1, 48, "the last warp, which has 16 lanes");
+    test_threads(planted, right);
     emu_unload(planted);
     emu_unload(right);
 }
