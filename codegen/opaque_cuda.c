@@ -3,7 +3,7 @@
  * does so in one fixed order, without atomics. */
 #include "codegen/opaque.h"
 
-enum { WARP = 32, ROUTE_THREADS = 256, MOST_EXPERTS = 12000 };
+enum { WARP = 32, ROUTE_THREADS = 1024, FEW_EXPERTS = 64, MOST_EXPERTS = 12000 };
 
 static int64_t product(const Type *t, int from, int to) {
     int64_t n = 1;
@@ -279,54 +279,72 @@ void emit_gate_grad_cuda(const Opaque *o, Code *c) {
 
 /* ---- routing ---- */
 
-/* The t-th best of the warp's token's experts: the lanes compare every 32nd, then each other; ties
- * go to the lower index. Earlier choices are found again rather than kept. */
-static void put_choice(Buf *b, const Opaque *o) {
-    buf_puts(b, "            int32_t taken[TOP], best = 0;\n"
-                "            for (int n = 0; n <= t; n++) {\n"
-                "                float most = 0;\n"
-                "                best = -1;\n"
-                "                for (int32_t e = TID % 32; e < E; e += 32) {\n"
-                "                    int skip = 0;\n"
-                "                    for (int q = 0; q < n; q++) skip |= taken[q] == e;\n"
-                "                    const float x = ");
+/* The t-th best expert of token s, in `best`: compared by one thread, or by the lanes of a warp,
+ * each every 32nd and then each other. Ties go to the lower index. Earlier choices are found again
+ * rather than kept. */
+static void put_choice(Buf *b, const Opaque *o, bool warp) {
+    buf_printf(b,
+               "            int32_t taken[TOP], best = 0;\n"
+               "            for (int n = 0; n <= t; n++) {\n"
+               "                float most = 0;\n"
+               "                best = -1;\n"
+               "                for (int32_t e = %s; e < E; e += %d) {\n"
+               "                    int skip = 0;\n"
+               "                    for (int q = 0; q < n; q++) skip |= taken[q] == e;\n"
+               "                    const float x = ",
+               warp ? "TID % 32" : "0", warp ? WARP : 1);
     put_load(b, o->in[0]->dtype, "prob", "((g * S + s) * P + p) * E + e");
-    buf_puts(
-        b, ";\n"
-           "                    if (!skip && (best < 0 || x > most)) most = x, best = e;\n"
-           "                }\n"
-           "                for (int d = 16; d > 0; d /= 2) {\n"
-           "                    const float x = shfl_xor_f32(most, d);\n"
-           "                    const int32_t e = shfl_xor_i32(best, d);\n"
-           "                    const int tie = x == most && e < best;\n"
-           "                    if (e >= 0 && (best < 0 || x > most || tie)) most = x, best = e;\n"
-           "                }\n"
-           "                taken[n] = best;\n"
-           "            }\n");
+    buf_puts(b, ";\n"
+                "                    if (!skip && (best < 0 || x > most)) most = x, best = e;\n"
+                "                }\n");
+    if (warp)
+        buf_puts(
+            b,
+            "                for (int d = 16; d > 0; d /= 2) {\n"
+            "                    const float x = shfl_xor_f32(most, d);\n"
+            "                    const int32_t e = shfl_xor_i32(best, d);\n"
+            "                    const int tie = x == most && e < best;\n"
+            "                    if (e >= 0 && (best < 0 || x > most || tie)) most = x, best = e;\n"
+            "                }\n");
+    buf_puts(b, "                taken[n] = best;\n"
+                "            }\n");
 }
 
-/* 256 tokens at a time: warps find their experts; then each thread counts the tokens before its own
- * that chose the same, and the last one of each expert carries the count on. */
+/* The choices of the N tokens from `first` on, in `pick`; -1 behind the last token. */
+static void put_picks(Buf *b, const Opaque *o) {
+    bool warp = o->in[0]->dim[3] > FEW_EXPERTS;
+    if (warp)
+        buf_puts(b, "        for (int i = TID / 32; i < N; i += N / 32) {\n");
+    else
+        buf_puts(b, "        {\n            const int i = TID;\n");
+    buf_puts(b, "            const int64_t s = first + i < S ? first + i : S - 1;\n");
+    put_choice(b, o, warp);
+    buf_printf(b, "            %spick[i] = first + i < S ? best : -1;\n        }\n",
+               warp ? "if (TID % 32 == 0) " : "");
+}
+
+/* N tokens at a time: their experts; then each thread counts the tokens before its own that chose
+ * the same, and the last one of each expert carries the count on. */
 static void put_chunk(Buf *b, const Opaque *o) {
-    buf_puts(b, "    for (int first = 0; first < S; first += 256) {\n"
-                "        for (int i = TID / 32; i < 256; i += 8) {\n"
-                "            const int64_t s = first + i < S ? first + i : S - 1;\n");
-    put_choice(b, o);
-    buf_puts(b, "            if (TID % 32 == 0) pick[i] = first + i < S ? best : -1;\n"
-                "        }\n"
-                "        SYNC();\n"
+    buf_puts(b, "    for (int first = 0; first < S; first += N) {\n");
+    put_picks(b, o);
+    buf_puts(b, "        SYNC();\n"
                 "        const int32_t e = pick[TID];\n"
-                "        int32_t rank = 0, last = 1, row = -1;\n"
-                "        for (int i = 0; i < 256; i++) {\n"
-                "            const int same = pick[i] == e;\n"
-                "            rank += same & (i < TID);\n"
-                "            last &= !(same & (i > TID));\n"
+                "        int32_t rank = 0, after = 0, row = -1;\n"
+                "        for (int i = 0; i < N; i += 4) {\n"
+                "            uint32_t four[4];\n"
+                "            load16(four, pick + i);\n"
+                "            for (int k = 0; k < 4; k++) {\n"
+                "                const int same = (int32_t)four[k] == e;\n"
+                "                rank += same & (i + k < TID);\n"
+                "                after |= same & (i + k > TID);\n"
+                "            }\n"
                 "        }\n"
                 "        const int32_t arrived = e >= 0 ? seen[e] + rank : 0;\n"
                 "        if (e >= 0 && base[e] + arrived < SLOTS)\n"
                 "            row = (int32_t)((p * E + e) * rows + g * SLOTS) + base[e] + arrived;\n"
                 "        SYNC();\n"
-                "        if (e >= 0 && last) seen[e] = arrived + 1;\n"
+                "        if (e >= 0 && !after) seen[e] = arrived + 1;\n"
                 "        if (e >= 0) {\n"
                 "            const int64_t pair = ((g * S + first + TID) * P + p) * TOP + t;\n");
     if (o->want[0]) buf_puts(b, "            choice[pair] = e;\n");
@@ -340,30 +358,34 @@ void emit_route_cuda(const Opaque *o, Code *c) {
     Buf *b = &c->body;
     const int64_t *dim = o->in[0]->dim;
     static const char *const names[] = {"choice", "slot", "source", "density"};
+    int threads = 64;
+    while (threads < dim[1] && threads < ROUTE_THREADS) threads *= 2;
     if (dim[3] > MOST_EXPERTS) BUG("%lld experts in a prototype", (long long)dim[3]);
     opaque_in(o, b, 0, "prob");
     for (uint32_t i = 0; i < 4; i++) opaque_out(o, b, i, names[i]);
     buf_printf(b,
                "    enum { G = %lld, S = %lld, P = %lld, E = %lld, TOP = %lld, SLOTS = %lld };\n"
-               "    SHARED(int32_t, pick, 256);\n"
+               "    enum { N = %d };\n"
+               "    SHARED(int32_t, pick, N);\n"
                "    DYNAMIC_SHARED(counts);\n"
                "    int32_t *base = (int32_t *)counts, *seen = base + E;\n"
                "    const int64_t rows = (int64_t)G * SLOTS, g = BID / P, p = BID %% P;\n"
-               "    for (int e = TID; e < E; e += 256) base[e] = seen[e] = 0;\n",
+               "    for (int e = TID; e < E; e += N) base[e] = seen[e] = 0;\n",
                (long long)dim[0], (long long)dim[1], (long long)dim[2], (long long)dim[3],
-               (long long)attr_int(o->n, "top"), (long long)attr_int(o->n, "slots"));
+               (long long)attr_int(o->n, "top"), (long long)attr_int(o->n, "slots"), threads);
     if (o->want[2])
-        buf_puts(b, "    for (int64_t i = TID; i < (int64_t)E * SLOTS; i += 256)\n"
+        buf_puts(b, "    for (int64_t i = TID; i < (int64_t)E * SLOTS; i += N)\n"
                     "        source[(p * E + i / SLOTS) * rows + g * SLOTS + i % SLOTS] = -1;\n");
     buf_puts(b, "    SYNC();\n    for (int t = 0; t < TOP; t++) {\n");
     put_chunk(b, o);
-    buf_puts(b, "    for (int e = TID; e < E; e += 256) {\n");
+    buf_puts(b, "    for (int e = TID; e < E; e += N) {\n");
     if (o->want[3])
         buf_puts(b,
                  "        density[((g * P + p) * TOP + t) * E + e] = (float)seen[e] / (float)S;\n");
     buf_puts(b, "        base[e] = base[e] + seen[e] < SLOTS ? base[e] + seen[e] : SLOTS;\n"
                 "        seen[e] = 0;\n    }\n    SYNC();\n    }\n");
-    opaque_threads(c, dim[0] * dim[2] * ROUTE_THREADS);
+    c->items = dim[0] * dim[2];
+    c->threads = threads;
     c->shared = 8 * dim[3];
 }
 

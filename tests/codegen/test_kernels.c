@@ -312,9 +312,13 @@ static void test_attention(void) {
 /* ---- experts ---- */
 
 static void test_experts(void) {
-    static const int64_t sizes[][6] = {{1, 6, 1, 3, 1, 4}, {2, 9, 2, 4, 1, 3}, {3, 5, 1, 4, 2, 2}};
+    static const int64_t sizes[][6] = {{1, 6, 1, 3, 1, 4},
+                                       {2, 9, 2, 4, 1, 3},
+                                       {3, 5, 1, 4, 2, 2},
+                                       {1, 1100, 1, 4, 2, 300},
+                                       {1, 130, 2, 70, 2, 3}};
     for (size_t i = 0; i < COUNT(sizes); i++) {
-        const int64_t *z = sizes[i], n = z[0] * z[1], k = z[2] * z[4], d = 7;
+        const int64_t *z = sizes[i], n = z[0] * z[1], k = z[2] * z[4], d = i % 2 ? 8 : 7;
         Session *s = session_new();
         Graph *g = graph_new(s, "experts");
         Value prob = input(g, "prob", DT_F32, 4, z),
