@@ -159,6 +159,8 @@ class Run:
             fn(self, *args)
         except Failed as failed:
             self.check(name, False, str(failed))
+        except Exception:  # a mistake of these scripts
+            self.check(name, False, traceback.format_exc())
 
     def figure(self, name, unit, samples, target=None, **detail):
         """A measured figure: median and quartiles of its samples; target: at least so much, judged
@@ -182,11 +184,6 @@ class Run:
         self.say(f"phase {name}")
         self.phase = {"checks": [], "figures": [], "missing": []}
         self.results["phases"][name] = self.phase
-        try:
-            phase(self)
-        except Failed as failed:
-            self.check(f"phase {name} came to its end", False, str(failed))
-        except Exception:  # the other phases shall not be lost
-            self.check(f"phase {name} came to its end", False, traceback.format_exc())
+        self.attempt(f"phase {name} came to its end", phase)
         self.phase["seconds"] = round(time.monotonic() - begin, 1)
         self.phase["finished"] = time.strftime("%Y-%m-%d %H:%M")

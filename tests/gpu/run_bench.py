@@ -264,28 +264,43 @@ def case_name(t, d, causal):
     return f"sequence {t}, head {d}, {'causal' if causal else 'no mask'}"
 
 
+def source(run, causal):
+    return run.work / f"attention-{'causal' if causal else 'none'}.m6"
+
+
+def write_sources(run):
+    text = (HERE / "attention.m6").read_text()
+    source(run, True).write_text(text)
+    source(run, False).write_text(text.replace("causal_mask()", "no_mask()"))
+
+
 def compile_case(run, t, d, causal, skip):
     """A plan of the block; None when it would not fit."""
-    text = (HERE / "attention.m6").read_text()
-    source = run.work / f"attention-{'causal' if causal else 'none'}.m6"
-    source.write_text(text if causal else text.replace("causal_mask()", "no_mask()"))
     batch, heads = shape(run, t, d)
     sizes = {"batch": batch, "length": t, "heads": heads, "head": d}
     sets = [w for k, v in sizes.items() for w in ("--set", f"{k}={v}")]
     name = f"attention-{t}-{d}-{int(causal)}{'-unfused' if skip else ''}"
     env = {"M6C_SKIP": "raise"} if skip else {}
-    if skip and run.compile(source, name, "--plan-only", *sets, **env)[1]["device_bytes"] \
+    if skip and run.compile(source(run, causal), name, "--plan-only", *sets, **env)[1]["device_bytes"] \
             > 0.8 * run.device["memory"]:
         return None
-    return run.compile(source, name, *sets, **env)[0]
+    return run.compile(source(run, causal), name, *sets, **env)[0]
 
 
 def compile_cases(run):
-    """{(case, unfused): plan}, several at a time."""
-    todo = [(c, skip) for c in cases(run) for skip in (False, True)]
+    """{(case, unfused): plan}, several at a time; those that fail are not there."""
+    plans = {}
+    write_sources(run)
+
+    def one(run, case, skip):
+        plans[case, skip] = compile_case(run, *case, skip)
+
     with ThreadPoolExecutor(4) as pool:
-        plans = pool.map(lambda x: compile_case(run, *x[0], x[1]), todo)
-        return dict(zip(todo, plans))
+        for case in cases(run):
+            for skip in (False, True):
+                name = f"compiling {case_name(*case)}{', unfused' if skip else ''}"
+                pool.submit(run.attempt, name, one, case, skip)
+    return plans
 
 
 def peer_attention(run):
@@ -335,8 +350,10 @@ def measure_case(run, case, plans, peers):
             direction = "forward" if k["what"] == "attention" else "backward"
             judge_attention(run, case, direction, k["us"], peers.get(case, {}))
     fused = run.bench("steps", plans[case, False], *BLOCK_STEPS)[0]["us"]
-    if not plans[case, True]:
+    if not plans.get((case, True), True):
         return run.missing(f"the unfused block, {case_name(*case)}: it needs more than the device has")
+    if (case, True) not in plans:
+        return None
     unfused = run.bench("steps", plans[case, True], *BLOCK_STEPS)[0]["us"]
     run.figure(f"block, {case_name(*case)}: times as fast as unfused", "x",
                [statistics.median(unfused) / x for x in fused], BLOCK, us=statistics.median(fused),
@@ -349,7 +366,8 @@ def attention(run):
         if run.left() < 15:
             run.missing(f"{case_name(*case)}: no time was left")
             continue
-        run.attempt(case_name(*case), measure_case, case, plans, peers)
+        if (case, False) in plans:
+            run.attempt(case_name(*case), measure_case, case, plans, peers)
 
 
 # ---- models: share of the product rate ----
