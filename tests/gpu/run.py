@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import run_bench
 import run_report
@@ -175,8 +176,11 @@ def report_path(run, ending):
     return pathlib.Path(run.args.out) / f"report-{name}.{ending}"
 
 
-def save(run):
+def save(run, seconds=0):
+    """Unless it was done less than so many seconds ago."""
     path = report_path(run, "json")
+    if path.exists() and time.time() - path.stat().st_mtime < seconds:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(run.results, indent=1) + "\n")
     report_path(run, "md").write_text(run_report.markdown(run.results))
@@ -224,7 +228,7 @@ def main():
     run = Run(args)
     build(run)
     identify(run)
-    run.found = lambda: save(run)
+    run.found = lambda: save(run, 10)
     for name in args.phases:
         run.do(name, PHASES[name])
         save(run)

@@ -13,7 +13,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from run_base import HERE, ROOT, Failed, inputs_of, write_batch
-from run_report import number
 
 BENCH = ROOT / "tests/bench"
 MIB = 1 << 20
@@ -34,7 +33,7 @@ def measure_copies(run):
     sizes = [1 << 16, 1 << 18] if run.tiny else [MIB << s for s in range(0, 11)]
     told = run.bench("copy", *sizes)
     for t in told:
-        run.figure(f"copy of {number(t['bytes'] / 2)} bytes, read and written", "GB/s",
+        run.figure(f"copy of {t['bytes'] / 2 / MIB:g} MiB, bytes read and written", "GB/s",
                    [t["bytes"] / us / 1e3 for us in t["us"]])
     run.phase["copies"] = {t["bytes"]: statistics.median(t["us"]) for t in told}
 
