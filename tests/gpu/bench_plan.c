@@ -146,7 +146,10 @@ static uint64_t work_key(const PlanStep *s) {
     Buf b = {0};
     if (s->kind == STEP_KERNEL && s->items > 0)
         buf_printf(&b, "kernel %u %lld", s->kernel, (long long)s->items);
-    if (s->kind == STEP_GEMM) wisdom_put_product(&s->gemm, &b);
+    if (s->kind == STEP_GEMM) {
+        wisdom_put_product(&s->gemm, &b);
+        buf_printf(&b, " %s", epilogue_name(s->gemm.epilogue));
+    }
     uint64_t key = b.n ? hash_bytes(b.p, b.n, 1) : 0;
     buf_free(&b);
     return key;
@@ -169,18 +172,13 @@ static int64_t count_same(const uint64_t *key, uint32_t n, uint32_t i) {
     return same;
 }
 
-/* A plan says of a kernel's first 64 arguments which are written. */
-static bool is_written(const PlanStep *s, uint32_t i) {
-    if (s->kind == STEP_GEMM) return i == 2;
-    return s->writes == 0 || i >= 64 || s->writes >> i & 1;
-}
-
 static int64_t argument_bytes(const Plan *p, const PlanArg *a) {
     return p->buffer.p[a->buffer].bytes - a->offset;
 }
 
-/* Of distinct arguments: what is read, and what is written, each once. Beyond the 64th argument a
- * buffer that is there twice is taken to be read and written. */
+/* Of distinct arguments: what is read, and what is written, each once. A plan says of a kernel's
+ * first 64 arguments which are written; beyond, a buffer that is there twice is taken to be both.
+ */
 static double distinct_bytes(const Plan *p, const PlanStep *s) {
     double bytes = 0;
     for (uint32_t i = 0; i < s->nargs; i++) {
@@ -189,7 +187,7 @@ static double distinct_bytes(const Plan *p, const PlanStep *s) {
             bool same =
                 s->arg[j].buffer == s->arg[i].buffer && s->arg[j].offset == s->arg[i].offset;
             bool known = i < 64 && s->writes;
-            before += same && (!known || is_written(s, i) == is_written(s, j));
+            before += same && (!known || plan_writes(s, i) == plan_writes(s, j));
         }
         if (before < (i < 64 && s->writes ? 1 : 2)) bytes += (double)argument_bytes(p, &s->arg[i]);
     }
@@ -215,7 +213,7 @@ static Status keep_written(Single *w) {
     const Gpu *g = &w->r->b->gpu;
     for (uint32_t i = 0; s->kind == STEP_KERNEL && i < s->nargs && i < COUNT(w->kept); i++) {
         Kept *k = &w->kept[w->nkept];
-        if (!is_written(s, i)) continue;
+        if (!plan_writes(s, i)) continue;
         k->bytes = (size_t)argument_bytes(p, &s->arg[i]);
         k->at = (CudaAddress)(uintptr_t)w->r->e->arg[w->r->e->first_arg[w->step] + i];
         if (k->bytes == 0 || g->api.cuMemAlloc_v2(&k->copy, k->bytes) != 0) continue;
@@ -248,10 +246,11 @@ static void print_single(const Runner *r, uint32_t i, int64_t count, json_t *us)
     const PlanGemm *g = &s->gemm;
     bool product = s->kind == STEP_GEMM;
     const PlanKernel *k = product ? NULL : &r->plan->kernel.p[s->kernel];
-    char shape[96];
-    snprintf(shape, sizeof shape, "%s%s %s -> %s %lld x %lld x %lld", g->ta ? "t" : "n",
+    char shape[128];
+    snprintf(shape, sizeof shape, "%s%s %s -> %s %lld x %lld x %lld%s%s", g->ta ? "t" : "n",
              g->tb ? "t" : "n", dtype_name(g->da), dtype_name(g->dc), (long long)g->m,
-             (long long)g->n, (long long)g->k);
+             (long long)g->n, (long long)g->k, g->epilogue ? " " : "",
+             g->epilogue ? epilogue_name(g->epilogue) : "");
     bench_print(json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:I, s:f, s:f, s:I, s:i, s:o}", "step",
                           (json_int_t)i, "kind", step_kind_name(s->kind), "name",
                           product ? shape : k->name, "what", s->what ? s->what : "", "scope",
