@@ -24,7 +24,7 @@ import time
 import run_bench
 import run_report
 import run_tests
-from run_base import HERE, ROOT, Run
+from run_base import HERE, ROOT, Failed, Run
 
 PHASES = {
     "tests": run_tests.tests,          # kernels, examples: numbers and bits
@@ -173,7 +173,8 @@ def identify(run):
 
 def report_path(run, ending):
     name = re.sub(r"[^A-Za-z0-9]+", "-", run.device["name"]).strip("-").lower()
-    return pathlib.Path(run.args.out) / f"report-{name}.{ending}"
+    folder = run.args.out or (HERE if run.results["measured"] else run.work)
+    return pathlib.Path(folder) / f"report-{name}.{ending}"
 
 
 def save(run, seconds=0):
@@ -193,7 +194,8 @@ def options():
                    "attention,models; bench: the last four (all)")
     p.add_argument("--build", help="a folder with the programs: nothing is built or installed")
     p.add_argument("--pack", metavar="DIR", help="only makes a folder for --build elsewhere")
-    p.add_argument("--out", help="the report's folder (tests/gpu; with --tiny the work folder)")
+    p.add_argument("--out", help="the report's folder (tests/gpu; of what is no "
+                   "measurement, the work folder)")
     p.add_argument("--work", default=str(ROOT / "build/gpu-run"), help="plans, caches (%(default)s)")
     p.add_argument("--python", help="a Python that has PyTorch (this one, then build/peers)")
     p.add_argument("--sanitizer", help="compute-sanitizer (of the path or the toolkit)")
@@ -204,7 +206,6 @@ def options():
     p.add_argument("--write-losses", action="store_true", help="only writes tests/gpu/losses.json, "
                    "the CPU's losses, for machines that cannot make them")
     args = p.parse_args()
-    args.out = args.out or (args.work if args.tiny else str(HERE))
     names = list(PHASES) if args.phases == "all" else args.phases.split(",")
     args.phases = [n for name in names for n in (BENCH if name == "bench" else [name])]
     unknown = [n for n in args.phases if n not in PHASES]
@@ -227,7 +228,10 @@ def main():
         return SKIPPED
     run = Run(args)
     build(run)
-    identify(run)
+    try:
+        identify(run)
+    except Failed as failed:
+        sys.exit(f"run.sh: {failed}")
     run.found = lambda: save(run, 10)
     for name in args.phases:
         run.do(name, PHASES[name])

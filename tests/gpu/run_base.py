@@ -79,7 +79,7 @@ class Run:
 
     def __init__(self, args):
         self.args, self.tiny, self.root, self.here = args, args.tiny, ROOT, HERE
-        self.work = pathlib.Path(args.work)
+        self.work = pathlib.Path(args.work).resolve()
         self.work.mkdir(parents=True, exist_ok=True)
         self.build = pathlib.Path(args.build or ROOT / "build").resolve()
         self.env = dict(os.environ)
