@@ -26,9 +26,9 @@ static int vector(const Opaque *o, int64_t width, uint32_t operand) {
     return width % 4 == 0 && o->align[operand] % (4 * size) == 0 ? 4 : 1;
 }
 
+/* read_NAME and write_NAME of the prelude are of these. */
 static const char *real(Dtype d) {
-    if (d != DT_F32 && d != DT_BF16 && d != DT_F16)
-        BUG("no CUDA kernel for rows of %s", dtype_name(d));
+    if (!dtype_is_float(d)) BUG("rows of %s", dtype_name(d));
     return dtype_name(d);
 }
 
@@ -110,48 +110,59 @@ void emit_gather_cuda(const Opaque *o, Code *c) {
 
 /* A block has 16 rows of the table: it clears them, then looks through all ids, 256 at a time.
  * Those of its rows are listed in order (ballots count the lanes before), and added one after the
- * other: each column is one thread's from the clearing on. */
+ * other, eight rows being read ahead: a padding token may have thousands. A column is one thread's.
+ */
 void emit_scatter_add_cuda(const Opaque *o, Code *c) {
-    Buf *b = &c->body, sum = {0};
+    Buf *b = &c->body;
     const Type *t = o->out[0];
+    const char *to = real(t->dtype), *from = real(o->in[1]->dtype);
     int64_t width = product(t, 1, t->rank);
+    int v = vector(o, width, 1);
     opaque_in(o, b, 0, "ids");
     opaque_in(o, b, 1, "rows");
     opaque_out(o, b, 0, "out");
-    buf_printf(b,
-               "    SHARED(int32_t, list, 256);\n"
-               "    SHARED(int32_t, found, 8);\n"
-               "    const int64_t W = %lldll, N = %lldll, from = (int64_t)BID * 16;\n"
-               "    const int64_t to = from + 16 < %lldll ? from + 16 : %lldll;\n"
-               "    for (int64_t i = from * W + TID; i < to * W; i += 256) out[i] = 0;\n"
-               "    for (int64_t first = 0; first < N; first += 256) {\n"
-               "        const int64_t id = first + TID < N ? (int64_t)ids[first + TID] : -1;\n"
-               "        const int mine = id >= from && id < to;\n"
-               "        const uint32_t hits = ballot(mine);\n"
-               "        int32_t before = 0, all = 0;\n"
-               "        SYNC();\n"
-               "        if (TID %% 32 == 0) found[TID / 32] = popcount(hits);\n"
-               "        SYNC();\n"
-               "        for (int w = 0; w < 8; w++) {\n"
-               "            before += w < TID / 32 ? found[w] : 0;\n"
-               "            all += found[w];\n"
-               "        }\n"
-               "        before += popcount(hits & ((1u << TID %% 32) - 1));\n"
-               "        if (mine) list[before] = (int32_t)(first + TID);\n"
-               "        SYNC();\n"
-               "        for (int32_t k = 0; k < all; k++) {\n"
-               "            const int64_t i = list[k], row = (int64_t)ids[i];\n"
-               "            for (int64_t c = (TID - (row - from) * W %% 256 + 256) %% 256; c < W; "
-               "c += 256)\n"
-               "                ",
-               (long long)width, (long long)type_elements(o->in[0]), (long long)t->dim[0],
-               (long long)t->dim[0]);
-    put_load(&sum, t->dtype, "out", "row * W + c");
-    buf_puts(&sum, " + ");
-    put_load(&sum, o->in[1]->dtype, "rows", "i * W + c");
-    put_store(b, t->dtype, "out", "row * W + c", sum.p);
-    buf_puts(b, "        }\n    }\n");
-    buf_free(&sum);
+    buf_printf(
+        b,
+        "    SHARED(int32_t, list, 256);\n"
+        "    SHARED(int32_t, found, 8);\n"
+        "    const int64_t W = %lldll, N = %lldll, from = (int64_t)BID * 16;\n"
+        "    const int64_t to = from + 16 < %lldll ? from + 16 : %lldll;\n"
+        "    float x[8][4], sum[4] = {0, 0, 0, 0};\n"
+        "    for (int64_t r = from; r < to; r++)\n"
+        "        for (int64_t c = TID * %d; c < W; c += %d) write_%s(out + r * W + c, sum, %d);\n",
+        (long long)width, (long long)type_elements(o->in[0]), (long long)t->dim[0],
+        (long long)t->dim[0], v, 256 * v, to, v);
+    buf_puts(b, "    for (int64_t first = 0; first < N; first += 256) {\n"
+                "        const int64_t id = first + TID < N ? (int64_t)ids[first + TID] : -1;\n"
+                "        const int mine = id >= from && id < to;\n"
+                "        const uint32_t hits = ballot(mine);\n"
+                "        int32_t before = 0, all = 0;\n"
+                "        SYNC();\n"
+                "        if (TID % 32 == 0) found[TID / 32] = popcount(hits);\n"
+                "        SYNC();\n"
+                "        for (int w = 0; w < 8; w++) {\n"
+                "            before += w < TID / 32 ? found[w] : 0;\n"
+                "            all += found[w];\n"
+                "        }\n"
+                "        before += popcount(hits & ((1u << TID % 32) - 1));\n"
+                "        if (mine) list[before] = (int32_t)(first + TID);\n"
+                "        SYNC();\n");
+    buf_printf(
+        b,
+        "        for (int64_t c = TID * %d; c < W; c += %d)\n"
+        "            for (int32_t k = 0; k < all; k += 8) {\n"
+        "                for (int q = 0; q < 8; q++)\n"
+        "                    if (k + q < all) read_%s(x[q], rows + list[k + q] * W + c, %d);\n"
+        "                for (int q = 0; q < 8; q++) {\n"
+        "                    if (k + q >= all) continue;\n"
+        "                    const int64_t at = (int64_t)ids[list[k + q]] * W + c;\n"
+        "                    read_%s(sum, out + at, %d);\n"
+        "                    for (int u = 0; u < %d; u++) sum[u] += x[q][u];\n"
+        "                    write_%s(out + at, sum, %d);\n"
+        "                }\n"
+        "            }\n"
+        "    }\n",
+        v, 256 * v, from, v, to, v, v, to, v);
     opaque_threads(c, (t->dim[0] + 15) / 16 * 256);
 }
 

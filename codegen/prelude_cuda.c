@@ -47,6 +47,8 @@ static const char *const reductions[] = {
     "    for (int i = 0; i < 4; i++) w[i] = f32_bits(x[i]);\n",
     "    store16(p, w);\n",
     "}\n",
+    "INLINE void read_f64(float *x, const double *p, int n) { for (int i = 0; i < n; i++) x[i] = (float)p[i]; }\n",
+    "INLINE void write_f64(double *p, const float *x, int n) { for (int i = 0; i < n; i++) p[i] = x[i]; }\n",
     "#define M6C_ROWS(s) \\\n",
     "    INLINE void read_##s(float *x, const uint16_t *p, int n) { \\\n",
     "        uint32_t w[2]; \\\n",
