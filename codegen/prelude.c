@@ -9,7 +9,7 @@ static const char *const text[] = {
     "INLINE float sincos_(float x, int32_t shift) {\n",
     "    double k = RINT_f64((double)x * 0.63661977236758134), d = (double)x - k * 1.5707963267948966;\n",
     "    float r = (float)(d - k * 6.123233995736766e-17), s = r * r;\n",
-    "    int32_t q = (int32_t)k + shift;\n",
+    "    int32_t q = (int32_t)(k < 1e9 && k > -1e9 ? k : 0.0) + shift;\n",
     "    float sn = r + r * s * (-0.166666672f + s * (0.00833332911f + s * (-0.000198393333f + s * 2.71830277e-6f)));\n",
     "    float cs = 1.0f - 0.5f * s + s * s * (0.0416666679f + s * (-0.00138888834f + s * (2.47995195e-5f + s * -2.72101516e-7f)));\n",
     "    float y = q & 1 ? cs : sn;\n",

@@ -32,6 +32,13 @@ static bool is_plain(const Graph *g, Value v) {
            c.ldc == n && c.nbatch <= 1;
 }
 
+/* Bytes in row-major order: what a library can be given. */
+static bool is_block(const Graph *g, Value v) {
+    Layout l;
+    const Node *root = node_of(g, view_root(g, v, &l));
+    return root->op != OP_constant && root->op != OP_iota && layout_is_block(&l);
+}
+
 /* The vector that x repeats along all dims but the last, or NO_VALUE. */
 static Value row_vector(const Graph *g, Value x) {
     const Node *n = node_of(g, x);
@@ -39,7 +46,8 @@ static Value row_vector(const Graph *g, Value x) {
     if (n->op != OP_broadcast) return NO_VALUE;
     const Ints *dims = attr_ints(n, "dims");
     bool row = dims->n == 1 && dims->v[0] == n->type->rank - 1 &&
-               type_of(g, operand(g, x, 0))->dim[0] == n->type->dim[n->type->rank - 1];
+               type_of(g, operand(g, x, 0))->dim[0] == n->type->dim[n->type->rank - 1] &&
+               is_block(g, operand(g, x, 0));
     return row ? operand(g, x, 0) : NO_VALUE;
 }
 
@@ -71,7 +79,7 @@ static void find_grad(Epilogue *e, Value v) {
     for (uint32_t i = 0; i < 2; i++) {
         Value x = operand(g, v, i), y = operand(g, v, 1 - i);
         bool fits = is_plain(g, x) && node_of(g, y)->op == OP_gelu_grad && count_users(e, x) == 1;
-        if (fits && e->gelu[x] == NO_VALUE) {
+        if (fits && e->gelu[x] == NO_VALUE && is_block(g, operand(g, y, 0))) {
             e->product[v] = x;
             return;
         }

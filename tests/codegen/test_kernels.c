@@ -181,7 +181,8 @@ static const struct {
               OUT(7, 4, "y", "f32[300]")},
 };
 
-/* Products with bias, gelu and its gradient; one whose gelu nobody but the backward phase reads. */
+/* Products with bias, gelu and its gradient; one whose gelu nobody but the backward phase reads, one
+ * whose bias and one whose sum a library cannot be given as they lie. */
 static char *epilogue_graph(Arena *a, const char *d) {
     Buf b = {0};
     static const char text[] =
@@ -198,7 +199,18 @@ static char *epilogue_graph(Arena *a, const char *d) {
         "%17 = gelu_grad %12 : D[2,12,32] !bwd\n%18 = mul %16 %17 : D[2,12,32] !bwd\n"
         "%19 = neg %13 : D[2,12,32] !bwd\n"
         OUT(20, 13, "y", "D[2,12,32]") OUT(21, 15, "z", "D[3,2,12,24]")
-        OUT(22, 18, "dx", "D[2,12,32]") OUT(23, 19, "again", "D[2,12,32]");
+        OUT(22, 18, "dx", "D[2,12,32]") OUT(23, 19, "again", "D[2,12,32]")
+        IN(24, "s", "f32[32,2]") "%25 = slice %24 {start=[0,1], limit=[32,2]} : f32[32,1]\n"
+        "%26 = reshape %25 {shape=[32]} : f32[32]\n"
+        "%27 = broadcast %26 {shape=[2,12,32], dims=[2]} : f32[2,12,32]\n"
+        "%28 = cast %27 {to=D} : D[2,12,32]\n"
+        "%29 = einsum %8 %6 {spec=\"btd,dn->btn\"} : D[2,12,32]\n"
+        "%30 = add %29 %28 : D[2,12,32]\n%31 = gelu %30 : D[2,12,32]\n"
+        "%32 = transpose %12 {perm=[1,0,2]} : D[12,2,32]\n%33 = gelu_grad %32 : D[12,2,32] !bwd\n"
+        "%34 = transpose %8 {perm=[1,0,2]} : D[12,2,16]\n"
+        "%35 = einsum %34 %6 {spec=\"tbd,dn->tbn\"} : D[12,2,32] !bwd\n"
+        "%36 = mul %35 %33 : D[12,2,32] !bwd\n"
+        OUT(37, 31, "strided", "D[2,12,32]") OUT(38, 36, "turned", "D[12,2,32]");
     for (const char *p = text; *p; p++) buf_put(&b, *p == 'D' ? d : p, *p == 'D' ? strlen(d) : 1);
     char *out = arena_strdup(a, b.p, b.n);
     buf_free(&b);
