@@ -18,7 +18,7 @@ Print print_open(const Kernel *k, Buf *out) {
                    .base = "",
                    .at = "",
                    .col = "",
-                   .col_if = ""};
+                   .live = ""};
 }
 
 void print_close(Print *p) {
@@ -215,6 +215,12 @@ void put_direct_load(const Print *p, Buf *out, const Inst *i) {
     buf_free(&element);
 }
 
+static void put_row_load(const Print *p, Buf *out, const Inst *i) {
+    if (*p->live) buf_printf(out, "%s ? ", p->live);
+    put_direct_load(p, out, i);
+    if (*p->live) buf_puts(out, " : 0");
+}
+
 static void put_value(const Print *p, Buf *out, uint32_t r) {
     const Inst *i = inst(p, r);
     bool full = i->level == LEVEL_FULL;
@@ -229,7 +235,7 @@ static void put_value(const Print *p, Buf *out, uint32_t r) {
         if (full)
             p->full_load(p, out, r);
         else
-            put_direct_load(p, out, i);
+            put_row_load(p, out, i);
         break;
     case INST_KEY:
         buf_printf(
@@ -348,7 +354,7 @@ void print_loop_values(Print *p, int phase) {
         Buf e = {0}, to = {0};
         buf_printf(&to, "v%u%s", r, i->level == LEVEL_COL ? p->col : "");
         put_step(&e, i->op, to.p, i->in[0]);
-        line(p, "%s%s", i->level == LEVEL_COL ? p->col_if : "", e.p);
+        line(p, "%s", e.p);
         buf_free(&e);
         buf_free(&to);
     }

@@ -15,12 +15,12 @@ struct Print {
     bool *need;    /* in the loop being printed */
     int64_t block; /* columns of an item (C) */
     int indent;
-    const char *index;  /* C type of indices */
-    const char *base;   /* number of the first argument: "" or "base + " */
-    const char *at;     /* text that finds the element's place in t<number> */
-    const char *col;    /* .. and in the sum of a column */
-    const char *col_if; /* what must hold for it to be added, or "" */
-    const char *lane;   /* the element inside a vector of columns, or NULL */
+    const char *index; /* C type of indices */
+    const char *base;  /* number of the first argument: "" or "base + " */
+    const char *at;    /* text that finds the element's place in t<number> */
+    const char *col;   /* .. and in the sum of a column */
+    const char *live;  /* what must hold for the row to be there, or "" */
+    const char *lane;  /* the element inside a vector of columns, or NULL */
     void (*full_load)(const Print *p, Buf *out, uint32_t r);
 };
 

@@ -1,14 +1,21 @@
 /* target_cuda.c: prints a Kernel as CUDA C.
  *
  * A thread takes `v` neighbouring columns at a time (16 bytes of the narrowest operand), `t`
- * threads take a row, `k` vectors each, and `y` rows are under way in a block: flat      no
- * reductions: a thread is one vector of one row rows      a block is y rows; row reductions go
- * through shuffles, and through shared memory where t > 32 columns   a block is rows / outer rows,
- * y at a time, of all columns or (nothing wants whole rows) of t * v of them; sums of columns wait
- * in registers, the y of them are added up in shared memory, in their order, at the end Loops over
- * vectors are unrolled, so that what later phases need stays in registers: loads that more than one
- * phase reads, and what is dear to compute again, as long as there is room; beyond that it is
- * loaded or computed again. No atomics: results do not vary from run to run. */
+ * threads take a row, `k` vectors each, and `y` rows are under way in a block.
+ *
+ * Flat: no reductions; a thread is one vector of one row.
+ *
+ * Rows: a block is y rows; row reductions go through shuffles, and through shared memory where t is
+ * more than a warp.
+ *
+ * Columns: a block is rows / outer rows, y at a time, of all columns or, where nothing wants whole
+ * rows, of t * v of them. Sums of columns wait in registers; the y of them are added up in shared
+ * memory, in their order, at the end.
+ *
+ * Loops over vectors are unrolled, so that what later phases need stays in registers: loads that
+ * more than one phase reads, and what is dear to compute again, as long as there is room; beyond
+ * that it is loaded or computed again. A row behind the last is not there for its threads, but they
+ * take part in reductions. No atomics: results do not vary from run to run. */
 #include "codegen/express.h"
 
 #include <stdlib.h>
@@ -203,12 +210,12 @@ static bool keeps_any(const Cuda *c) {
 /* ---- loads and stores of vectors ---- */
 
 /* load16(w3, ..), load16(w3 + 4, ..): `bytes` bytes at `at`. */
-static void print_pieces(Print *p, const char *what, const char *words, const char *at, int bytes) {
+static void print_pieces(Print *p, const char *what, const char *reg, const char *at, int bytes) {
     int piece = MIN(bytes, 16);
     bool load = *what == 'l';
     for (int done = 0; done < bytes; done += piece) {
         Buf w = {0}, a = {0};
-        buf_printf(&w, "%s + %d", words, done / 4);
+        buf_printf(&w, "%s + %d", reg, done / 4);
         buf_printf(&a, "(char *)(%s) + %d", at, done);
         line(p, "%s%d(%s, %s);", what, piece, load ? w.p : a.p, load ? a.p : w.p);
         buf_free(&w);
@@ -328,7 +335,6 @@ static void print_lane_store(Cuda *c, const Store *s) {
         print_pack(c, s);
         return;
     }
-    if (has_live(c)) line(&c->p, "if (live)");
     put_element(c, &at);
     if (c->v > 1) buf_puts(&at, " + u");
     print_store(&c->p, s, at.p);
@@ -342,9 +348,7 @@ static void print_wide_store(Cuda *c, const Store *s) {
     buf_printf(&at, "a%u + ", s->arg);
     put_element(c, &at);
     buf_printf(&w, "s%u", s->arg);
-    if (has_live(c)) line(&c->p, "if (live) {"), c->p.indent++;
     print_pieces(&c->p, "store", w.p, at.p, size * c->v);
-    if (has_live(c)) c->p.indent--, line(&c->p, "}");
     buf_free(&at);
     buf_free(&w);
 }
@@ -384,8 +388,12 @@ static bool is_ragged(const Cuda *c) {
     return c->shape != FLAT && c->tiles * c->t * c->k * c->v != c->p.k->cols;
 }
 
-static void open_vectors(Cuda *c) {
+/* `row`: inside a row, which may not be there. */
+static bool has_condition(const Cuda *c, bool row) { return is_ragged(c) || (row && has_live(c)); }
+
+static void open_vectors(Cuda *c, bool row) {
     Print *p = &c->p;
+    bool live = row && has_live(c), ragged = is_ragged(c);
     if (c->k > 1) {
         line(p, c->k <= UNROLL || keeps_any(c) ? "#pragma unroll" : "#pragma unroll 4");
         line(p, "for (int k = 0; k < %d; k++) {", c->k);
@@ -396,11 +404,16 @@ static void open_vectors(Cuda *c) {
     p->indent++;
     print_first_column(c);
     print_column_index(c);
-    if (is_ragged(c)) line(p, "if (%s < %lld) {", column(c), (long long)p->k->cols), p->indent++;
+    if (!has_condition(c, row)) return;
+    if (ragged)
+        line(p, "if (%s%s < %lld) {", live ? "live && " : "", column(c), (long long)p->k->cols);
+    else
+        line(p, "if (live) {");
+    p->indent++;
 }
 
-static void close_vectors(Cuda *c) {
-    if (is_ragged(c)) c->p.indent--, line(&c->p, "}");
+static void close_vectors(Cuda *c, bool row) {
+    if (has_condition(c, row)) c->p.indent--, line(&c->p, "}");
     c->p.indent--;
     line(&c->p, "}");
 }
@@ -427,9 +440,9 @@ static void print_phase(Cuda *c, int phase) {
     print_row_values(p, phase);
     if (!plan_loop(p, phase)) return;
     print_starts(p, phase);
-    open_vectors(c);
+    open_vectors(c, true);
     print_vector(c, phase);
-    close_vectors(c);
+    close_vectors(c, true);
     print_combines(c, phase);
 }
 
@@ -566,7 +579,7 @@ static void add_groups(Cuda *c, uint32_t r) {
 static void print_column_stores(Cuda *c) {
     Print *p = &c->p;
     if (c->y > 1) line(p, "if (g == 0) {"), p->indent++;
-    open_vectors(c);
+    open_vectors(c, false);
     line(p, "#pragma unroll");
     line(p, "for (int u = 0; u < %d; u++) {", c->v);
     p->indent++;
@@ -580,7 +593,7 @@ static void print_column_stores(Cuda *c) {
     }
     p->indent--;
     line(p, "}");
-    close_vectors(c);
+    close_vectors(c, false);
     if (c->y > 1) p->indent--, line(p, "}");
 }
 
@@ -677,7 +690,7 @@ void target_cuda_print(const Kernel *k, Code *code) {
     for (uint32_t r = 0; r < k->inst.n; r++) c.wide[r] = is_wide(&c, &k->inst.p[r]);
     keep_values(&c);
     c.p.at = c.p.col = c.v > 1 ? "[k][u]" : "[k][0]";
-    c.p.col_if = has_live(&c) ? "if (live) " : "";
+    c.p.live = has_live(&c) ? "live" : "";
     print_body(&c, code);
     code->items = blocks_of(&c);
     code->grain = 1;
