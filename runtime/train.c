@@ -228,10 +228,10 @@ static Status explain_late(Run *r) {
     TRY(checkpoint_newest(r->checkpoints, &newest));
     Status s = status_make(
         EXIT_INPUT,
-        "the loss is no finite number, and the parameters were already updated with it; %s%s is "
-        "intact: --check-finite %sfinds the tensor",
-        newest ? "the checkpoint " : "no checkpoint was written yet, and the start ",
-        newest ? newest : "", newest ? "with --resume " : "");
+        "the loss is no finite number, and the parameters were already updated with it; %s%s%s: "
+        "--check-finite %sfinds the tensor",
+        newest ? "the checkpoint " : "no checkpoint was written yet", newest ? newest : "",
+        newest ? " is intact" : "", newest ? "with --resume " : "from the start ");
     free(newest);
     return s;
 }
