@@ -189,16 +189,12 @@ static void rebuild_steps(Join *j) {
     free(step);
 }
 
-static bool has_kernel(const PlanStep *s) {
-    return s->kind == STEP_KERNEL || (s->kind == STEP_GEMM && s->gemm.epilogue);
-}
-
 /* Kernels that no step has any more go. */
 static void drop_kernels(Make *m) {
     Plan *p = m->p;
     uint32_t *to = arena_array(m->arena, uint32_t, p->kernel.n + 1), n = 0;
     for (uint32_t i = 0; i < p->step.n; i++)
-        if (has_kernel(&p->step.p[i])) to[p->step.p[i].kernel] = 1;
+        if (plan_has_kernel(&p->step.p[i])) to[p->step.p[i].kernel] = 1;
     for (uint32_t i = 0; i < p->kernel.n; i++) {
         if (!to[i]) continue;
         p->kernel.p[n] = p->kernel.p[i];
@@ -207,7 +203,7 @@ static void drop_kernels(Make *m) {
     }
     p->kernel.n = m->text.n = n;
     for (uint32_t i = 0; i < p->step.n; i++)
-        if (has_kernel(&p->step.p[i])) p->step.p[i].kernel = to[p->step.p[i].kernel];
+        if (plan_has_kernel(&p->step.p[i])) p->step.p[i].kernel = to[p->step.p[i].kernel];
 }
 
 void join_steps(Make *m) {

@@ -65,11 +65,15 @@ static void print_steps(const Plan *p) {
 static void print_kernels(const Plan *p) {
     uint32_t *uses = xcalloc(p->kernel.n + 1, sizeof *uses);
     for (uint32_t i = 0; i < p->step.n; i++)
-        if (p->step.p[i].kind == STEP_KERNEL) uses[p->step.p[i].kernel]++;
-    printf("%-24s %-20s %5s %6s\n", "kernel", "source", "args", "steps");
+        if (plan_has_kernel(&p->step.p[i])) uses[p->step.p[i].kernel]++;
+    bool gpu = p->kernel.n && p->kernel.p[0].threads;
+    printf("%-44s %-20s %5s %6s%s\n", "kernel", "source", "args", "steps",
+           gpu ? "  threads   shared" : "");
     for (uint32_t i = 0; i < p->kernel.n; i++) {
         const PlanKernel *k = &p->kernel.p[i];
-        printf("%-24s %-20s %5d %6u\n", k->name, k->source, k->nargs, uses[i]);
+        printf("%-44s %-20s %5d %6u", k->name, k->source, k->nargs, uses[i]);
+        if (gpu) printf(" %8d %8" PRId64, k->threads, k->shared);
+        printf("\n");
     }
     free(uses);
 }

@@ -25,6 +25,10 @@ const char *buf_kind_name(BufKind k) { return kind_names[k]; }
 const char *step_kind_name(StepKind k) { return step_names[k]; }
 const char *epilogue_name(Epilogue e) { return epilogue_names[e]; }
 
+bool plan_has_kernel(const PlanStep *s) {
+    return s->kind == STEP_KERNEL || (s->kind == STEP_GEMM && s->gemm.epilogue);
+}
+
 bool plan_writes(const PlanStep *s, uint32_t arg) {
     switch (s->kind) {
     case STEP_KERNEL: return s->writes == 0 || arg >= 64 || s->writes >> arg & 1;

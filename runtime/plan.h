@@ -198,6 +198,8 @@ const char *mem_name(Mem m);
 const char *buf_kind_name(BufKind k);
 const char *step_kind_name(StepKind k);
 const char *epilogue_name(Epilogue e);
+/* Is `kernel` one that this step may launch? */
+bool plan_has_kernel(const PlanStep *s);
 /* Does this step write its argument? (Where a kernel's step does not say: yes.) */
 bool plan_writes(const PlanStep *s, uint32_t arg);
 /* Arguments of a product with this epilogue. */
