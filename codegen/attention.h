@@ -4,9 +4,6 @@
 
 #include "codegen/opaque.h"
 
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static inline int64_t round_up(int64_t n, int64_t to) { return ceil_div(n, to) * to; }
-
 /* The mask as one number: query i sees the keys below max(i + 1, this). */
 int64_t attention_prefix(const Opaque *o);
 

@@ -32,6 +32,12 @@ static void print_with(OpaqueFn *emit, const Opaque *o, Code *c) {
 void opaque_c_print(const Opaque *o, Code *c) { print_with(emitter[o->n->op].c, o, c); }
 void opaque_cuda_print(const Opaque *o, Code *c) { print_with(emitter[o->n->op].cuda, o, c); }
 
+int64_t dims_product(const Type *t, int from, int to) {
+    int64_t n = 1;
+    for (int i = from; i < to; i++) n *= t->dim[i];
+    return n;
+}
+
 void opaque_in(const Opaque *o, Buf *b, uint32_t i, const char *name) {
     const char *type = ctype_storage(o->in[i]->dtype);
     buf_printf(b, "    const %s *%s = (const %s *)ARG(%u);\n", type, name, type, i);

@@ -24,6 +24,7 @@ void epilogue_cuda_print(const PlanGemm *g, Code *c);
 bool opaque_has(Op op);
 
 /* ---- what emitters use ---- */
+int64_t dims_product(const Type *t, int from, int to); /* elements of dims from .. to - 1 */
 /* "const float *x = (const float *)ARG(0);" for operand i, or "float *y = (float *)ARG(3);" for
  * result i; an unwanted result gives nothing. */
 void opaque_in(const Opaque *o, Buf *b, uint32_t i, const char *name);

@@ -5,12 +5,6 @@
 
 enum { WARP = 32, ROUTE_THREADS = 1024, FEW_EXPERTS = 64, MOST_EXPERTS = 12000 };
 
-static int64_t product(const Type *t, int from, int to) {
-    int64_t n = 1;
-    for (int i = from; i < to; i++) n *= t->dim[i];
-    return n;
-}
-
 /* The largest power of two up to 16 that divides `bytes` and the addresses of all operands. */
 static int piece(const Opaque *o, int64_t bytes) {
     int p = 16;
@@ -64,14 +58,15 @@ void emit_concat_cuda(const Opaque *o, Code *c) {
     Buf *b = &c->body;
     const Type *t = o->out[0];
     int axis = (int)attr_int(o->n, "axis"), size = dtype_size(t->dtype), p = 16;
-    int64_t outer = product(t, 0, axis), whole = product(t, axis, t->rank) * size, end = 0;
+    int64_t outer = dims_product(t, 0, axis), whole = dims_product(t, axis, t->rank) * size,
+            end = 0;
     for (uint32_t k = 0; k < o->nin; k++)
-        p = MIN(p, piece(o, product(o->in[k], axis, t->rank) * size));
+        p = MIN(p, piece(o, dims_product(o->in[k], axis, t->rank) * size));
     open_pieces(b, outer, whole / p, p);
     buf_printf(b, "        char *to = (char *)ARG(%u) + row * %lldll + byte;\n        ", o->nin,
                (long long)whole);
     for (uint32_t k = 0; k < o->nin; k++) {
-        int64_t part = product(o->in[k], axis, t->rank) * size;
+        int64_t part = dims_product(o->in[k], axis, t->rank) * size;
         Buf from = {0};
         buf_printf(&from, "(const char *)ARG(%u) + row * %lldll + (byte - %lldll)", k,
                    (long long)part, (long long)end);
@@ -87,7 +82,7 @@ void emit_concat_cuda(const Opaque *o, Code *c) {
 void emit_gather_cuda(const Opaque *o, Code *c) {
     Buf *b = &c->body;
     const Type *table = o->in[0];
-    int64_t width = product(table, 1, table->rank) * dtype_size(table->dtype);
+    int64_t width = dims_product(table, 1, table->rank) * dtype_size(table->dtype);
     int64_t ids = type_elements(o->in[1]);
     int p = 16;
     while (width % p != 0 || o->align[0] % p != 0) p /= 2;
@@ -116,7 +111,7 @@ void emit_scatter_add_cuda(const Opaque *o, Code *c) {
     Buf *b = &c->body;
     const Type *t = o->out[0];
     const char *to = real(t->dtype), *from = real(o->in[1]->dtype);
-    int64_t width = product(t, 1, t->rank);
+    int64_t width = dims_product(t, 1, t->rank);
     int v = vector(o, width, 1);
     opaque_in(o, b, 0, "ids");
     opaque_in(o, b, 1, "rows");

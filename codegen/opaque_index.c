@@ -1,23 +1,17 @@
 /* opaque_index.c: concat, gather and its reverse, unpick with many indices. */
 #include "codegen/opaque.h"
 
-static int64_t product(const Type *t, int from, int to) {
-    int64_t n = 1;
-    for (int i = from; i < to; i++) n *= t->dim[i];
-    return n;
-}
-
 /* An item is one combination of the dims before the axis. With none of them (one item would be
  * all), it is one operand. */
 void emit_concat(const Opaque *o, Code *c) {
     Buf *b = &c->body;
     const Type *t = o->out[0];
     int axis = (int)attr_int(o->n, "axis"), size = dtype_size(t->dtype);
-    long long whole = (long long)product(t, axis, t->rank) * size, at = 0;
-    int64_t outer = product(t, 0, axis);
+    long long whole = (long long)dims_product(t, axis, t->rank) * size, at = 0;
+    int64_t outer = dims_product(t, 0, axis);
     buf_printf(b, "    char *out = arg[%u];\n    for (int64_t i = lo; i < hi; i++) {\n", o->nin);
     for (uint32_t k = 0; k < o->nin; k++) {
-        long long part = (long long)product(o->in[k], axis, t->rank) * size;
+        long long part = (long long)dims_product(o->in[k], axis, t->rank) * size;
         if (outer == 1)
             buf_printf(b, "        if (i == %u) memcpy(out + %lld, arg[%u], %lld);\n", k, at, k,
                        part);
@@ -36,7 +30,7 @@ void emit_concat(const Opaque *o, Code *c) {
 void emit_gather(const Opaque *o, Code *c) {
     Buf *b = &c->body;
     const Type *table = o->in[0];
-    long long width = (long long)product(table, 1, table->rank) * dtype_size(table->dtype);
+    long long width = (long long)dims_product(table, 1, table->rank) * dtype_size(table->dtype);
     opaque_in(o, b, 1, "ids");
     buf_printf(b,
                "    const char *table = arg[0];\n"
@@ -58,7 +52,7 @@ void emit_scatter_add(const Opaque *o, Code *c) {
     Buf *b = &c->body;
     const Type *t = o->out[0];
     Dtype d = t->dtype;
-    int64_t size = t->dim[0], width = product(t, 1, t->rank), ids = type_elements(o->in[0]);
+    int64_t size = t->dim[0], width = dims_product(t, 1, t->rank), ids = type_elements(o->in[0]);
     int64_t ranges = MIN(size, 64), per = (size + ranges - 1) / ranges;
     opaque_in(o, b, 0, "ids");
     opaque_in(o, b, 1, "rows");

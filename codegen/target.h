@@ -5,6 +5,9 @@
 #include "codegen/kernel.h"
 #include "runtime/plan.h"
 
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t round_up(int64_t n, int64_t to) { return ceil_div(n, to) * to; }
+
 /* C types: of a dtype in memory, and in a register. */
 const char *ctype_storage(Dtype d);
 const char *ctype_register(Dtype d);

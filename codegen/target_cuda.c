@@ -35,8 +35,6 @@ typedef struct {
     bool *wide;          /* by instruction: a load of v elements at once */
 } Cuda;
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 /* The smallest power of two that is at least n, at most `most`. */
 static int power_above(int64_t n, int most) {
     int p = 1;
