@@ -372,6 +372,12 @@ static void print_kernels(const char *text, Buf *out) {
         kernel_print(&k, out);
         buf_printf(out, "items %lld\n%s\n", (long long)c.items, c.body.p);
         buf_free(&c.body);
+        c = (Code){.grain = 1};
+        target_cuda_print(&k, &c);
+        buf_printf(out, "CUDA: blocks %lld, threads %d\n%s\n", (long long)c.items, c.threads,
+                   c.body.p);
+        buf_free(&c.body);
+        buf_free(&c.inner);
         kernel_free(&k);
     }
     graph_free(g);
