@@ -124,6 +124,10 @@ static Status load_library(Cpu *d, const char *dir, const char *source, void **h
 }
 
 static Status load_kernels(Cpu *d, const Plan *plan, const char *dir) {
+    if (plan->kernel.n > 0 && plan->kernel.p[0].threads > 0)
+        return status_make(EXIT_INPUT,
+                           "the plan is for %s: compile the model again with --target cpu",
+                           plan->target);
     d->kernel = xcalloc(plan->kernel.n, sizeof *d->kernel);
     for (uint32_t i = 0; i < plan->kernel.n; i++) {
         const PlanKernel *k = &plan->kernel.p[i];

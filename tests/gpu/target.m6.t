@@ -7,6 +7,7 @@ model small(x: f32[4, 8]) {
 # RUN: export M6C_NVRTC=/none/libnvrtc.so; for t in sm_70 sm_61 sm_75 sm_99 sm_80a nonsense; do m6c compile %s --target $t -o plan; echo "status $?"; done 2>&1
 # RUN: M6C_NVRTC=/none/libnvrtc.so m6c compile %s --target sm_80 -o plan 2>&1; echo "status $?"
 # RUN: M6C_NVRTC=/none/libnvrtc.so m6c compile %s --target sm_80 --plan-only -o plan >/dev/null && ls plan && grep '^target' plan/plan.txt
+# RUN: m6c run plan --data random:1 --steps 1 --device cpu 2>&1; echo "status $?"
 # EXPECT:
 m6c: sm_70 (Volta) is not supported: CUDA 13's NVRTC no longer compiles for GPUs before sm_75, and they have neither bf16 arithmetic nor cp.async; the oldest is sm_80
 status 2
@@ -25,3 +26,5 @@ status 3
 plan.txt
 plan_0.cu
 target sm_80
+m6c: the plan is for sm_80: compile the model again with --target cpu
+status 1
