@@ -59,10 +59,10 @@ typedef struct {
     int64_t queries; /* of an item: a multiple of ATT_ROWS, or t, within ATT_FLOATS */
     int64_t keys;    /* of a tile: a multiple of 16, at most ATT_KEYS */
     int split;       /* backward: items of queries (dq) and items of keys (dk, dv) */
-    int type;        /* of all but lse */
+    int type;        /* of all but lse, which is f32 unless this is f64 */
     float scale;
     struct {
-        int64_t b, t, h; /* strides in elements; d is dense; lse is dense f32[b, h, t] */
+        int64_t b, t, h; /* strides in elements; d is dense; lse is dense [b, h, t] */
     } at[ATT_ARGS];
 } Attention;
 
@@ -221,6 +221,15 @@ static AttHead att_head(const Attention *p, void *const *arg, int64_t index) {
     return (AttHead){p, arg, index / p->h, index % p->h, att_up(p->d, LANES), &att_scratch};
 }
 
+static inline int att_lse_type(const Attention *p) {
+    return p->type == ATT_F64 ? ATT_F64 : ATT_F32;
+}
+
+/* Where the log-sum-exp of query t is. */
+static inline int64_t att_lse_place(const AttHead *x, int64_t t) {
+    return (x->b * x->p->h + x->h) * x->p->t + t;
+}
+
 /* n rows of an argument into to[n up to a multiple of `step`][ld], times scale, zeros around. */
 static void att_pack(const AttHead *x, int arg, int64_t t0, int64_t n, int64_t step, float scale,
                      float *to) {
@@ -357,11 +366,11 @@ static void att_forward_item(const AttHead *x, int64_t t0, int64_t n) {
         for (int64_t i = att_first_row(p, s0, t0); i < rows; i += ATT_GROUP)
             att_forward_rows(x, t0, i, att_min(ATT_GROUP, rows - i), s0, ns);
     }
-    float *lse = x->arg[ATT_LSE];
     for (int64_t i = 0; i < n; i++) {
-        float sum = att_total(att_get(w->sum + i * LANES));
+        float sum = att_total(att_get(w->sum + i * LANES)), lse = w->max[i] + log_(sum);
         att_unpack(x, ATT_O, t0 + i, 1, w->o + i * ld, 1 / sum);
-        if (lse) lse[(x->b * p->h + x->h) * p->t + t0 + i] = w->max[i] + log_(sum);
+        if (x->arg[ATT_LSE])
+            att_write(att_lse_type(p), x->arg[ATT_LSE], att_lse_place(x, t0 + i), 1, &lse, 1);
     }
 }
 
@@ -381,7 +390,7 @@ static void attention_forward(const Attention *p, void *const *arg, int64_t lo, 
 /* Packs n queries from t0 on with what belongs to them. */
 static void att_pack_queries(const AttHead *x, int64_t t0, int64_t n) {
     AttScratch *w = x->w;
-    const float *lse = (const float *)x->arg[ATT_LSE] + (x->b * x->p->h + x->h) * x->p->t + t0;
+    att_read(att_lse_type(x->p), x->arg[ATT_LSE], att_lse_place(x, t0), n, w->lse);
     att_pack(x, ATT_Q, t0, n, ATT_ROWS, x->p->scale, w->q);
     att_pack(x, ATT_G, t0, n, ATT_ROWS, 1, w->g);
     att_pack(x, ATT_O, t0, n, ATT_ROWS, 1, w->o);
@@ -390,7 +399,7 @@ static void att_pack_queries(const AttHead *x, int64_t t0, int64_t n) {
         for (int64_t j = i * x->ld; j < (i + 1) * x->ld; j += LANES)
             sum += att_get(w->g + j) * att_get(w->o + j);
         w->delta[i] = att_total(sum);
-        w->lse[i] = i < n ? lse[i] : 0;
+        if (i >= n) w->lse[i] = 0;
     }
     memset(w->o, 0, (size_t)(att_up(n, ATT_ROWS) * x->ld) * sizeof *w->o);
 }

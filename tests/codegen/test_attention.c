@@ -91,7 +91,8 @@ typedef void Kernel(const Attention *p, void *const *arg, int64_t lo, int64_t hi
 typedef struct {
     Attention p;
     Slice slice[ATT_ARGS];
-    float *lse;
+    char *lse;
+    Dtype lse_dtype;
     void *arg[ATT_ARGS];
 } Job;
 
@@ -111,7 +112,8 @@ static Job job_new(const Case *c) {
                    .split = c->queries > 0,
                    .scale = (float)scale_of(c)}};
     while (dtypes[j.p.type] != c->dtype) j.p.type++;
-    j.lse = xcalloc((size_t)(c->b * c->h * c->t), sizeof *j.lse);
+    j.lse_dtype = c->dtype == DT_F64 ? DT_F64 : DT_F32;
+    j.lse = xcalloc((size_t)(c->b * c->h * c->t), (size_t)dtype_size(j.lse_dtype));
     for (int i = 0; i < ATT_ARGS; i++) {
         j.slice[i] = slice_new(c, i);
         j.p.at[i].b = j.slice[i].rows / c->b * j.slice[i].width;
@@ -180,7 +182,7 @@ static void check_case(const Case *c) {
     run(&j, attention_forward, heads * parts, ATT_O, ATT_O);
     check_result(c, &j, ATT_O, sample_result(&s, o, 0));
     for (int64_t i = 0; i < heads * c->t; i++)
-        CHECK(fabs(j.lse[i] - sample_result(&s, o, 1)[i]) < 1e-4);
+        CHECK(fabs(get(j.lse_dtype, j.lse, i) - sample_result(&s, o, 1)[i]) < 1e-4);
     int64_t tiles = ceil_div(c->s, j.p.keys);
     run(&j, attention_backward, heads * (j.p.split ? parts + tiles : 1), ATT_DQ, ATT_DV);
     for (int i = 0; i < 3; i++)
