@@ -58,6 +58,18 @@ SAME(sizeof(LtHeuristic), sizeof(cublasLtMatmulHeuristicResult_t));
 SAME(offsetof(LtHeuristic, workspace), offsetof(cublasLtMatmulHeuristicResult_t, workspaceSize));
 SAME(offsetof(LtHeuristic, status), offsetof(cublasLtMatmulHeuristicResult_t, state));
 
+static Status describe_epilogue(const CublasLt *lt, LtProduct product) {
+    const uint32_t kind = LT_EPILOGUE_GELU + LT_EPILOGUE_AUX + LT_EPILOGUE_BIAS;
+    const int64_t rows = 64, stride = 640;
+    void *const place = &(int){0};
+    LT_TRY(lt, cublasLtMatmulDescSetAttribute, product, LT_EPILOGUE, &kind, sizeof kind);
+    LT_TRY(lt, cublasLtMatmulDescSetAttribute, product, LT_BIAS, &place, sizeof place);
+    LT_TRY(lt, cublasLtMatmulDescSetAttribute, product, LT_AUX, &place, sizeof place);
+    LT_TRY(lt, cublasLtMatmulDescSetAttribute, product, LT_AUX_LD, &rows, sizeof rows);
+    LT_TRY(lt, cublasLtMatmulDescSetAttribute, product, LT_AUX_STRIDE, &stride, sizeof stride);
+    return NULL;
+}
+
 static Status describe(const CublasLt *lt) {
     LtProduct product;
     LtLayout layout;
@@ -69,6 +81,7 @@ static Status describe(const CublasLt *lt) {
     LT_TRY(lt, cublasLtMatmulDescCreate, &product, LT_COMPUTE_F32, LT_F32);
     LT_TRY(lt, cublasLtMatmulDescSetAttribute, product, LT_TRANSPOSE_A, &one, sizeof one);
     LT_TRY(lt, cublasLtMatmulDescSetAttribute, product, LT_TRANSPOSE_B, &one, sizeof one);
+    TRY(describe_epilogue(lt, product));
     LT_TRY(lt, cublasLtMatmulDescDestroy, product);
     LT_TRY(lt, cublasLtMatrixLayoutCreate, &layout, LT_BF16, 5, 6, 7);
     LT_TRY(lt, cublasLtMatrixLayoutSetAttribute, layout, LT_BATCH_COUNT, &batch, sizeof batch);
