@@ -32,7 +32,7 @@ typedef struct {
  * computes. */
 uint32_t add_kernel(Make *m, const PlanStep *s, const Code *c, const char *comment);
 
-/* plan_many.c: steps of equal small kernels become one step of one kernel, where the order and the
+/* plan_join.c: steps of equal small kernels become one step of one kernel, where the order and the
  * bytes of the others allow it. After all steps are there. */
 void join_steps(Make *m);
 

@@ -650,7 +650,7 @@ static void print_size(Cuda *c) {
     line(&c->p, "const %s n = %lld;", c->p.index, (long long)(c->p.k->rows * c->p.k->cols));
 }
 
-/* All but where the kernel's blocks and pointers begin: plan_many.c may put several into one, each
+/* All but where the kernel's blocks and pointers begin: plan_join.c may put several into one, each
  * with blocks of its own and pointers from ARG(base) on. Flat kernels of one row do not say their
  * size either, which is n. */
 static void print_inner(Cuda *c) {

@@ -1,4 +1,4 @@
-/* plan_many.c: one kernel over many tensors. An optimizer updates each parameter with a kernel that
+/* plan_join.c: one kernel over many tensors. An optimizer updates each parameter with a kernel that
  * differs from the others only in size and place, and equal layers have equal kernels: launched one
  * by one, small ones cost more time than they compute. Steps whose kernels have the same inner text
  * become one step of one kernel, whose blocks find their tensor in a table.
