@@ -397,6 +397,32 @@ void emit_route_cuda(const Opaque *o, Code *c) {
 
 /* ---- epilogues of products ---- */
 
+/* gelu's gradient and the sums of columns: a block has 32 columns, its 8 warps every eighth row;
+ * the warps' sums are added in their order. A library does this in the product: rather simple than
+ * fast. */
+static void print_grad_sum(const PlanGemm *g, int64_t rows, Code *c) {
+    Buf *b = &c->body;
+    const char *type = real(g->dc), *element = ctype_storage(g->dc);
+    buf_printf(b,
+               "{\n    SHARED(float, part, 256);\n"
+               "    const int64_t W = %lldll, c = (int64_t)BID * 32 + TID %% 32;\n"
+               "    float x[1], y[1], sum[1] = {0};\n"
+               "    for (int64_t r = TID / 32; c < W && r < %lldll; r += 8) {\n"
+               "        read_%s(x, (const %s *)ARG(1) + r * W + c, 1);\n"
+               "        read_%s(y, (const %s *)ARG(0) + r * W + c, 1);\n"
+               "        y[0] *= gelu_grad_f32(x[0]);\n"
+               "        write_%s((%s *)ARG(0) + r * W + c, y, 1);\n"
+               "        sum[0] += y[0];\n"
+               "    }\n"
+               "    part[TID] = sum[0];\n"
+               "    SYNC();\n"
+               "    for (int i = 1; i < 8; i++) sum[0] += part[(TID + 32 * i) %% 256];\n"
+               "    if (c < W && TID < 32) write_%s((%s *)ARG(2) + c, sum, 1);\n}\n",
+               (long long)g->n, (long long)rows, type, element, type, element, type, element, type,
+               element);
+    opaque_threads(c, (g->n + 31) / 32 * 256);
+}
+
 /* Four elements a thread: rows are a multiple of eight. C may be X. */
 void epilogue_cuda_print(const PlanGemm *g, Code *c) {
     Buf *b = &c->body;
@@ -404,6 +430,10 @@ void epilogue_cuda_print(const PlanGemm *g, Code *c) {
     int64_t n = g->m * g->n;
     for (int i = 0; i < g->nbatch; i++) n *= g->count[i];
     ASSERT(g->n % 4 == 0 && g->ldc == g->n);
+    if (g->epilogue == EPILOGUE_GELU_GRAD_SUM) {
+        print_grad_sum(g, n / g->n, c);
+        return;
+    }
     bool bias = g->epilogue == EPILOGUE_BIAS_GELU, grad = g->epilogue == EPILOGUE_GELU_GRAD;
     buf_printf(b,
                "{\n    const int64_t at = ((int64_t)BID * 256 + TID) * 4;\n"

@@ -243,6 +243,15 @@ static Value result_of(const Make *m, const Unit *unit, int64_t index) {
     return NO_VALUE;
 }
 
+static Epilogue epilogue_of(const Node *n) {
+    switch (n->op) {
+    case OP_einsum: return EPILOGUE_NONE;
+    case OP_einsum_gelu_grad: return EPILOGUE_GELU_GRAD;
+    case OP_einsum_gelu_grad_sum: return EPILOGUE_GELU_GRAD_SUM;
+    default: return n->nin > 2 ? EPILOGUE_BIAS_GELU : EPILOGUE_GELU;
+    }
+}
+
 static PlanArg place_operand(const Make *m, Value v, uint32_t i) {
     Layout l;
     Value root = view_root(m->g, operand(m->g, v, i), &l);
@@ -251,16 +260,17 @@ static PlanArg place_operand(const Make *m, Value v, uint32_t i) {
 
 /* C, X and bias; the kernel for devices that cannot do it in the product. */
 static void add_epilogue(Make *m, uint32_t u, Value v, PlanStep *s) {
-    Value y = result_of(m, &m->us.unit[u], 0), sum = result_of(m, &m->us.unit[u], 1);
-    if (s->gemm.epilogue == EPILOGUE_GELU_GRAD) {
-        s->arg[2] = place(m, v, 0);
-        s->arg[3] = place_operand(m, v, 2);
-    } else {
-        ASSERT(y != NO_VALUE);
-        s->arg[2] = place(m, y, 0);
-        s->arg[3] = sum != NO_VALUE ? place(m, sum, 0) : s->arg[2];
+    const Unit *unit = &m->us.unit[u];
+    bool tuple = type_of(m->g, v)->dtype == DT_TUPLE;
+    Value y = tuple ? result_of(m, unit, 0) : v, other = tuple ? result_of(m, unit, 1) : NO_VALUE;
+    ASSERT(y != NO_VALUE);
+    s->arg[2] = place(m, y, 0);
+    switch (s->gemm.epilogue) {
+    case EPILOGUE_GELU_GRAD_SUM: s->arg[4] = place(m, other, 0); /* fall through */
+    case EPILOGUE_GELU_GRAD: s->arg[3] = place_operand(m, v, 2); break;
+    case EPILOGUE_BIAS_GELU: s->arg[4] = place_operand(m, v, 2); /* fall through */
+    default: s->arg[3] = other != NO_VALUE ? place(m, other, 0) : s->arg[2];
     }
-    if (s->gemm.epilogue == EPILOGUE_BIAS_GELU) s->arg[4] = place_operand(m, v, 2);
     Code c = {.grain = 1};
     const PlanStep kernel = {.what = epilogue_name(s->gemm.epilogue), .nargs = s->nargs - 2};
     m->target->epilogue(&s->gemm, &c);
@@ -295,10 +305,7 @@ static void gemm_step(Make *m, uint32_t u, PlanStep *s) {
         p->sa[i] = c.sa[i], p->sb[i] = c.sb[i], p->sc[i] = c.sc[i];
         s->flops *= (double)c.count[i];
     }
-    p->epilogue = n->op == OP_einsum             ? EPILOGUE_NONE
-                  : n->op == OP_einsum_gelu_grad ? EPILOGUE_GELU_GRAD
-                  : n->nin > 2                   ? EPILOGUE_BIAS_GELU
-                                                 : EPILOGUE_GELU;
+    p->epilogue = epilogue_of(n);
     PlanArg *arg = add_args(m, s, epilogue_args(p->epilogue));
     arg[0] = place(m, c.a, c.a_offset);
     arg[1] = place(m, c.b, c.b_offset);

@@ -159,5 +159,6 @@ ContractFit contract_fit(const Graph *g, Value v, Contract *c) {
 
 bool is_product(const Graph *g, Value v) {
     Op op = (Op)node_of(g, v)->op;
-    return op == OP_einsum || op == OP_einsum_gelu || op == OP_einsum_gelu_grad;
+    return op == OP_einsum || op == OP_einsum_gelu || op == OP_einsum_gelu_grad ||
+           op == OP_einsum_gelu_grad_sum;
 }

@@ -121,3 +121,10 @@ INFER(infer_einsum_gelu_grad) {
     if (t && t != in[2]) return infer_fail(err, "the third operand is not of the product's type");
     return t;
 }
+
+INFER(infer_einsum_gelu_grad_sum) {
+    const Type *t = infer_einsum_gelu_grad(s, op, nin, in, attr, given, err);
+    if (!t) return NULL;
+    if (t->rank == 0) return infer_fail(err, "the product has no last dim");
+    return type_tuple(s, 2, (const Type *[]){t, type_tensor(s, t->dtype, 1, &t->dim[t->rank - 1])});
+}

@@ -267,6 +267,13 @@ void eval_einsum_gelu_grad(const Graph *g, const Node *node, const Tensor *in, T
     for (int64_t i = 0; i < type_elements(out->type); i++) out->data[i] *= gelu_grad(in[2].data[i]);
 }
 
+void eval_einsum_gelu_grad_sum(const Graph *g, const Node *node, const Tensor *in, Tensor *out) {
+    int64_t n = type_elements(out[0].type), width = type_elements(out[1].type);
+    eval_einsum_gelu_grad(g, node, in, out);
+    for (int64_t i = 0; i < width; i++) out[1].data[i] = 0;
+    for (int64_t i = 0; i < n; i++) out[1].data[i % width] += out[0].data[i];
+}
+
 /* ---- indexed ---- */
 
 /* Elements of one row of a tensor whose first `lead` dims are indices. */

@@ -1,6 +1,6 @@
-/* epilogue.c: gelu of a matrix product, with a bias before it, and the product with gelu's gradient
- * become part of the product: libraries of GPUs do that while the sums are in registers. After
- * lower, when products are settled; only for GPUs.
+/* epilogue.c: gelu of a matrix product, with a bias before it, and the product with gelu's
+ * gradient, with the bias's gradient behind it, become part of the product: libraries of GPUs do
+ * that while the sums are in registers. After lower, when products are settled; only for GPUs.
  *
  * The sum before gelu is kept for the backward phase as before. What the backward phase reads of
  * gelu itself stays a node of its own, so that it is computed again there (fuse_recompute.c)
@@ -16,6 +16,8 @@ typedef struct {
     Value *product; /* by node: the einsum that becomes part of it, or NO_VALUE */
     Value *gelu;    /* by node that is the sum: the gelu of it */
     Value *again;   /* by gelu: the node that the backward phase reads instead */
+    Value *sums;    /* by gradient: the sums of its columns, or NO_VALUE */
+    Value *sum_of;  /* by such sums: their new value, once it is there */
 } Epilogue;
 
 static uint32_t count_users(const Epilogue *e, Value v) {
@@ -30,6 +32,12 @@ static bool is_plain(const Graph *g, Value v) {
     int64_t n = t->dim[t->rank - 1];
     return n % AUX_COLUMNS == 0 && contract_fit(g, v, &c) == CONTRACT_OK && c.n == n &&
            c.ldc == n && c.nbatch <= 1;
+}
+
+/* No batch: libraries sum columns of each matrix apart. */
+static bool is_one_matrix(const Graph *g, Value v) {
+    Contract c;
+    return contract_fit(g, v, &c) == CONTRACT_OK && c.nbatch == 0;
 }
 
 /* Bytes in row-major order: what a library can be given. */
@@ -73,6 +81,37 @@ static void find_gelu(Epilogue *e, Value v) {
     if (e->product[sum] != NO_VALUE) e->gelu[sum] = v;
 }
 
+/* A step on the way from x to the sums of its columns: a cast to f32, a shape with the same
+ * columns, a sum that keeps them. */
+static bool leads_to_sums(const Graph *g, Value v, int64_t columns) {
+    const Node *n = node_of(g, v);
+    const Type *t = n->type, *from = n->nin ? type_of(g, operand(g, v, 0)) : t;
+    if (t->rank == 0 || t->dim[t->rank - 1] != columns) return false;
+    if (n->op == OP_cast) return t->dtype == DT_F32;
+    if (n->op != OP_sum) return n->op == OP_reshape;
+    const Ints *axes = attr_ints(n, "axes");
+    return t->dtype == DT_F32 && axes->v[axes->n - 1] != from->rank - 1;
+}
+
+/* The value that is the sums of v's columns over all rows, or NO_VALUE. */
+static Value column_sums(const Epilogue *e, Value v) {
+    enum { STEPS = 8 };
+    const Graph *g = e->r.from;
+    const Type *t = type_of(g, v);
+    int64_t columns = t->dim[t->rank - 1];
+    bool summed = false;
+    for (int i = 0; i < STEPS; i++) {
+        Value next = NO_VALUE;
+        if (summed && type_elements(type_of(g, v)) == columns) return v;
+        for (uint32_t u = e->uses.start[v]; next == NO_VALUE && u < e->uses.start[v + 1]; u++)
+            if (leads_to_sums(g, e->uses.use[u], columns)) next = e->uses.use[u];
+        if (next == NO_VALUE) return NO_VALUE;
+        summed |= is_op(g, next, OP_sum);
+        v = next;
+    }
+    return NO_VALUE;
+}
+
 /* mul(einsum, gelu_grad(x)), neither of which anything else reads. */
 static void find_grad(Epilogue *e, Value v) {
     const Graph *g = e->r.from;
@@ -81,6 +120,7 @@ static void find_grad(Epilogue *e, Value v) {
         bool fits = is_plain(g, x) && node_of(g, y)->op == OP_gelu_grad && count_users(e, x) == 1;
         if (fits && e->gelu[x] == NO_VALUE && is_block(g, operand(g, y, 0))) {
             e->product[v] = x;
+            if (is_one_matrix(g, x)) e->sums[v] = column_sums(e, v);
             return;
         }
     }
@@ -128,7 +168,22 @@ static void make_grad(Epilogue *e, Value v) {
     const Node *n = node_of(g, v);
     e->r.to->at.scope = n->scope, e->r.to->at.loc = n->loc;
     e->r.to->at.phase = (Phase)n->phase, e->r.to->at.micro = n->micro;
-    e->r.map[v] = add(e, OP_einsum_gelu_grad, p, 3, in);
+    if (e->sums[v] == NO_VALUE) {
+        e->r.map[v] = add(e, OP_einsum_gelu_grad, p, 3, in);
+        return;
+    }
+    Value both = add(e, OP_einsum_gelu_grad_sum, p, 3, in);
+    e->r.map[v] = b_proj(e->r.to, both, 0);
+    e->sum_of[e->sums[v]] = b_proj(e->r.to, both, 1);
+}
+
+/* The sums that a product gives, as f32 of the shape they had. */
+static void make_sums(Epilogue *e, Value v) {
+    const Type *t = type_of(e->r.from, v);
+    graph_at_node(e->r.to, e->sum_of[v]);
+    Value x = b_cast(e->r.to, e->sum_of[v], DT_F32);
+    if (x != e->sum_of[v]) node_of(e->r.to, x)->group = 1;
+    e->r.map[v] = b_reshape(e->r.to, x, t->rank, t->dim);
 }
 
 /* Node v as it is; in the backward phase gelus are those of their own. */
@@ -146,7 +201,9 @@ static void copy_node(Epilogue *e, Value v) {
 }
 
 static void visit(Epilogue *e, Value v) {
-    if (e->gelu[v] != NO_VALUE)
+    if (e->sum_of[v] != NO_VALUE)
+        make_sums(e, v);
+    else if (e->gelu[v] != NO_VALUE)
         make_gelu(e, v);
     else if (e->product[v] != NO_VALUE)
         make_grad(e, v);
@@ -172,7 +229,9 @@ bool pass_epilogue(Graph *g, PassContext *cx) {
     Epilogue e = {.uses = graph_uses(g, cx->scratch),
                   .product = no_values(cx->scratch, n),
                   .gelu = no_values(cx->scratch, n),
-                  .again = no_values(cx->scratch, n)};
+                  .again = no_values(cx->scratch, n),
+                  .sums = no_values(cx->scratch, n),
+                  .sum_of = no_values(cx->scratch, n)};
     e.r = rewrite_begin(g, cx->scratch);
     for (Value v = 0; v < n; v++)
         if (is_op(g, v, OP_gelu)) find_gelu(&e, v);

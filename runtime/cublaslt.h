@@ -36,6 +36,7 @@ enum {
     LT_EPILOGUE = 7, /* 32 bits: the sum of … */
     LT_EPILOGUE_DEFAULT = 1,
     LT_EPILOGUE_BIAS = 4,
+    LT_EPILOGUE_SUMS = 16,
     LT_EPILOGUE_GELU = 32,
     LT_EPILOGUE_GELU_GRAD = 64,
     LT_EPILOGUE_AUX = 128, /* … these */

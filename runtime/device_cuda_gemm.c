@@ -153,12 +153,15 @@ static void *argument(const Cuda *d, const PlanStep *s, int i) {
 /* X is C where nobody else reads it: then the library need not store it. */
 static Status set_epilogue(Cuda *d, const PlanStep *s, CudaProduct *x) {
     const PlanGemm *g = &s->gemm;
-    void *aux = argument(d, s, 3), *bias = s->nargs > 4 ? argument(d, s, 4) : NULL;
-    bool grad = g->epilogue == EPILOGUE_GELU_GRAD, stored = grad || aux != argument(d, s, 2);
+    void *aux = argument(d, s, 3), *row = s->nargs > 4 ? argument(d, s, 4) : NULL;
+    bool grad = g->epilogue >= EPILOGUE_GELU_GRAD, stored = grad || aux != argument(d, s, 2);
     uint32_t kind = (grad ? LT_EPILOGUE_GELU_GRAD : LT_EPILOGUE_GELU) +
-                    (stored ? LT_EPILOGUE_AUX : 0) + (bias ? LT_EPILOGUE_BIAS : 0);
+                    (stored ? LT_EPILOGUE_AUX : 0) +
+                    (!row   ? 0
+                     : grad ? LT_EPILOGUE_SUMS
+                            : LT_EPILOGUE_BIAS);
     TRY(set(d, x, LT_EPILOGUE, &kind, sizeof kind));
-    if (bias) TRY(set(d, x, LT_BIAS, &bias, sizeof bias));
+    if (row) TRY(set(d, x, LT_BIAS, &row, sizeof row));
     if (!stored) return NULL;
     TRY(set(d, x, LT_AUX, &aux, sizeof aux));
     TRY(set(d, x, LT_AUX_LD, &g->ldc, sizeof g->ldc));
@@ -168,7 +171,7 @@ static Status set_epilogue(Cuda *d, const PlanStep *s, CudaProduct *x) {
 static Status clear_epilogue(Cuda *d, const PlanStep *s, CudaProduct *x) {
     uint32_t none = LT_EPILOGUE_DEFAULT;
     x->epilogue = false;
-    x->target = s->gemm.epilogue == EPILOGUE_GELU_GRAD ? 2 : 3;
+    x->target = s->gemm.epilogue >= EPILOGUE_GELU_GRAD ? 2 : 3;
     return set(d, x, LT_EPILOGUE, &none, sizeof none);
 }
 

@@ -14,7 +14,8 @@
 
 static const char *const mem_names[] = {"device", "host", "disk"};
 static const char *const kind_names[] = {"temp", "param", "state", "input", "output", "grad"};
-static const char *const epilogue_names[] = {"none", "gelu", "bias-gelu", "gelu-grad"};
+static const char *const epilogue_names[] = {"none", "gelu", "bias-gelu", "gelu-grad",
+                                             "gelu-grad-sum"};
 static const char *const step_names[] = {"kernel", "gemm", "copy", "fill"};
 _Static_assert(COUNT(mem_names) == MEM_COUNT && COUNT(kind_names) == BUF_KIND_COUNT, "names");
 _Static_assert(COUNT(step_names) == STEP_KIND_COUNT, "names");
@@ -32,13 +33,16 @@ bool plan_has_kernel(const PlanStep *s) {
 bool plan_writes(const PlanStep *s, uint32_t arg) {
     switch (s->kind) {
     case STEP_KERNEL: return s->writes == 0 || arg >= 64 || s->writes >> arg & 1;
-    case STEP_GEMM: return arg == 2 || (arg == 3 && s->gemm.epilogue != EPILOGUE_GELU_GRAD);
+    case STEP_GEMM: {
+        bool grad = s->gemm.epilogue >= EPILOGUE_GELU_GRAD;
+        return arg == 2 || arg == (grad ? 4 : 3);
+    }
     default: return arg == 0;
     }
 }
 
 uint32_t epilogue_args(Epilogue e) {
-    static const uint32_t args[] = {3, 4, 5, 4};
+    static const uint32_t args[] = {3, 4, 5, 4, 5};
     _Static_assert(COUNT(args) == EPILOGUE_COUNT, "a number for each");
     return args[e];
 }

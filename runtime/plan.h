@@ -77,8 +77,10 @@ typedef struct {
 typedef enum {
     EPILOGUE_NONE,
     EPILOGUE_GELU, /* arg: A, B, C, X. X = product, C = gelu(X); X is C where nobody reads it */
-    EPILOGUE_BIAS_GELU, /* arg: A, B, C, X, bias. X = product + bias along rows, C = gelu(X) */
-    EPILOGUE_GELU_GRAD, /* arg: A, B, C, X. C = product * gelu_grad(X) */
+    EPILOGUE_BIAS_GELU,     /* arg: A, B, C, X, bias. X = product + bias along rows, C = gelu(X) */
+    EPILOGUE_GELU_GRAD,     /* arg: A, B, C, X. C = product * gelu_grad(X) */
+    EPILOGUE_GELU_GRAD_SUM, /* arg: A, B, C, X, S. The same; S = sums of C's columns over all rows
+                             */
     EPILOGUE_COUNT
 } Epilogue;
 

@@ -403,7 +403,7 @@ static void read_epilogue(Reader *r, PlanStep *s) {
     while (s->gemm.epilogue < EPILOGUE_COUNT && strcmp(epilogue_name(s->gemm.epilogue), name) != 0)
         s->gemm.epilogue++;
     if (s->gemm.epilogue == EPILOGUE_COUNT || s->gemm.epilogue == EPILOGUE_NONE)
-        FAIL(r, start, "not an epilogue: gelu, bias-gelu or gelu-grad");
+        FAIL(r, start, "not an epilogue: gelu, bias-gelu, gelu-grad or gelu-grad-sum");
     if (r->bad) return;
     expect(r, ':');
     s->kernel = reference(r, 'k', "a kernel", r->plan->kernel.n);
@@ -501,10 +501,10 @@ static void check_operand(Reader *r, const PlanStep *s, int i, Dtype d, int64_t 
 static void check_epilogue(Reader *r, const PlanStep *s) {
     const PlanGemm *g = &s->gemm;
     check_operand(r, s, 3, g->dc, plan_gemm_span(g, 2));
-    if (g->epilogue == EPILOGUE_BIAS_GELU) {
+    if (s->nargs > 4) {
         const PlanArg *a = &s->arg[4];
         int64_t room = r->plan->buffer.p[a->buffer].bytes - a->offset;
-        if (room / dtype_size(g->dc) < g->n) FAIL(r, r->line, "the bias is shorter than a row");
+        if (room / dtype_size(g->dc) < g->n) FAIL(r, r->line, "the vector is shorter than a row");
     }
     if (r->plan->kernel.p[s->kernel].nargs != (int)s->nargs - 2)
         FAIL(r, r->line, "kernel k%u does not take C and what follows", s->kernel);

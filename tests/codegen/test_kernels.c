@@ -210,7 +210,9 @@ static char *epilogue_graph(Arena *a, const char *d) {
         "%34 = transpose %8 {perm=[1,0,2]} : D[12,2,16]\n"
         "%35 = einsum %34 %6 {spec=\"tbd,dn->tbn\"} : D[12,2,32] !bwd\n"
         "%36 = mul %35 %33 : D[12,2,32] !bwd\n"
-        OUT(37, 31, "strided", "D[2,12,32]") OUT(38, 36, "turned", "D[12,2,32]");
+        OUT(37, 31, "strided", "D[2,12,32]") OUT(38, 36, "turned", "D[12,2,32]")
+        "%39 = cast %18 {to=f32} : f32[2,12,32] !bwd\n%40 = sum %39 {axes=[0,1]} : f32[32] !bwd\n"
+        OUT(41, 40, "db", "f32[32]");
     for (const char *p = text; *p; p++) buf_put(&b, *p == 'D' ? d : p, *p == 'D' ? strlen(d) : 1);
     char *out = arena_strdup(a, b.p, b.n);
     buf_free(&b);

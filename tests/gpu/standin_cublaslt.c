@@ -38,8 +38,7 @@ struct LtProductRec {
     int compute, scale;
     int32_t ta, tb;
     uint32_t epilogue;
-    const char *bias;
-    char *aux;
+    char *bias, *aux;
     int64_t aux_ld, aux_stride;
 };
 struct LtLayoutRec {
@@ -180,7 +179,8 @@ static bool epilogue_goes(const struct LtProductRec *p, LtLayout c) {
     if (p->epilogue == LT_EPILOGUE_DEFAULT) return true;
     if ((any && strcmp(any, "0") == 0) || c->type == LT_F64) return false;
     return (!aux || (p->aux && p->aux_ld >= c->rows && p->aux_ld % 8 == 0)) &&
-           (!(p->epilogue & LT_EPILOGUE_BIAS) || p->bias) &&
+           (!(p->epilogue & (LT_EPILOGUE_BIAS | LT_EPILOGUE_SUMS)) || p->bias) &&
+           (!(p->epilogue & LT_EPILOGUE_SUMS) || c->batch == 1) &&
            (aux || !(p->epilogue & LT_EPILOGUE_GELU_GRAD));
 }
 
@@ -281,6 +281,12 @@ static void finish(const Job *j, int64_t i, float *f) {
     if (p->epilogue & LT_EPILOGUE_AUX && !x) put_back(&aux, f, at);
     for (int64_t k = 0; k < c.rows * c.columns; k++)
         f[k] = x ? f[k] * gelu_grad(x[k]) : p->epilogue & LT_EPILOGUE_GELU ? gelu(f[k]) : f[k];
+    if (p->epilogue & LT_EPILOGUE_SUMS) {
+        float *sum = xcalloc((size_t)c.rows, sizeof *sum);
+        for (int64_t k = 0; k < c.rows * c.columns; k++) sum[k % c.rows] += f[k];
+        put_back(&row, sum, p->bias);
+        free(sum);
+    }
     free(bias), free(x);
 }
 

@@ -43,6 +43,7 @@ static void test_epilogues(void) {
     Value with = sample_node(&s, OP_einsum_gelu, &spec, 3, (Value[]){x, w, b});
     Value bare = sample_node(&s, OP_einsum_gelu, &spec, 2, (Value[]){x, w});
     Value grad = sample_node(&s, OP_einsum_gelu_grad, &spec, 3, (Value[]){x, w, x});
+    Value sums = sample_node(&s, OP_einsum_gelu_grad_sum, &spec, 3, (Value[]){x, w, x});
     const double product[] = {-1.5, 4.25, -2, 0.25}, bias[] = {0.125, -2}, at[] = {1, 2, -3, 0.5};
     const double h = 1e-6;
     for (int i = 0; i < 4; i++) {
@@ -53,6 +54,11 @@ static void test_epilogues(void) {
         CHECK(fabs(sample_result(&s, bare, 0)[i] - gelu(product[i])) < 1e-12);
         double slope = (gelu(at[i] + h) - gelu(at[i] - h)) / (2 * h);
         CHECK(fabs(sample_result(&s, grad, 0)[i] - product[i] * slope) < 1e-8);
+        CHECK(sample_result(&s, sums, 0)[i] == sample_result(&s, grad, 0)[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        const double *dx = sample_result(&s, grad, 0);
+        CHECK(fabs(sample_result(&s, sums, 1)[i] - dx[i] - dx[i + 2]) < 1e-14);
     }
     sample_free(&s);
 }

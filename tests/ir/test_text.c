@@ -218,6 +218,8 @@ static const struct {
      "t:4:6: error: einsum_gelu: the third operand is no vector along the last dim"},
     {HEAD "%2 = einsum_gelu_grad %0 %0 %0 {spec=\"ab,cb->ac\"} : f32[2,2]\n",
      "t:4:6: error: einsum_gelu_grad: the third operand is not of the product's type"},
+    {HEAD "%2 = einsum_gelu_grad_sum %0 %0 %0 {spec=\"ab,ab->\"} : (f32[], f32[])\n",
+     "t:4:6: error: einsum_gelu_grad_sum: the third operand is not of the product's type"},
     {HEAD "%2 = einsum %0 %0 {spec=\"ab\"} : f32[2,2]\n",
      "t:4:6: error: einsum: einsum \"ab\" needs two operands: \"ab,bc->ac\""},
     {HEAD "%2 = einsum %0 %0 {spec=\"ab,ab->ab!\"} : f32[2,2]\n",
