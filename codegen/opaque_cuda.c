@@ -366,7 +366,12 @@ void emit_route_cuda(const Opaque *o, Code *c) {
     static const char *const names[] = {"choice", "slot", "source", "density"};
     int threads = 64;
     while (threads < dim[1] && threads < ROUTE_THREADS) threads *= 2;
-    if (dim[3] > MOST_EXPERTS) BUG("%lld experts in a prototype", (long long)dim[3]);
+    if (dim[3] > MOST_EXPERTS)
+        diag_error(
+            o->g->session, o->n->loc,
+            "a prototype of %lld experts: a GPU's shared memory counts the tokens of at most "
+            "%d; use more prototypes",
+            (long long)dim[3], MOST_EXPERTS);
     opaque_in(o, b, 0, "prob");
     for (uint32_t i = 0; i < 4; i++) opaque_out(o, b, i, names[i]);
     buf_printf(b,

@@ -505,7 +505,7 @@ Plan *codegen_plan(const Graph *g, const CodegenOptions *o) {
     join_steps(&m);
     m.p->lower_bound[MEM_DEVICE] = live_bytes(m.p);
     make_sources(&m);
-    bool ok = diag_status(g->session, write_sources(&m));
+    bool ok = diag_errors(g->session) == 0 && diag_status(g->session, write_sources(&m));
     if (!ok) plan_free(m.p);
     vec_free(&m.text);
     vec_free(&m.source);
