@@ -71,5 +71,4 @@ void opaque_items(Code *c, int64_t items, double cost) {
 void opaque_threads(Code *c, int64_t threads) {
     c->threads = CUDA_THREADS;
     c->items = (threads + CUDA_THREADS - 1) / CUDA_THREADS;
-    c->grain = 1;
 }

@@ -271,7 +271,7 @@ static void add_epilogue(Make *m, uint32_t u, Value v, PlanStep *s) {
     case EPILOGUE_BIAS_GELU: s->arg[4] = place_operand(m, v, 2); /* fall through */
     default: s->arg[3] = other != NO_VALUE ? place(m, other, 0) : s->arg[2];
     }
-    Code c = {.grain = 1};
+    Code c = {0};
     const PlanStep kernel = {.what = epilogue_name(s->gemm.epilogue), .nargs = s->nargs - 2};
     m->target->epilogue(&s->gemm, &c);
     s->items = c.items;

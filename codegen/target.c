@@ -37,5 +37,5 @@ static const Target target_cuda = {.suffix = ".cu",
                                    .compile = compile_cuda};
 
 const Target *target_find(const char *name) {
-    return name && strncmp(name, "sm_", 3) == 0 ? &target_cuda : &target_c;
+    return target_is_gpu(name) ? &target_cuda : &target_c;
 }

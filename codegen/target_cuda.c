@@ -31,7 +31,7 @@ typedef struct {
     Shape shape;
     int v, t, y, k;
     int64_t tiles, rows; /* columns: blocks beside each other; rows of a block */
-    bool whole, barrier; /* all columns in one block; rows of a thread are behind barriers */
+    bool barrier;        /* rows of a thread are behind barriers */
     bool *wide;          /* by instruction: a load of v elements at once */
 } Cuda;
 
@@ -116,14 +116,14 @@ static void choose_columns(Cuda *c, bool reduces) {
     int64_t vectors = k->cols / c->v;
     c->shape = COLUMNS;
     c->rows = k->rows / k->outer;
-    c->whole = reduces || k->phases > 1 || has_row_stores(k);
-    if (c->whole) {
+    bool whole = reduces || k->phases > 1 || has_row_stores(k);
+    if (whole) {
         share_row(c, vectors, MIXED_WORDS);
     } else {
         c->t = power_above(vectors, WARP);
         c->k = 1;
     }
-    c->tiles = c->whole ? 1 : ceil_div(vectors, c->t);
+    c->tiles = whole ? 1 : ceil_div(vectors, c->t);
     share_block(c, THREADS, c->rows);
 }
 
@@ -691,7 +691,6 @@ void target_cuda_print(const Kernel *k, Code *code) {
     c.p.live = has_live(&c) ? "live" : "";
     print_body(&c, code);
     code->items = blocks_of(&c);
-    code->grain = 1;
     code->threads = threads_of(&c);
     count_work(&c.p, code);
     free(c.wide);

@@ -130,7 +130,7 @@ static Status check_target(const char **target, char found[16]) {
         TRY(device_cuda_target(found));
         name = *target = found;
     }
-    if (strncmp(name, "sm_", 3) == 0) return nvrtc_check_arch(name);
+    if (target_is_gpu(name)) return nvrtc_check_arch(name);
     for (size_t i = 0; device_at(i); i++)
         buf_printf(&known, "%s%s", i ? ", " : "", device_at(i)->name);
     Status s =

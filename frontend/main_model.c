@@ -68,14 +68,13 @@ static const char *pipeline_of(Session *s, const Graph *g, const char *passes) {
     return text;
 }
 
-static bool is_gpu(const char *target) {
-    return target && (strncmp(target, "sm_", 3) == 0 || strcmp(target, "cuda") == 0);
-}
-
 Graph *model_graph(Session *s, const ModelArgs *a, const char *passes) {
     Graph *g = model_elaborate(s, a);
     if (!g) return NULL;
-    PassContext cx = {.session = s, .opt = a->pass, .gpu = is_gpu(a->target)};
+    PassContext cx = {.session = s,
+                      .opt = a->pass,
+                      .gpu = target_is_gpu(a->target) ||
+                             (a->target && strcmp(a->target, "cuda") == 0)};
     pass_options_env(&cx.opt);
     if (pipeline_run(g, pipeline_of(s, g, passes), &cx)) return g;
     graph_free(g);

@@ -211,18 +211,6 @@ static void visit(Epilogue *e, Value v) {
         copy_node(e, v);
 }
 
-static void renumber(Graph *g) {
-    uint32_t groups = 0;
-    for (Value v = 0; v < g->node.n; v++)
-        if (node_of(g, v)->group) node_of(g, v)->group = ++groups;
-}
-
-static Value *no_values(Arena *a, uint32_t n) {
-    Value *v = arena_array(a, Value, n + 1);
-    for (uint32_t i = 0; i < n; i++) v[i] = NO_VALUE;
-    return v;
-}
-
 bool pass_epilogue(Graph *g, PassContext *cx) {
     uint32_t n = g->node.n;
     if (!cx->gpu) return false;
@@ -239,6 +227,6 @@ bool pass_epilogue(Graph *g, PassContext *cx) {
         if (is_op(g, v, OP_mul)) find_grad(&e, v);
     for (Value v = 0; v < n; v++) visit(&e, v);
     graph_compact(e.r.to, NULL);
-    renumber(e.r.to);
+    split_groups(e.r.to);
     return rewrite_end(&e.r);
 }

@@ -317,13 +317,6 @@ static void renumber(Graph *g, Arena *scratch) {
     }
 }
 
-/* Every computing node its own group, by node number. */
-static void split_groups(Graph *g) {
-    uint32_t n = 0;
-    for (Value v = 0; v < g->node.n; v++)
-        if (node_of(g, v)->group) node_of(g, v)->group = ++n;
-}
-
 bool pass_fuse(Graph *g, PassContext *cx) {
     fuse_recompute(g, cx);
     split_groups(g);

@@ -62,6 +62,11 @@ void rewrite_take(Rewrite *r);
 /* graph_compact, but a graph to be trained keeps its parameters, used or not. */
 void compact(Graph *g);
 
+/* n times NO_VALUE. */
+Value *no_values(Arena *a, uint32_t n);
+/* Every node that has a group gets one of its own, in the order of the nodes. */
+void split_groups(Graph *g);
+
 /* Attribute records from fields in schema order. */
 const Attr *attr_of1(Graph *g, Op op, AttrValue a);
 const Attr *attr_of2(Graph *g, Op op, AttrValue a, AttrValue b);

@@ -232,12 +232,6 @@ static void visit(Precision *p, Value v) {
     }
 }
 
-static Value *no_values(Arena *a, uint32_t n) {
-    Value *v = arena_array(a, Value, n);
-    for (uint32_t i = 0; i < n; i++) v[i] = NO_VALUE;
-    return v;
-}
-
 bool pass_precision(Graph *g, PassContext *cx) {
     if (g->set.precision == DT_F32) return false;
     uint32_t n = g->node.n;

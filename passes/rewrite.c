@@ -88,3 +88,15 @@ bool is_constant(const Graph *g, Value v, double x) {
     double c;
     return constant_value(g, v, &c) && c == x;
 }
+
+Value *no_values(Arena *a, uint32_t n) {
+    Value *v = arena_array(a, Value, n + 1);
+    for (uint32_t i = 0; i < n; i++) v[i] = NO_VALUE;
+    return v;
+}
+
+void split_groups(Graph *g) {
+    uint32_t n = 0;
+    for (Value v = 0; v < g->node.n; v++)
+        if (node_of(g, v)->group) node_of(g, v)->group = ++n;
+}

@@ -8,7 +8,7 @@ static const DeviceOps *const devices[] = {&device_cpu, &device_cuda, &device_nu
 const DeviceOps *device_at(size_t i) { return i < COUNT(devices) ? devices[i] : NULL; }
 
 const DeviceOps *device_find(const char *name) {
-    if (strncmp(name, "sm_", 3) == 0 && name[3]) return &device_cuda;
+    if (target_is_gpu(name)) return &device_cuda;
     for (size_t i = 0; i < COUNT(devices); i++)
         if (strcmp(devices[i]->name, name) == 0) return devices[i];
     return NULL;

@@ -171,7 +171,7 @@ static Status set_epilogue(Cuda *d, const PlanStep *s, CudaProduct *x) {
 static Status clear_epilogue(Cuda *d, const PlanStep *s, CudaProduct *x) {
     uint32_t none = LT_EPILOGUE_DEFAULT;
     x->epilogue = false;
-    x->target = s->gemm.epilogue >= EPILOGUE_GELU_GRAD ? 2 : 3;
+    x->target = epilogue_target(s->gemm.epilogue);
     return set(d, x, LT_EPILOGUE, &none, sizeof none);
 }
 

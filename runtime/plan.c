@@ -26,6 +26,10 @@ const char *buf_kind_name(BufKind k) { return kind_names[k]; }
 const char *step_kind_name(StepKind k) { return step_names[k]; }
 const char *epilogue_name(Epilogue e) { return epilogue_names[e]; }
 
+bool target_is_gpu(const char *target) { return target && strncmp(target, "sm_", 3) == 0; }
+
+int epilogue_target(Epilogue e) { return e == EPILOGUE_GELU || e == EPILOGUE_BIAS_GELU ? 3 : 2; }
+
 bool plan_has_kernel(const PlanStep *s) {
     return s->kind == STEP_KERNEL || (s->kind == STEP_GEMM && s->gemm.epilogue);
 }

@@ -200,6 +200,10 @@ const char *mem_name(Mem m);
 const char *buf_kind_name(BufKind k);
 const char *step_kind_name(StepKind k);
 const char *epilogue_name(Epilogue e);
+/* Is it the target of a GPU's plans: "sm_80"? NULL is none. */
+bool target_is_gpu(const char *target);
+/* The argument that takes the product alone, where the library does not do the epilogue. */
+int epilogue_target(Epilogue e);
 /* Is `kernel` one that this step may launch? */
 bool plan_has_kernel(const PlanStep *s);
 /* Does this step write its argument? (Where a kernel's step does not say: yes.) */

@@ -8,7 +8,7 @@ import json, os, pathlib, random, struct, subprocess, sys, tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "runtime"))
-from system import BUILD, M6C, check, m6c, steps
+from system import BUILD, M6C, SQUARES, check, m6c, steps
 
 STANDIN = {"M6C_CUDA_DRIVER": str(BUILD / "libcuda_standin.so"),
            "M6C_CUBLASLT": str(BUILD / "libcublaslt_standin.so")}
@@ -249,25 +249,13 @@ def check_resume(folder):
 
 # ---- a compiled model whose loss scale moves ----
 
-SQUARES = """use "m6"
-model squares(x: f32[16, 8]) {
-    e = linear(x, 8) * 4 - x
-    return mean(e * e) * 40
-}
-train squares {
-    optimizer = sgd(lr = 1e-3)
-    precision = f16
-    loss_scale = SCALE
-}
-"""
-
 
 def check_scales(folder):
     """Overflowing updates are skipped as on the CPU, and those that no scale cures end the run."""
     model = folder / "squares.m6"
     seen = {}
     for target in ("cpu", "sm_80"):
-        model.write_text(SQUARES.replace("SCALE", "dynamic"))
+        model.write_text(SQUARES.replace("PRECISION", "f16").replace("SCALE", "dynamic"))
         plan = folder / f"squares-{target}"
         m6c("compile", model, "-o", plan, "--target", target, *["--plan-only"] * (target != "cpu"))
         seen[target], _ = run(plan, n=40)
@@ -277,7 +265,7 @@ def check_scales(folder):
         check(o["overflow"] == theirs[n]["overflow"] and o["loss_scale"] == theirs[n]["loss_scale"],
               f"step {n}: {o}, on the CPU {theirs[n]}")
         check(abs(o["loss"] / theirs[n]["loss"] - 1) < 2e-3, f"step {n}: {o}, not {theirs[n]}")
-    model.write_text(SQUARES.replace("SCALE", "1e12"))
+    model.write_text(SQUARES.replace("PRECISION", "f16").replace("SCALE", "1e12"))
     m6c("compile", model, "-o", folder / "hopeless", "--target", "sm_80", "--plan-only")
     seen, err = run(folder / "hopeless", n=100, status=1)
     check(all(o["overflow"] for o in seen.values()) and len(seen) == 32, f"{len(seen)} skipped steps")

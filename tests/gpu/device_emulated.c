@@ -154,8 +154,7 @@ static Status emulated_launch(Device *base, const PlanStep *s, void *const *arg)
 
 /* The product alone, then the kernel that finishes it. */
 static Status emulated_gemm(Device *d, const PlanStep *s, void *const *arg) {
-    int target =
-        s->gemm.epilogue == EPILOGUE_GELU || s->gemm.epilogue == EPILOGUE_BIAS_GELU ? 3 : 2;
+    int target = epilogue_target(s->gemm.epilogue);
     void *const operands[] = {arg[0], arg[1], arg[target]};
     TRY(device_cpu.gemm(cpu(d), s, operands));
     if (s->gemm.epilogue == EPILOGUE_NONE) return NULL;

@@ -6,7 +6,7 @@ run; bf16 and f16 train to the loss of f32."""
 import json, math, pathlib, struct, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from system import check, compile_small, m6c, make_data, steps, workspace
+from system import SQUARES, check, compile_small, m6c, make_data, steps, workspace
 
 # Each step takes 0.3 off every element of w: the fifth takes the logarithm of -0.2.
 SLIDE = """use "m6"
@@ -23,18 +23,6 @@ model nan() {
     return y
 }
 train nan { optimizer = sgd(lr = 0.3, momentum = 0) }
-"""
-
-SQUARES = """use "m6"
-model squares(x: f32[16, 8]) {
-    e = linear(x, 8) * 4 - x
-    return mean(e * e) * 40
-}
-train squares {
-    optimizer = sgd(lr = 1e-3)
-    precision = PRECISION
-    loss_scale = SCALE
-}
 """
 
 

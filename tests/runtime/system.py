@@ -6,6 +6,20 @@ M6C = os.environ.get("M6C", str(HERE.parent.parent / "build/m6c"))
 BUILD = pathlib.Path(os.environ.get("BUILD", HERE.parent.parent / "build"))
 
 
+# Its gradients overflow f16 where the loss scale is large. PRECISION and SCALE are to be replaced.
+SQUARES = """use "m6"
+model squares(x: f32[16, 8]) {
+    e = linear(x, 8) * 4 - x
+    return mean(e * e) * 40
+}
+train squares {
+    optimizer = sgd(lr = 1e-3)
+    precision = PRECISION
+    loss_scale = SCALE
+}
+"""
+
+
 def check(ok, text):
     if not ok:
         sys.exit(f"FAILED: {text}")
