@@ -73,10 +73,18 @@ static Value product_under(const Epilogue *e, Value v) {
     return NO_VALUE;
 }
 
+/* The product's first result is what the forward phase reads: without that it has no place. */
+static bool read_forward(const Epilogue *e, Value v) {
+    for (uint32_t u = e->uses.start[v]; u < e->uses.start[v + 1]; u++)
+        if (node_of(e->r.from, e->uses.use[u])->phase == PHASE_FORWARD) return true;
+    return false;
+}
+
 static void find_gelu(Epilogue *e, Value v) {
     const Graph *g = e->r.from;
     Value sum = operand(g, v, 0);
     if (node_of(g, v)->phase != PHASE_FORWARD || e->gelu[sum] != NO_VALUE) return;
+    if (!read_forward(e, v)) return;
     e->product[sum] = product_under(e, sum);
     if (e->product[sum] != NO_VALUE) e->gelu[sum] = v;
 }
@@ -120,7 +128,8 @@ static void find_grad(Epilogue *e, Value v) {
         bool fits = is_plain(g, x) && node_of(g, y)->op == OP_gelu_grad && count_users(e, x) == 1;
         if (fits && e->gelu[x] == NO_VALUE && is_block(g, operand(g, y, 0))) {
             e->product[v] = x;
-            if (is_one_matrix(g, x)) e->sums[v] = column_sums(e, v);
+            /* something besides the sums reads it */
+            if (is_one_matrix(g, x) && count_users(e, v) > 1) e->sums[v] = column_sums(e, v);
             return;
         }
     }

@@ -212,7 +212,13 @@ static char *epilogue_graph(Arena *a, const char *d) {
         "%36 = mul %35 %33 : D[12,2,32] !bwd\n"
         OUT(37, 31, "strided", "D[2,12,32]") OUT(38, 36, "turned", "D[12,2,32]")
         "%39 = cast %18 {to=f32} : f32[2,12,32] !bwd\n%40 = sum %39 {axes=[0,1]} : f32[32] !bwd\n"
-        OUT(41, 40, "db", "f32[32]");
+        OUT(41, 40, "db", "f32[32]")
+        "%42 = einsum %8 %6 {spec=\"btd,dn->btn\"} : D[2,12,32]\n%43 = gelu %42 : D[2,12,32]\n"
+        "%44 = neg %43 : D[2,12,32] !bwd\n"
+        "%45 = einsum %5 %6 {spec=\"btd,dn->btn\"} : D[2,12,32] !bwd\n"
+        "%46 = gelu_grad %42 : D[2,12,32] !bwd\n%47 = mul %45 %46 : D[2,12,32] !bwd\n"
+        "%48 = cast %47 {to=f32} : f32[2,12,32] !bwd\n%49 = sum %48 {axes=[0,1]} : f32[32] !bwd\n"
+        OUT(50, 44, "late", "D[2,12,32]") OUT(51, 49, "only sums", "f32[32]");
     for (const char *p = text; *p; p++) buf_put(&b, *p == 'D' ? d : p, *p == 'D' ? strlen(d) : 1);
     char *out = arena_strdup(a, b.p, b.n);
     buf_free(&b);

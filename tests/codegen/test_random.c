@@ -22,8 +22,8 @@ static int one(uint64_t seed, Dtype d, int64_t size, const char *passes) {
 static void check_seed(uint64_t seed) {
     Dtype d = seed % 6 == 5 ? DT_BF16 : DT_F32;
     int64_t size = seed % 4 == 3 ? 40 : 9;
-    CHECK(one(seed, d, size, "lower,fuse") == 0);
-    CHECK(one(seed, d, size, seed % 2 ? "lower" : "lower,fuse,schedule,allocate") == 0);
+    CHECK(one(seed, d, size, "lower,epilogue,fuse") == 0);
+    CHECK(one(seed, d, size, seed % 2 ? "lower" : "lower,epilogue,fuse,schedule,allocate") == 0);
 }
 
 int main(int argc, char **argv) {
