@@ -26,7 +26,9 @@ const char *buf_kind_name(BufKind k) { return kind_names[k]; }
 const char *step_kind_name(StepKind k) { return step_names[k]; }
 const char *epilogue_name(Epilogue e) { return epilogue_names[e]; }
 
-bool target_is_gpu(const char *target) { return target && strncmp(target, "sm_", 3) == 0; }
+bool target_is_gpu(const char *target) {
+    return target && strncmp(target, "sm_", 3) == 0 && target[3];
+}
 
 int epilogue_target(Epilogue e) { return e == EPILOGUE_GELU || e == EPILOGUE_BIAS_GELU ? 3 : 2; }
 
