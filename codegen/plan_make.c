@@ -15,13 +15,13 @@ static uint32_t add_buffer(Make *m, Value v, const char *name, BufKind kind, con
                     .kind = kind,
                     .dtype = n->type->dtype,
                     .rank = shape->rank,
-                    .mem = MEM_DEVICE,
+                    .mem = (Mem)n->mem,
                     .offset = n->offset,
                     .bytes = type_bytes(n->type),
                     .loc = n->loc};
     memcpy(b.dim, shape->dim, (size_t)shape->rank * sizeof b.dim[0]);
     int64_t end = (b.offset + b.bytes + 63) / 64 * 64;
-    m->p->arena[MEM_DEVICE] = MAX(m->p->arena[MEM_DEVICE], end);
+    m->p->arena[b.mem] = MAX(m->p->arena[b.mem], end);
     vec_push(&m->p->buffer, b);
     return m->buffer[v] = m->p->buffer.n - 1;
 }
@@ -73,7 +73,8 @@ static void add_in_place(Make *m) {
     for (Value v = 0; v < m->g->node.n; v++) {
         if (node_of(m->g, v)->op != OP_assign) continue;
         Value leaf = operand(m->g, v, 0), x = view_base(m->g, operand(m->g, v, 1));
-        if (node_of(m->g, x)->offset == node_of(m->g, leaf)->offset && m->buffer[x] == UINT32_MAX)
+        const Node *from = node_of(m->g, x), *to = node_of(m->g, leaf);
+        if (from->offset == to->offset && from->mem == to->mem && m->buffer[x] == UINT32_MAX)
             m->buffer[x] = m->buffer[leaf];
     }
 }
@@ -318,6 +319,16 @@ static void gemm_step(Make *m, uint32_t u, PlanStep *s) {
     m->p->flops += s->flops;
 }
 
+static void copy_step(Make *m, uint32_t u, PlanStep *s) {
+    Value v = m->us.unit[u].node[0];
+    s->kind = STEP_COPY;
+    s->bytes = type_bytes(type_of(m->g, v));
+    s->traffic = 2 * (double)s->bytes;
+    PlanArg *arg = add_args(m, s, 2);
+    arg[0] = place(m, v, 0);
+    arg[1] = place_operand(m, v, 0);
+}
+
 /* In the nodes' order, but never before what it reads: a scheduled graph's order is legal. */
 static void unit_step(Make *m, uint32_t u) {
     const Unit *unit = &m->us.unit[u];
@@ -328,7 +339,9 @@ static void unit_step(Make *m, uint32_t u) {
     const Node *n = node_of(m->g, unit->node[0]);
     PlanStep s = {.stream = n->stream};
     describe(m, unit, &s);
-    if (is_product(m->g, unit->node[0]))
+    if (n->op == OP_copy_start)
+        copy_step(m, u, &s);
+    else if (is_product(m->g, unit->node[0]))
         gemm_step(m, u, &s);
     else if (m->us.space[u].n)
         fused_step(m, u, &s);
@@ -354,8 +367,8 @@ static void copy_steps(Make *m) {
     }
 }
 
-static int64_t live_bytes(const Plan *p) {
-    PlanLive l = plan_live(p, MEM_DEVICE);
+static int64_t live_bytes(const Plan *p, Mem mem) {
+    PlanLive l = plan_live(p, mem);
     plan_live_free(&l);
     return l.bytes;
 }
@@ -503,7 +516,7 @@ Plan *codegen_plan(const Graph *g, const CodegenOptions *o) {
         if (m.us.of[v] != NO_UNIT) unit_step(&m, m.us.of[v]);
     copy_steps(&m);
     join_steps(&m);
-    m.p->lower_bound[MEM_DEVICE] = live_bytes(m.p);
+    for (int i = 0; i < MEM_COUNT; i++) m.p->lower_bound[i] = live_bytes(m.p, (Mem)i);
     make_sources(&m);
     bool ok = diag_errors(g->session) == 0 && diag_status(g->session, write_sources(&m));
     if (!ok) plan_free(m.p);

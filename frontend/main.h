@@ -38,6 +38,11 @@ int main_inspect(int argc, char **argv);
 int main_dump(int argc, char **argv);
 int main_opt(int argc, char **argv);
 int main_fmt(int argc, char **argv);
+int main_calibrate(int argc, char **argv);
+int main_simulate(int argc, char **argv);
+int main_compare(int argc, char **argv);
+int main_fit(int argc, char **argv);
+int main_pack(int argc, char **argv);
 
 /* Prints "m6c: text" to stderr, frees the status, returns its code (0 for NULL). */
 int status_exit(Status s);

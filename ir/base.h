@@ -205,4 +205,24 @@ uint16_t f32_to_bf16(float x); /* round to nearest even */
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float x);
 
+/* ---- memories and streams ---- */
+
+/* Where bytes lie. The disk is a file of the run, not a checkpoint. */
+typedef enum { MEM_DEVICE, MEM_HOST, MEM_DISK, MEM_COUNT } Mem;
+const char *mem_name(Mem m); /* base_num.c */
+
+/* What works side by side. Work on one stream runs in order. */
+typedef enum {
+    STREAM_COMPUTE, /* kernels and products of the device */
+    STREAM_IN,      /* copies from the host to the device */
+    STREAM_OUT,     /* copies from the device to the host */
+    STREAM_HOST,    /* kernels on the host's cores, over host memory */
+    STREAM_READ,    /* copies from the disk */
+    STREAM_WRITE,   /* copies to the disk */
+    STREAM_COUNT
+} Stream;
+const char *stream_name(Stream s);
+/* The stream of a copy between two memories. */
+Stream stream_of_copy(Mem from, Mem to);
+
 #endif

@@ -162,3 +162,24 @@ uint16_t f32_to_f16(float x) {
     /* Below 2^-14 a half has steps of 2^-24: adding 0.5, whose last bit is 2^-24, rounds there. */
     return (uint16_t)(sign | (float_bits(bits_float(a) + 0.5f) - 0x3f000000u));
 }
+
+/* ---- memories and streams ---- */
+
+const char *mem_name(Mem m) {
+    static const char *const name[] = {"device", "host", "disk"};
+    _Static_assert(COUNT(name) == MEM_COUNT, "a name for each");
+    return name[m];
+}
+
+const char *stream_name(Stream s) {
+    static const char *const name[] = {"compute", "in", "out", "host", "read", "write"};
+    _Static_assert(COUNT(name) == STREAM_COUNT, "a name for each");
+    return name[s];
+}
+
+Stream stream_of_copy(Mem from, Mem to) {
+    if (from == MEM_DISK) return STREAM_READ;
+    if (to == MEM_DISK) return STREAM_WRITE;
+    if (from == to) return from == MEM_HOST ? STREAM_HOST : STREAM_COMPUTE;
+    return to == MEM_DEVICE ? STREAM_IN : STREAM_OUT;
+}

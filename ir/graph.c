@@ -226,6 +226,7 @@ static uint64_t hash_node(const Graph *g, const Node *n, uint64_t h) {
     h = hash_attr(n, hash_spec(n->spec, hash_type(n->type, h)));
     h = hash_mix(h, (uint64_t)n->phase << 48 | (uint64_t)n->stream << 40 | (uint16_t)n->micro);
     h = hash_mix(hash_mix(h, n->group), (uint64_t)n->offset);
+    h = hash_mix(h, (uint64_t)n->mem << 1 | n->store);
     h = hash_text(n->scope, h);
     h = hash_text(session_file_name(g->session, n->loc.file), h);
     return hash_mix(h, (uint64_t)n->loc.line << 16 | n->loc.col);

@@ -153,7 +153,9 @@ struct Node {
     const char *scope; /* interned path, "" at the top */
     Loc loc;
     uint8_t phase;  /* Phase */
-    uint8_t stream; /* set by schedule */
+    uint8_t stream; /* Stream; set by memory */
+    uint8_t mem;    /* Mem: where its bytes lie; set by memory */
+    bool store;     /* written to memory even if nothing reads it; set by memory */
     int16_t micro;  /* micro-batch, -1: all */
     uint32_t group; /* kernel this node is part of, 0: none; set by fuse */
     int64_t offset; /* place in the device arena, -1: none; set by allocate */

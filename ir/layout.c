@@ -111,6 +111,7 @@ bool layout_view(const Node *view, Layout *l) {
     case OP_transpose: view_transpose(view, l); return true;
     case OP_broadcast: view_broadcast(view, l); return true;
     case OP_slice: view_slice(view, l); return true;
+    case OP_copy_done: return true;
     default: BUG("%s is not a view", op_info(view->op)->name);
     }
 }

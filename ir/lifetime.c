@@ -62,14 +62,26 @@ static void read_by_units(Life *l) {
         }
 }
 
+/* What a copy is made from is needed until the copy is complete: through the unit before
+ * `copy_done`. */
+static void read_by_copies(Life *l) {
+    uint32_t now = 0;
+    for (Value v = 0; v < l->g->node.n; v++) {
+        if (l->us->of[v] != NO_UNIT) now = MAX(now, l->when[l->us->of[v]]);
+        if (node_of(l->g, v)->op != OP_copy_done) continue;
+        Value from = view_base(l->g, operand(l->g, operand(l->g, v, 0), 0));
+        l->last[from] = MAX(l->last[from], now);
+    }
+}
+
 static bool unit_reads(const Unit *u, Value v) {
     for (uint32_t i = 0; i < u->nread; i++)
         if (u->read[i] == v) return true;
     return false;
 }
 
-static uint32_t add_slot(Slots *s, uint32_t first, uint32_t last, int64_t bytes) {
-    s->slot[s->n] = (Slot){first, last, bytes};
+static uint32_t add_slot(Slots *s, uint32_t first, uint32_t last, const Node *n) {
+    s->slot[s->n] = (Slot){first, last, rounded(n->type), (Mem)n->mem};
     return s->n++;
 }
 
@@ -77,7 +89,8 @@ static uint32_t add_slot(Slots *s, uint32_t first, uint32_t last, int64_t bytes)
 static bool into_leaf(const Life *l, uint32_t u, Value w) {
     Value leaf = l->target[w];
     if (leaf == NO_VALUE || l->others[leaf] || l->last[leaf] > l->when[u]) return false;
-    if (type_of(l->g, leaf)->dtype != type_of(l->g, w)->dtype) return false;
+    const Node *from = node_of(l->g, w), *to = node_of(l->g, leaf);
+    if (to->type->dtype != from->type->dtype || to->mem != from->mem) return false;
     return !unit_reads(&l->us->unit[u], leaf) || unit_may_overwrite(l->g, l->us, u, w, leaf);
 }
 
@@ -87,6 +100,7 @@ static Value takes_over(const Life *l, uint32_t u, Value w, const bool *taken) {
     for (uint32_t i = 0; i < unit->nread; i++) {
         Value in = unit->read[i];
         bool dies = !is_store(node_of(l->g, in)) && l->last[in] == l->when[u] && !taken[in];
+        dies &= node_of(l->g, in)->mem == node_of(l->g, w)->mem;
         if (dies && unit_may_overwrite(l->g, l->us, u, w, in)) return in;
     }
     return NO_VALUE;
@@ -104,62 +118,63 @@ static void place_unit(Life *l, uint32_t u, bool *taken) {
             s->of[w] = s->of[in];
             s->slot[s->of[w]].last = l->last[w];
         } else {
-            s->of[w] =
-                add_slot(s, l->when[u], MAX(l->last[w], l->when[u]), rounded(type_of(l->g, w)));
+            s->of[w] = add_slot(s, l->when[u], MAX(l->last[w], l->when[u]), node_of(l->g, w));
         }
     }
 }
 
 static void sum_live(Slots *s) {
     for (uint32_t i = 0; i < s->n; i++) {
-        s->live[s->slot[i].first] += s->slot[i].bytes;
-        s->live[s->slot[i].last + 1] -= s->slot[i].bytes;
+        int64_t *live = s->live[s->slot[i].mem];
+        live[s->slot[i].first] += s->slot[i].bytes;
+        live[s->slot[i].last + 1] -= s->slot[i].bytes;
     }
-    for (uint32_t t = 0; t <= s->end; t++) {
-        if (t) s->live[t] += s->live[t - 1];
-        s->bound = MAX(s->bound, s->live[t]);
-    }
+    for (int m = 0; m < MEM_COUNT; m++)
+        for (uint32_t t = 0; t <= s->end; t++) {
+            if (t) s->live[m][t] += s->live[m][t - 1];
+            s->bound[m] = MAX(s->bound[m], s->live[m][t]);
+        }
 }
 
 Slots slots_build(const Graph *g, const Units *us, const uint32_t *when, Arena *a) {
     uint32_t n = g->node.n, end = us->n + 1;
-    Life l = {.g = g,
-              .us = us,
-              .when = when,
-              .last = arena_array(a, uint32_t, n),
-              .others = arena_array(a, uint32_t, n),
-              .target = arena_array(a, Value, n),
-              .s = {.end = end,
-                    .slot = arena_array(a, Slot, n),
-                    .of = arena_array(a, uint32_t, n),
-                    .live = arena_array(a, int64_t, end + 2)}};
+    Life l = {
+        .g = g,
+        .us = us,
+        .when = when,
+        .last = arena_array(a, uint32_t, n),
+        .others = arena_array(a, uint32_t, n),
+        .target = arena_array(a, Value, n),
+        .s = {.end = end, .slot = arena_array(a, Slot, n), .of = arena_array(a, uint32_t, n)}};
+    for (int m = 0; m < MEM_COUNT; m++) l.s.live[m] = arena_array(a, int64_t, end + 2);
     uint32_t *unit_at = arena_array(a, uint32_t, end + 1);
     bool *taken = arena_array(a, bool, n);
     memset(l.s.of, 0xff, n * sizeof *l.s.of);
     memset(l.target, 0xff, n * sizeof *l.target);
     for (Value v = 0; v < n; v++)
-        if (is_store(node_of(g, v))) l.s.of[v] = add_slot(&l.s, 0, end, rounded(type_of(g, v)));
+        if (is_store(node_of(g, v))) l.s.of[v] = add_slot(&l.s, 0, end, node_of(g, v));
     l.s.nfixed = l.s.n;
     read_by_effects(&l);
     read_by_units(&l);
+    read_by_copies(&l);
     for (uint32_t u = 0; u < us->n; u++) unit_at[when[u]] = u;
     for (uint32_t t = 1; t < end; t++) place_unit(&l, unit_at[t], taken);
     sum_live(&l.s);
     return l.s;
 }
 
-int64_t storage_bytes(const Graph *g) {
+int64_t storage_bytes(const Graph *g, Mem mem) {
     int64_t bytes = 0;
     for (Value v = 0; v < g->node.n; v++)
-        if (node_of(g, v)->offset >= 0)
+        if (node_of(g, v)->offset >= 0 && node_of(g, v)->mem == mem)
             bytes = MAX(bytes, node_of(g, v)->offset + rounded(type_of(g, v)));
     return bytes;
 }
 
-int64_t storage_bound(const Graph *g) {
+int64_t storage_bound(const Graph *g, Mem mem) {
     Arena *a = arena_new();
     Units us = units_build(g, a);
-    int64_t bound = slots_build(g, &us, units_when(g, &us, a), a).bound;
+    int64_t bound = slots_build(g, &us, units_when(g, &us, a), a).bound[mem];
     arena_free(a);
     return bound;
 }

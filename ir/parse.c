@@ -122,10 +122,19 @@ static bool parse_attr(Text *t, Node *n) {
 
 /* ---- nodes ---- */
 
+static bool parse_memory(Text *t, Node *n) {
+    if (!text_expect(t, "=")) return false;
+    const char *at = t->p, *name = text_identifier(t, "host or disk");
+    if (!name) return false;
+    for (int m = MEM_DEVICE + 1; m < MEM_COUNT; m++)
+        if (strcmp(name, mem_name((Mem)m)) == 0) n->mem = (uint8_t)m;
+    return n->mem || text_fail(t, at, "there is no memory '%s': host or disk", name);
+}
+
 static bool parse_flags(Text *t, Node *n) {
     int64_t x;
     while (text_accept(t, "!")) {
-        const char *at = t->p, *flag = text_identifier(t, "bwd, apply, micro, group, stream or at");
+        const char *at = t->p, *flag = text_identifier(t, "a flag, as bwd or group");
         if (!flag) return false;
         if (strcmp(flag, "bwd") == 0) {
             n->phase = PHASE_BACKWARD;
@@ -138,8 +147,12 @@ static bool parse_flags(Text *t, Node *n) {
             if (!text_expect(t, "=") || !text_int(t, 1, UINT32_MAX, &x)) return false;
             n->group = (uint32_t)x;
         } else if (strcmp(flag, "stream") == 0) {
-            if (!text_expect(t, "=") || !text_int(t, 1, UINT8_MAX, &x)) return false;
+            if (!text_expect(t, "=") || !text_int(t, 1, STREAM_COUNT - 1, &x)) return false;
             n->stream = (uint8_t)x;
+        } else if (strcmp(flag, "mem") == 0) {
+            if (!parse_memory(t, n)) return false;
+        } else if (strcmp(flag, "store") == 0) {
+            n->store = true;
         } else if (strcmp(flag, "at") == 0) {
             if (!text_expect(t, "=") || !text_int(t, 0, INT64_MAX >> 1, &x)) return false;
             n->offset = x;

@@ -34,6 +34,8 @@ static void print_flags(const Node *n, Buf *out) {
     if (n->micro >= 0) buf_printf(out, " !micro=%d", n->micro);
     if (n->group) buf_printf(out, " !group=%u", n->group);
     if (n->stream) buf_printf(out, " !stream=%u", n->stream);
+    if (n->mem) buf_printf(out, " !mem=%s", mem_name((Mem)n->mem));
+    if (n->store) buf_puts(out, " !store");
     if (n->offset >= 0) buf_printf(out, " !at=%lld", (long long)n->offset);
 }
 

@@ -120,25 +120,68 @@ Units units_build(const Graph *g, Arena *a);
  * True when every element is read before, and only by, the work that overwrites it. */
 bool unit_may_overwrite(const Graph *g, const Units *us, uint32_t u, Value out, Value in);
 
+/* ================================ work.c ================================ */
+
+/* What a unit does, as far as its price depends on it. Plans hold the same numbers per step. */
+typedef struct {
+    const char *what; /* its ops in order, each once: "add gelu cast" */
+    bool product;     /* a matrix product, C[m,n] of batch */
+    bool ta, tb;      /* operands stored transposed */
+    int64_t m, n, k, batch;
+    Dtype dtype;  /* of a product's operand A */
+    double flops; /* products and attention: as counted; others: operations, weighted */
+    double bytes; /* read and written, each buffer once */
+    bool copy;    /* `bytes` from one memory to another */
+    Mem from, to;
+    bool host; /* on the host's cores */
+} Work;
+Work unit_work(const Graph *g, const Units *us, uint32_t u);
+/* Appends the ops of a unit in order, each once. */
+void unit_what(const Graph *g, const Unit *u, Buf *out);
+
+/* ================================ hazard.c ================================ */
+
+/* Bytes of a memory that a step touches. */
+typedef struct {
+    Mem mem;
+    bool write;
+    int64_t at, bytes;
+} Access;
+/* A step of a plan as the simulator and the planner of waits see it. */
+typedef struct {
+    Stream stream;
+    double us; /* alone on the machine */
+    uint32_t naccess, nwait;
+    Access *access;
+    uint32_t *wait; /* steps of other streams that must have finished */
+    double bytes;   /* of a copy, otherwise 0 */
+} TimedStep;
+/* Fills in the waits (in the arena): with them, and streams that work in order, every run gives
+ * what the steps give one after the other. A step waits for the last step of another stream that
+ * wrote bytes it touches, or touched bytes it writes; not for what it waits for already through
+ * others. O(n log n) for steps of few accesses. */
+void steps_wait(TimedStep *step, uint32_t n, Arena *a);
+
 /* ================================ lifetime.c ================================ */
 
 enum { STORAGE_ALIGN = 64 };
 #define NO_SLOT UINT32_MAX
 
-/* Bytes of the device arena, alive from the unit at time `first` to the one at `last`, both
+/* Bytes of a memory's arena, alive from the unit at time `first` to the one at `last`, both
  * included. Several values follow each other in one slot: each is computed in place over the one
  * before, and a parameter's new value over the old one. */
 typedef struct {
     uint32_t first, last;
     int64_t bytes; /* a multiple of STORAGE_ALIGN */
+    Mem mem;
 } Slot;
 typedef struct {
     uint32_t n, nfixed; /* the first nfixed live from 0 to `end`: params, states, inputs */
     Slot *slot;
-    uint32_t *of;  /* by value: its slot, or NO_SLOT */
-    uint32_t end;  /* the time after the last unit */
-    int64_t *live; /* by time 0 … end: sum of the bytes alive */
-    int64_t bound; /* the largest of these: no placement can be smaller */
+    uint32_t *of;             /* by value: its slot, or NO_SLOT */
+    uint32_t end;             /* the time after the last unit */
+    int64_t *live[MEM_COUNT]; /* by time 0 … end: sum of the bytes alive */
+    int64_t bound[MEM_COUNT]; /* the largest of these: no placement can be smaller */
 } Slots;
 /* when[u] is unit u's place in the order, from 1. */
 Slots slots_build(const Graph *g, const Units *us, const uint32_t *when, Arena *a);
@@ -146,8 +189,8 @@ Slots slots_build(const Graph *g, const Units *us, const uint32_t *when, Arena *
 bool units_complete(const Graph *g, const Units *us);
 /* The order in which units stand in the graph. */
 uint32_t *units_when(const Graph *g, const Units *us, Arena *a);
-/* After allocate: bytes of the arena, and what no placement of this order can undercut. */
-int64_t storage_bytes(const Graph *g);
-int64_t storage_bound(const Graph *g);
+/* After allocate: bytes of an arena, and what no placement of this order can undercut. */
+int64_t storage_bytes(const Graph *g, Mem mem);
+int64_t storage_bound(const Graph *g, Mem mem);
 
 #endif

@@ -12,7 +12,7 @@ static bool is_effect(const Node *n) { return (op_info(n->op)->flags & OPF_EFFEC
 static void mark_owned(const Graph *g, Units *us) {
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);
-        if (is_store(n)) us->owns[v] = true;
+        if (is_store(n) || n->store) us->owns[v] = true;
         if ((is_view(n) && n->group == 0) || n->op == OP_proj) continue;
         for (uint32_t i = 0; i < n->nin; i++) {
             Value b = view_base(g, operand(g, v, i));

@@ -74,6 +74,10 @@ static void check_node(Check *c, Value v) {
     if (n->offset < -1) find(c, v, "offset %lld is negative", (long long)n->offset);
     if (n->spec && n->spec->rank != n->type->rank)
         find(c, v, "the sharding names %d dimensions of %d", n->spec->rank, n->type->rank);
+    if (n->mem >= MEM_COUNT) find(c, v, "there is no memory %u", n->mem);
+    if (n->stream >= STREAM_COUNT) find(c, v, "there is no stream %u", n->stream);
+    if (n->op == OP_copy_done && node_of(g, operand(g, v, 0))->op != OP_copy_start)
+        find(c, v, "ends a copy that is none");
     if (n->op == OP_assign) {
         unsigned leaf = node_of(g, operand(g, v, 0))->op;
         if (leaf != OP_param && leaf != OP_state)

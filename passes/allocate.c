@@ -215,7 +215,8 @@ static void keep_better(Pack *p) {
 }
 
 static bool is_tight(const Pack *p) {
-    return p->best_bytes - p->s->bound <= p->s->bound / 200; /* half a percent */
+    return p->best_bytes - p->s->bound[MEM_DEVICE] <=
+           p->s->bound[MEM_DEVICE] / 200; /* half a percent */
 }
 
 static void pack(Pack *p, Arena *a) {

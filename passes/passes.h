@@ -27,8 +27,12 @@ typedef struct {
     Session *session;
     Arena *scratch; /* of the running pass; the harness frees it after the pass */
     PassOptions opt;
-    bool gpu;    /* the plan is for a GPU */
-    bool dumped; /* opt.dump_after was reached */
+    bool gpu;                      /* the plan is for a GPU */
+    bool dumped;                   /* opt.dump_after was reached */
+    const struct Machine *machine; /* prices; NULL: no step is priced, no budget can be kept */
+    struct MemoryReport *memory;   /* filled by `memory`; NULL: nobody asks */
+    /* Plans that do not fit the budgets: an error (false), or the smallest plan found. */
+    bool smallest;
 } PassContext;
 
 /* Adds what M6C_DEBUG=verify,roundtrip,time,print and M6C_SKIP=pass,… ask for. */

@@ -8,7 +8,7 @@
 
 const char pipeline_default[] =
     "simplify,raise,precision,differentiate,optimize,simplify,lower,epilogue,fuse,"
-    "schedule,allocate";
+    "schedule,memory,allocate";
 
 typedef struct {
     const char *name;

@@ -350,7 +350,7 @@ bool pass_schedule(Graph *g, PassContext *cx) {
     find_late_places(&p, at);
     for (size_t i = 0; i < COUNT(ways); i++) {
         uint32_t *when = schedule(&p, ways[i]);
-        int64_t bytes = slots_build(g, &us, when, a).bound;
+        int64_t bytes = slots_build(g, &us, when, a).bound[MEM_DEVICE];
         if (bytes < best_bytes) best = when, best_bytes = bytes;
     }
     graph_reorder(g, node_order(&p, best));

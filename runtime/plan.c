@@ -12,16 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const mem_names[] = {"device", "host", "disk"};
 static const char *const kind_names[] = {"temp", "param", "state", "input", "output", "grad"};
 static const char *const epilogue_names[] = {"none", "gelu", "bias-gelu", "gelu-grad",
                                              "gelu-grad-sum"};
 static const char *const step_names[] = {"kernel", "gemm", "copy", "fill"};
-_Static_assert(COUNT(mem_names) == MEM_COUNT && COUNT(kind_names) == BUF_KIND_COUNT, "names");
+_Static_assert(COUNT(kind_names) == BUF_KIND_COUNT, "names");
 _Static_assert(COUNT(step_names) == STEP_KIND_COUNT, "names");
 _Static_assert(COUNT(epilogue_names) == EPILOGUE_COUNT, "names");
 
-const char *mem_name(Mem m) { return mem_names[m]; }
 const char *buf_kind_name(BufKind k) { return kind_names[k]; }
 const char *step_kind_name(StepKind k) { return step_names[k]; }
 const char *epilogue_name(Epilogue e) { return epilogue_names[e]; }
@@ -221,7 +219,7 @@ static void put_number(Buf *b, const char *before, double x) {
 
 static void print_memories(Buf *b, const char *title, const int64_t *bytes) {
     buf_puts(b, title);
-    for (int m = 0; m < MEM_COUNT; m++) buf_printf(b, " %s=%" PRId64, mem_names[m], bytes[m]);
+    for (int m = 0; m < MEM_COUNT; m++) buf_printf(b, " %s=%" PRId64, mem_name((Mem)m), bytes[m]);
     buf_puts(b, "\n");
 }
 
@@ -253,7 +251,7 @@ static void print_buffer(const Plan *p, Buf *b, uint32_t i) {
     put_quoted(b, f->name);
     buf_printf(b, " %s[", dtype_name(f->dtype));
     for (int d = 0; d < f->rank; d++) buf_printf(b, "%s%" PRId64, d ? "," : "", f->dim[d]);
-    buf_printf(b, "] %s+%" PRId64, mem_names[f->mem], f->offset);
+    buf_printf(b, "] %s+%" PRId64, mem_name(f->mem), f->offset);
     put_loc(p, b, f->loc);
     buf_puts(b, "\n");
 }

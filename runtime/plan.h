@@ -13,9 +13,6 @@
 
 enum { PLAN_MAX_RANK = 8, PLAN_MAX_BATCH = 3 };
 
-/* ---- memories ---- */
-typedef enum { MEM_DEVICE, MEM_HOST, MEM_DISK, MEM_COUNT } Mem;
-
 typedef enum {
     BUF_TEMP,   /* lives inside a step; shares its bytes with others */
     BUF_PARAM,  /* a trained parameter (the master copy) */
@@ -109,7 +106,7 @@ typedef enum {
 
 typedef struct {
     StepKind kind;
-    int stream;      /* 0 compute; others from the schedule */
+    int stream;      /* Stream: a copy is on stream_of_copy, kernels of the host on STREAM_HOST */
     uint32_t kernel; /* STEP_KERNEL; STEP_GEMM with an epilogue: what does it otherwise */
     int64_t items;   /* of that kernel: number of work items */
     int64_t grain;   /* STEP_KERNEL: fewest items worth a thread */
@@ -137,6 +134,15 @@ typedef struct {
     int64_t bound; /* of an integer input: legal values are below it; 0: not known */
 } PlanPort;
 
+/* Why a tensor does not simply stay in the device's memory. */
+typedef struct {
+    const char *tensor, *how; /* "block[3].ffn.up/m", "host" */
+    int64_t bytes;            /* of the device, not taken while it is away */
+    double us;                /* work added */
+    bool hinted;              /* the model asked for it */
+    Loc loc;
+} PlanDecision;
+
 /* A text the plan was made from, so that a stale plan can be told. */
 typedef struct {
     const char *path;
@@ -155,6 +161,11 @@ typedef struct Plan {
     int64_t lower_bound[MEM_COUNT]; /* largest sum of live bytes: no allocation can be smaller */
     int64_t tokens;                 /* tokens in one step, for tokens/s */
     double flops;                   /* of the matrix products and attention in one step */
+    const char *machine;            /* whose prices were used; "" without */
+    int64_t budget[MEM_COUNT];      /* asked for; 0: none */
+    int64_t unconstrained;          /* device bytes with everything kept; 0: not known */
+    double predicted_us, bound_us, unconstrained_us; /* of a step; 0: not known */
+    VEC(PlanDecision) decision;
     VEC(PlanBuffer) buffer;
     VEC(PlanTensor) tensor; /* parameters first, then states */
     VEC(PlanPort) input;
@@ -176,7 +187,7 @@ Plan *plan_parse(Session *s, const char *file, const char *text, size_t n);
 uint32_t plan_find(const Plan *p, const char *name);
 int64_t plan_elements(const PlanBuffer *b);
 int64_t plan_parameters(const Plan *p); /* elements of all trained parameters */
-int plan_streams(const Plan *p);        /* 0 … plan_streams - 1 are in use; at least one */
+int plan_streams(const Plan *p);        /* all in use are below; at least one */
 /* Elements that operand 0 (A), 1 (B) or 2 (C) spans, batch included: what must lie in its buffer.
  * -1 when that overflows. */
 int64_t plan_gemm_span(const PlanGemm *g, int operand);
@@ -196,7 +207,6 @@ typedef struct {
 PlanLive plan_live(const Plan *p, Mem mem);
 void plan_live_free(PlanLive *l);
 
-const char *mem_name(Mem m);
 const char *buf_kind_name(BufKind k);
 const char *step_kind_name(StepKind k);
 const char *epilogue_name(Epilogue e);

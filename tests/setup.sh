@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 build_packages=(
     gcc g++ libc6-dev make pkg-config meson ninja-build flex bison git
     clang libclang-rt-dev clang-format
-    libopenblas-pthread-dev libdnnl2 libxxhash-dev
+    libopenblas-pthread-dev libdnnl2 libxxhash-dev coinor-libclp-dev
     libjansson-dev libpng-dev libjpeg62-turbo-dev libharfbuzz-dev
     libexpat1-dev libutf8proc-dev
     fonts-noto-color-emoji unicode-cldr-core python3

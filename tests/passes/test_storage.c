@@ -78,7 +78,7 @@ static int play(const Graph *g) {
     Arena *a = arena_new();
     Units us = units_build(g, a);
     uint32_t *when = units_when(g, &us, a), *at = arena_array(a, uint32_t, us.n + 2);
-    int64_t n = storage_bytes(g) / STORAGE_ALIGN;
+    int64_t n = storage_bytes(g, MEM_DEVICE) / STORAGE_ALIGN;
     Play p = {g, &us, arena_array(a, Value, n), 0};
     memset(p.in, 0xff, (size_t)n * sizeof *p.in);
     for (Value v = 0; v < g->node.n; v++)
@@ -113,7 +113,8 @@ static void place(Graph *g, const char *what) {
     model_pipeline(g, "schedule,allocate");
     CHECK(play(g) == 0);
     check_micro_order(g);
-    double over = (double)storage_bytes(g) / (double)MAX(storage_bound(g), 1);
+    double over =
+        (double)storage_bytes(g, MEM_DEVICE) / (double)MAX(storage_bound(g, MEM_DEVICE), 1);
     if (!CHECK(over <= 1.05)) fprintf(stderr, "%s: %.3f of the bound\n", what, over);
 }
 
@@ -217,12 +218,12 @@ static void test_updates_run_early(void) {
     Graph *g = chain(s, (int)layers, 2, 320), *h = chain(s, (int)layers, 2, 320);
     model_pipeline(g, front);
     place(g, "chain");
-    CHECK(storage_bytes(g) <= leaves + w + 3 * layers * x);
+    CHECK(storage_bytes(g, MEM_DEVICE) <= leaves + w + 3 * layers * x);
     h->set.clip = 1;
     model_pipeline(h, front);
     place(h, "clipped chain");
-    CHECK(storage_bytes(h) <= leaves + layers * w + 3 * layers * x);
-    CHECK(storage_bytes(h) >= leaves + layers * w);
+    CHECK(storage_bytes(h, MEM_DEVICE) <= leaves + layers * w + 3 * layers * x);
+    CHECK(storage_bytes(h, MEM_DEVICE) >= leaves + layers * w);
     graph_free(g);
     graph_free(h);
     session_free(s);
@@ -245,12 +246,12 @@ static void test_in_place(void) {
     Graph *g = graph_parse(s, "t", text, strlen(text));
     if (CHECK(g != NULL)) {
         place(g, "in place");
-        CHECK(storage_bytes(g) == 3 * 256);
+        CHECK(storage_bytes(g, MEM_DEVICE) == 3 * 256);
     }
     graph_free(g);
     g = chain(s, 2, 2, 4);
     model_pipeline(g, "schedule,allocate");
-    CHECK(storage_bytes(g) == 0);
+    CHECK(storage_bytes(g, MEM_DEVICE) == 0);
     graph_free(g);
     session_free(s);
 }

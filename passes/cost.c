@@ -1,0 +1,2 @@
+/* cost.c: what a piece of work costs. */
+#include "passes/machine.h"

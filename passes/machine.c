@@ -1,0 +1,2 @@
+/* machine.c: descriptions of machines, as text. */
+#include "passes/machine.h"

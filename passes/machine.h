@@ -1,0 +1,30 @@
+/* machine.h: what a machine can do, and what a piece of work costs on it.
+ *
+ * One text format for machines measured here (`m6c calibrate` writes profile.txt in the cache
+ * folder) and for machines described from datasheets (examples/clusters). */
+#ifndef M6C_MACHINE_H
+#define M6C_MACHINE_H
+
+#include "ir/storage.h"
+
+typedef struct Machine Machine; /* owned by the session */
+
+/* Reads a profile or a cluster file. NULL after diagnostics with file:line:col. */
+Machine *machine_parse(Session *s, const char *file, const char *text, size_t n);
+void machine_print(const Machine *m, Buf *out); /* parses back to the same text */
+/* The machine that `cluster` names (a path; NULL: the profile of this machine in the cache folder,
+ * or built-in figures for the target where none was measured). NULL after diagnostics. */
+Machine *machine_load(Session *s, const char *cluster, const char *target);
+const char *machine_name(const Machine *m); /* "AMD EPYC 7B13, 2 threads" */
+/* Bytes of its memories, 0: not stated. */
+int64_t machine_memory(const Machine *m, Mem mem);
+
+/* Microseconds of the work alone on the machine: measured where the profile has it, otherwise the
+ * slowest of arithmetic, memory and launch. Deterministic. */
+double cost_us(const Machine *m, const Work *w);
+
+/* How streams disturb each other: the speed (0 … 1] of a stream while the streams of the bit set
+ * `active` (bit STREAM_x, its own included) work. */
+double machine_speed(const Machine *m, Stream s, unsigned active);
+
+#endif

@@ -1,0 +1,2 @@
+/* pack.c: offsets for buffers with known lifetimes. */
+#include "passes/pack.h"

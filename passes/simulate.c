@@ -1,0 +1,2 @@
+/* simulate.c: a discrete-event run of steps. */
+#include "passes/simulate.h"
