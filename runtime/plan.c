@@ -4,6 +4,8 @@
  * it. What follows from other fields (a buffer's bytes) is not printed. Fields that are zero are
  * left out unless the table of fields says otherwise. Example:
  *
+ *     budget device=8192 host=0 disk=0
+ *     decision block[0].up/m host bytes=2048 us=0.5 hinted m6.m6:14:9
  *     buffer 12 param "block[0].up" f32[4,128] device+4096 m6.m6:14:9
  *     step 7 kernel k3 items=128 grain=4 args=b1,b2+64 ; "add gelu" block[0].ffn m6.m6:20:5 */
 #include "runtime/plan_text.h"
@@ -16,11 +18,14 @@ static const char *const kind_names[] = {"temp", "param", "state", "input", "out
 static const char *const epilogue_names[] = {"none", "gelu", "bias-gelu", "gelu-grad",
                                              "gelu-grad-sum"};
 static const char *const step_names[] = {"kernel", "gemm", "copy", "fill"};
+static const char *const phase_names[] = {"forward", "backward", "apply"};
 _Static_assert(COUNT(kind_names) == BUF_KIND_COUNT, "names");
 _Static_assert(COUNT(step_names) == STEP_KIND_COUNT, "names");
 _Static_assert(COUNT(epilogue_names) == EPILOGUE_COUNT, "names");
+_Static_assert(COUNT(phase_names) == PLAN_PHASE_COUNT, "names");
 
 const char *buf_kind_name(BufKind k) { return kind_names[k]; }
+const char *plan_phase_name(PlanPhase p) { return phase_names[p]; }
 const char *step_kind_name(StepKind k) { return step_names[k]; }
 const char *epilogue_name(Epilogue e) { return epilogue_names[e]; }
 
@@ -73,7 +78,7 @@ const PlanField plan_field[PLAN_FIELDS] = {
     {"alpha", GEMM, FIELD_F32, AT(gemm.alpha), true, 0},
     {"beta", GEMM, FIELD_F32, AT(gemm.beta), false, 0},
     {"bytes", COPY | FILL, FIELD_I64, AT(bytes), true, 0},
-    {"stream", ANY, FIELD_INT, AT(stream), false, 0},
+    {"stream", ANY, FIELD_STREAM, AT(stream), false, 0},
     {"flops", ANY, FIELD_F64, AT(flops), false, 0},
     {"traffic", ANY, FIELD_F64, AT(traffic), false, 0},
     {"us", ANY, FIELD_F64, AT(predicted_us), false, 0},
@@ -82,12 +87,13 @@ const PlanField plan_field[PLAN_FIELDS] = {
 Plan *plan_new(Session *s) {
     Plan *p = arena_new_of(session_arena(s), Plan);
     p->session = s;
-    p->model = p->target = "";
+    p->model = p->target = p->machine = "";
     return p;
 }
 
 void plan_free(Plan *p) {
     if (!p) return;
+    vec_free(&p->decision);
     vec_free(&p->buffer);
     vec_free(&p->tensor);
     vec_free(&p->input);
@@ -223,6 +229,35 @@ static void print_memories(Buf *b, const char *title, const int64_t *bytes) {
     buf_puts(b, "\n");
 }
 
+/* What the planner of memory promises; nothing where it had neither prices nor budgets. */
+static void print_promises(const Plan *p, Buf *b) {
+    if (*p->machine) {
+        buf_puts(b, "machine ");
+        put_word(b, p->machine);
+        buf_puts(b, "\n");
+    }
+    if (p->budget[MEM_DEVICE] || p->budget[MEM_HOST] || p->budget[MEM_DISK])
+        print_memories(b, "budget", p->budget);
+    if (p->predicted_us || p->bound_us || p->unconstrained_us || p->unconstrained) {
+        put_number(b, "predicted us=", p->predicted_us);
+        put_number(b, " bound=", p->bound_us);
+        put_number(b, " unconstrained=", p->unconstrained_us);
+        buf_printf(b, " bytes=%" PRId64 "\n", p->unconstrained);
+    }
+}
+
+static void print_decision(const Plan *p, Buf *b, const PlanDecision *d) {
+    buf_puts(b, "decision ");
+    put_word(b, d->tensor);
+    buf_puts(b, " ");
+    put_word(b, d->how);
+    buf_printf(b, " bytes=%" PRId64, d->bytes);
+    put_number(b, " us=", d->us);
+    if (d->hinted) buf_puts(b, " hinted");
+    put_loc(p, b, d->loc);
+    buf_puts(b, "\n");
+}
+
 static void print_header(const Plan *p, Buf *b) {
     buf_puts(b, "m6c-plan 1\nmodel ");
     put_word(b, p->model);
@@ -238,6 +273,8 @@ static void print_header(const Plan *p, Buf *b) {
     buf_printf(b, "work tokens=%" PRId64, p->tokens);
     put_number(b, " flops=", p->flops);
     buf_puts(b, "\n");
+    print_promises(p, b);
+    for (uint32_t i = 0; i < p->decision.n; i++) print_decision(p, b, &p->decision.p[i]);
     for (uint32_t i = 0; i < p->source.n; i++) {
         buf_puts(b, "source ");
         put_word(b, p->source.p[i].path);
@@ -268,13 +305,13 @@ static void print_field(Buf *b, const PlanField *f, const PlanStep *s) {
     double x = 0;
     int64_t v = 0;
     if (f->type == FIELD_I64) v = *(const int64_t *)at;
-    if (f->type == FIELD_INT) v = *(const int *)at;
+    if (f->type == FIELD_STREAM) v = *(const int *)at;
     if (f->type == FIELD_FLAG) v = *(const bool *)at;
     if (f->type == FIELD_F32) x = (double)*(const float *)at;
     if (f->type == FIELD_F64) x = *(const double *)at;
     if (!f->required && v == 0 && x == 0) return;
     buf_printf(b, " %s", f->key);
-    if (f->type == FIELD_I64 || f->type == FIELD_INT) buf_printf(b, "=%" PRId64, v);
+    if (f->type == FIELD_I64 || f->type == FIELD_STREAM) buf_printf(b, "=%" PRId64, v);
     if (f->type == FIELD_F32 || f->type == FIELD_F64) put_number(b, "=", x);
 }
 
@@ -311,6 +348,7 @@ static void print_step(const Plan *p, Buf *b, uint32_t i) {
                    dtype_name(s->gemm.dc));
     for (size_t f = 0; f < COUNT(plan_field); f++)
         if (plan_field[f].kinds >> s->kind & 1) print_field(b, &plan_field[f], s);
+    if (s->phase) buf_printf(b, " phase=%s", phase_names[s->phase]);
     if (s->kind == STEP_GEMM) print_gemm(b, s);
     print_lists(b, s);
     buf_puts(b, " ; ");

@@ -104,8 +104,11 @@ typedef enum {
     STEP_KIND_COUNT
 } StepKind;
 
+typedef enum { PLAN_FORWARD, PLAN_BACKWARD, PLAN_APPLY, PLAN_PHASE_COUNT } PlanPhase;
+
 typedef struct {
     StepKind kind;
+    PlanPhase phase; /* of the training step it belongs to */
     int stream;      /* Stream: a copy is on stream_of_copy, kernels of the host on STREAM_HOST */
     uint32_t kernel; /* STEP_KERNEL; STEP_GEMM with an epilogue: what does it otherwise */
     int64_t items;   /* of that kernel: number of work items */
@@ -208,6 +211,7 @@ PlanLive plan_live(const Plan *p, Mem mem);
 void plan_live_free(PlanLive *l);
 
 const char *buf_kind_name(BufKind k);
+const char *plan_phase_name(PlanPhase p);
 const char *step_kind_name(StepKind k);
 const char *epilogue_name(Epilogue e);
 /* Is it the target of a GPU's plans: "sm_80"? NULL is none. */

@@ -2,8 +2,8 @@
  *
  * Lines refer only upwards, so one pass suffices and every complaint has its exact column. A line
  * with a mistake is reported and left; after MAX_BAD of them reading stops. What the executor
- * relies on is checked here: indices, bytes inside buffers, buffers inside arenas, products whose C
- * does not overlap itself, names used once. Sizes are multiplied with overflow checks throughout.
+ * relies on is checked here and, for steps, in plan_check.c: indices, buffers inside arenas, names
+ * used once. Sizes are multiplied with overflow checks throughout.
  */
 #include "runtime/plan_text.h"
 
@@ -157,6 +157,7 @@ static const char *name_of_kind(int i) { return buf_kind_name((BufKind)i); }
 static const char *name_of_init(int i) { return init_kind_name((InitKind)i); }
 static const char *name_of_step(int i) { return step_kind_name((StepKind)i); }
 static const char *name_of_dtype(int i) { return dtype_name((Dtype)i); }
+static const char *name_of_phase(int i) { return plan_phase_name((PlanPhase)i); }
 static const char *name_of_truth(int i) { return i ? "yes" : "no"; }
 
 static Dtype dtype(Reader *r) { return (Dtype)choice(r, "a data type", name_of_dtype, DT_TUPLE); }
@@ -230,6 +231,43 @@ static void read_work(Reader *r) {
     r->plan->tokens = integer(r, "a number of tokens", 0, INT64_MAX);
     key(r, "flops");
     r->plan->flops = number(r, "flops");
+}
+
+static double amount(Reader *r, const char *what) {
+    const char *start = r->p;
+    double x = number(r, what);
+    if (!r->bad && !(x >= 0 && x <= DBL_MAX)) FAIL(r, start, "%s cannot be %g", what, x);
+    return x;
+}
+
+static void read_machine(Reader *r) { r->plan->machine = word(r, "a machine", false); }
+static void read_budget(Reader *r) { read_memories(r, r->plan->budget); }
+
+static void read_predicted(Reader *r) {
+    key(r, "us");
+    r->plan->predicted_us = amount(r, "a time");
+    key(r, "bound");
+    r->plan->bound_us = amount(r, "a time");
+    key(r, "unconstrained");
+    r->plan->unconstrained_us = amount(r, "a time");
+    key(r, "bytes");
+    r->plan->unconstrained = integer(r, "a number of bytes", 0, INT64_MAX);
+}
+
+static void read_decision(Reader *r) {
+    PlanDecision d = {.tensor = word(r, "a tensor", false)};
+    d.how = word(r, "where it goes", false);
+    key(r, "bytes");
+    d.bytes = integer(r, "a number of bytes", 0, INT64_MAX);
+    key(r, "us");
+    d.us = amount(r, "a time");
+    skip_spaces(r);
+    static const char hinted[] = "hinted ";
+    size_t n = sizeof hinted - 1;
+    d.hinted = r->end - r->p > (ptrdiff_t)n && memcmp(r->p, hinted, n) == 0;
+    if (d.hinted) r->p += n;
+    d.loc = location(r);
+    if (!r->bad) vec_push(&r->plan->decision, d);
 }
 
 static void read_source(Reader *r) {
@@ -371,7 +409,7 @@ static void read_value(Reader *r, const PlanField *f, PlanStep *s) {
     double x;
     switch (f->type) {
     case FIELD_I64: *(int64_t *)at = integer(r, f->key, f->least, INT64_MAX); break;
-    case FIELD_INT: *(int *)at = (int)integer(r, f->key, f->least, PLAN_MAX_STREAM); break;
+    case FIELD_STREAM: *(int *)at = (int)integer(r, f->key, f->least, STREAM_COUNT - 1); break;
     case FIELD_F64: *(double *)at = number(r, f->key); break;
     case FIELD_FLAG: *(bool *)at = true; break;
     case FIELD_F32:
@@ -431,6 +469,10 @@ static void read_args(Reader *r, PlanStep *s) {
     vec_free(&v);
 }
 
+static void read_phase(Reader *r, PlanStep *s) {
+    s->phase = (PlanPhase)choice(r, "a phase", name_of_phase, PLAN_PHASE_COUNT);
+}
+
 static void read_writes(Reader *r, PlanStep *s) { s->writes = hex(r, "a mask of arguments"); }
 
 static void read_wait(Reader *r, PlanStep *s) {
@@ -453,9 +495,13 @@ static const struct {
     unsigned kinds;
     void (*read)(Reader *r, PlanStep *s);
 } lists[] = {
-    {"batch", 1 << STEP_GEMM, read_batch},     {"epilogue", 1 << STEP_GEMM, read_epilogue},
-    {"algo", 1 << STEP_GEMM, read_algo},       {"args", ~0u, read_args},
-    {"writes", 1 << STEP_KERNEL, read_writes}, {"wait", ~0u, read_wait},
+    {"batch", 1 << STEP_GEMM, read_batch},
+    {"epilogue", 1 << STEP_GEMM, read_epilogue},
+    {"algo", 1 << STEP_GEMM, read_algo},
+    {"args", ~0u, read_args},
+    {"writes", 1 << STEP_KERNEL, read_writes},
+    {"wait", ~0u, read_wait},
+    {"phase", ~0u, read_phase},
 };
 _Static_assert(PLAN_FIELDS + COUNT(lists) <= 32, "one bit for each field");
 
@@ -486,82 +532,14 @@ static void read_field(Reader *r, PlanStep *s, unsigned *seen) {
          (int)MIN(n, (size_t)40), start);
 }
 
-static void check_operand(Reader *r, const PlanStep *s, int i, Dtype d, int64_t elements) {
-    static const char names[] = "ABCX";
-    const PlanArg *a = &s->arg[i];
-    int64_t room = r->plan->buffer.p[a->buffer].bytes - a->offset, bytes;
-    if (elements < 0 || __builtin_mul_overflow(elements, (int64_t)dtype_size(d), &bytes))
-        FAIL(r, r->line, "the extent of %c overflows 64 bits", names[i]);
-    else if (bytes > room)
-        FAIL(r, r->line, "%c takes %lld bytes, its buffer has %lld", names[i], (long long)bytes,
-             (long long)room);
-    if (a->offset % dtype_size(d)) FAIL(r, r->line, "%c is not aligned to its type", names[i]);
-}
-
-static void check_epilogue(Reader *r, const PlanStep *s) {
-    const PlanGemm *g = &s->gemm;
-    check_operand(r, s, 3, g->dc, plan_gemm_span(g, 2));
-    if (s->nargs > 4) {
-        const PlanArg *a = &s->arg[4];
-        int64_t room = r->plan->buffer.p[a->buffer].bytes - a->offset;
-        if (room / dtype_size(g->dc) < g->n) FAIL(r, r->line, "the vector is shorter than a row");
-    }
-    if (r->plan->kernel.p[s->kernel].nargs != (int)s->nargs - 2)
-        FAIL(r, r->line, "kernel k%u does not take C and what follows", s->kernel);
-}
-
-static void check_gemm(Reader *r, const PlanStep *s) {
-    const PlanGemm *g = &s->gemm;
-    Dtype d[] = {g->da, g->db, g->dc};
-    int doubles = 0;
-    if (!g->epilogue && s->nargs != 3)
-        FAIL(r, r->line, "a product has three arguments");
-    else if (s->nargs != epilogue_args(g->epilogue))
-        FAIL(r, r->line, "a product with epilogue %s has %u arguments", epilogue_name(g->epilogue),
-             epilogue_args(g->epilogue));
-    else if (g->epilogue)
-        check_epilogue(r, s);
-    if (g->lda < (g->ta ? g->m : g->k) || g->ldb < (g->tb ? g->k : g->n) || g->ldc < g->n)
-        FAIL(r, r->line, "a row stride is shorter than its row");
-    for (int i = 0; i < 3 && !r->bad; i++) {
-        if (!dtype_is_float(d[i])) FAIL(r, r->line, "products are of floats");
-        doubles += d[i] == DT_F64;
-        check_operand(r, s, i, d[i], plan_gemm_span(g, i));
-    }
-    if (doubles % 3) FAIL(r, r->line, "either all of A, B, C are f64 or none");
-    if (!r->bad && !plan_gemm_disjoint(g)) FAIL(r, r->line, "C overlaps itself");
-}
-
-static void check_bytes(Reader *r, const PlanStep *s, uint32_t nargs) {
-    if (s->nargs != nargs)
-        FAIL(r, r->line, "a %s has %u argument%s", step_kind_name(s->kind), nargs,
-             nargs == 1 ? "" : "s");
-    for (uint32_t i = 0; i < nargs && !r->bad; i++)
-        if (s->bytes > r->plan->buffer.p[s->arg[i].buffer].bytes - s->arg[i].offset)
-            FAIL(r, r->line, "%lld bytes do not lie inside b%u", (long long)s->bytes,
-                 s->arg[i].buffer);
-}
-
-static void check_kernel(Reader *r, const PlanStep *s) {
-    int nargs = r->plan->kernel.p[s->kernel].nargs;
-    if (s->nargs != (uint32_t)nargs)
-        FAIL(r, r->line, "kernel k%u has %d arguments, here are %u", s->kernel, nargs, s->nargs);
-    if (s->nargs < 64 && s->writes >> s->nargs)
-        FAIL(r, r->line, "writes more arguments than there are");
-}
-
 static void check_step(Reader *r, const PlanStep *s, unsigned seen) {
     for (unsigned i = 0; i < PLAN_FIELDS; i++)
         if (plan_field[i].required && plan_field[i].kinds >> s->kind & 1 && !(seen >> i & 1))
             FAIL(r, r->line, "the field '%s' is missing", plan_field[i].key);
-    if (r->bad) return;
-    switch (s->kind) {
-    case STEP_KERNEL: check_kernel(r, s); break;
-    case STEP_GEMM: check_gemm(r, s); break;
-    case STEP_COPY: check_bytes(r, s, 2); break;
-    case STEP_FILL: check_bytes(r, s, 1); break;
-    case STEP_KIND_COUNT: BUG("no such step");
-    }
+    Buf why = {0};
+    if (!r->bad) plan_check_step(r->plan, s, &why);
+    if (why.n) FAIL(r, r->line, "%s", why.p);
+    buf_free(&why);
 }
 
 static void read_step(Reader *r) {
@@ -589,28 +567,34 @@ static void read_step(Reader *r) {
 /* The last line: what a plan cut short lacks. */
 static void read_end(Reader *r) { r->ended = true; }
 
+typedef enum { ANY, AT_MOST_ONE, ONE } Often;
+
 static const struct {
     const char *name;
     void (*read)(Reader *r);
-    bool once; /* a header line: exactly one */
+    Often often;
 } items[] = {
-    {"model", read_model, true},
-    {"target", read_target, true},
-    {"command", read_command, true},
-    {"train", read_train, true},
-    {"hashes", read_hashes, true},
-    {"arena", read_arena, true},
-    {"lower-bound", read_lower_bound, true},
-    {"work", read_work, true},
-    {"source", read_source, false},
-    {"buffer", read_buffer, false},
-    {"tensor", read_tensor, false},
-    {"input", read_input, false},
-    {"output", read_output, false},
-    {"grad", read_grad, false},
-    {"kernel", read_kernel, false},
-    {"step", read_step, false},
-    {"end", read_end, true},
+    {"model", read_model, ONE},
+    {"target", read_target, ONE},
+    {"command", read_command, ONE},
+    {"train", read_train, ONE},
+    {"hashes", read_hashes, ONE},
+    {"arena", read_arena, ONE},
+    {"lower-bound", read_lower_bound, ONE},
+    {"work", read_work, ONE},
+    {"machine", read_machine, AT_MOST_ONE},
+    {"budget", read_budget, AT_MOST_ONE},
+    {"predicted", read_predicted, AT_MOST_ONE},
+    {"decision", read_decision, ANY},
+    {"source", read_source, ANY},
+    {"buffer", read_buffer, ANY},
+    {"tensor", read_tensor, ANY},
+    {"input", read_input, ANY},
+    {"output", read_output, ANY},
+    {"grad", read_grad, ANY},
+    {"kernel", read_kernel, ANY},
+    {"step", read_step, ANY},
+    {"end", read_end, ONE},
 };
 
 static void read_line(Reader *r) {
@@ -620,7 +604,8 @@ static void read_line(Reader *r) {
     if (r->ended) FAIL(r, start, "text after the plan's end");
     for (unsigned i = 0; i < COUNT(items) && !r->bad; i++) {
         if (!is_word(start, n, items[i].name)) continue;
-        if (items[i].once && r->found >> i & 1) FAIL(r, start, "a second '%s'", items[i].name);
+        if (items[i].often != ANY && r->found >> i & 1)
+            FAIL(r, start, "a second '%s'", items[i].name);
         r->found |= 1u << i;
         if (!r->bad) items[i].read(r);
         skip_spaces(r);
@@ -686,7 +671,7 @@ static bool read_title(Reader *r) {
 
 static void check_whole(Reader *r) {
     for (unsigned i = 0; i < COUNT(items); i++)
-        if (items[i].once && !(r->found >> i & 1))
+        if (items[i].often == ONE && !(r->found >> i & 1))
             diag_error(r->session, here(r, r->line), "the line '%s' is missing", items[i].name);
     check_names(r);
     check_tensors(r);

@@ -1,18 +1,13 @@
-/* plan_text.h: what the printer and the parser of plan.txt share: the table of a step's fields.
- * Private to plan.c and plan_parse.c. */
+/* plan_text.h: what the printer and the parser of plan.txt share: the table of a step's fields, and
+ * the checks of a step. Private to plan*.c. */
 #ifndef M6C_PLAN_TEXT_H
 #define M6C_PLAN_TEXT_H
 
 #include "runtime/plan.h"
 
-enum {
-    PLAN_MAX_ARGS = 4096,
-    PLAN_MAX_STREAM = 63,
-    PLAN_MAX_THREADS = 1024,
-    PLAN_MAX_SHARED = 1 << 20
-};
+enum { PLAN_MAX_ARGS = 4096, PLAN_MAX_THREADS = 1024, PLAN_MAX_SHARED = 1 << 20 };
 
-typedef enum { FIELD_I64, FIELD_INT, FIELD_F64, FIELD_F32, FIELD_FLAG } FieldType;
+typedef enum { FIELD_I64, FIELD_STREAM, FIELD_F64, FIELD_F32, FIELD_FLAG } FieldType;
 
 typedef struct {
     const char *key;
@@ -25,5 +20,8 @@ typedef struct {
 
 enum { PLAN_FIELDS = 17 };
 extern const PlanField plan_field[PLAN_FIELDS];
+
+/* plan_check.c: appends a sentence about the first mistake; indices must be valid. */
+void plan_check_step(const Plan *p, const PlanStep *s, Buf *why);
 
 #endif

@@ -24,14 +24,22 @@ static void test_round_trip(void) {
     CHECK(plan_find(p, "loss") == 4 && plan_find(p, "los") == UINT32_MAX);
     CHECK(plan_elements(&p->buffer.p[9]) == 192);
     CHECK(p->tensor.p[0].init.kind == INIT_NORMAL && p->tensor.p[0].init.b == 0.02);
-    const PlanStep *g = &p->step.p[3];
+    CHECK_STR(p->machine, "two cores");
+    CHECK(p->budget[MEM_HOST] == 8192 && p->predicted_us == 12.5 && p->bound_us == 12.25);
+    CHECK(p->unconstrained_us == 10 && p->unconstrained == 20000 && p->decision.n == 2);
+    CHECK_STR(p->decision.p[0].tensor, "block[0].ffn gelu");
+    CHECK_STR(p->decision.p[1].how, "host");
+    CHECK(p->decision.p[1].bytes == 2048 && p->decision.p[1].us == 0.5);
+    CHECK(p->decision.p[1].hinted && !p->decision.p[0].hinted && p->decision.p[0].loc.line == 15);
+    const PlanStep *g = &p->step.p[4];
     CHECK(g->kind == STEP_GEMM && g->gemm.ta && g->gemm.tb && g->gemm.da == DT_BF16);
     CHECK(g->gemm.nbatch == 2 && g->gemm.count[0] == 3 && g->gemm.sc[1] == 96);
-    CHECK(g->gemm.alpha == 0.5f && g->gemm.beta == 1 && g->nwait == 2 && g->wait[1] == 2);
+    CHECK(g->gemm.alpha == 0.5f && g->gemm.beta == 1 && g->nwait == 2 && g->wait[1] == 3);
+    CHECK(g->phase == PLAN_APPLY && p->step.p[3].phase == PLAN_BACKWARD && !p->step.p[0].phase);
     CHECK_STR(g->gemm.algo, "blas/m split");
     CHECK_STR(g->scope, "odd \t scope\\");
-    CHECK(p->step.p[1].arg[1].offset == 64 && p->step.p[1].writes == 2 && p->step.p[2].stream == 1);
-    CHECK(p->step.p[2].what == NULL && p->step.p[5].what[0] == 0 && p->step.p[4].loc.line == 7);
+    CHECK(p->step.p[1].arg[1].offset == 64 && p->step.p[1].writes == 2 && p->step.p[2].stream == 2);
+    CHECK(p->step.p[2].what == NULL && p->step.p[6].what[0] == 0 && p->step.p[5].loc.line == 7);
     buf_free(&b);
     plan_free(p);
     session_free(s);
@@ -78,15 +86,15 @@ static const struct {
     {"device=16384", "device=-1", "7:14: error: a number of bytes must be from 0 to"},
     {"device=16384", "device=99999999999999999999", "7:14: error: expected a number of bytes, an"},
     {"flops=1.5e9", "flops=1.5e", "9:23: error: expected flops, a number"},
-    {"input b3 bound=2048", "input b3 bound=0", "25:16: error: a bound must be from 1"},
-    {"source m6-tiny.m6", "sauce m6", "10:1: error: unknown item 'sauce'"},
-    {"source m6-tiny.m6", "source \"m6", "10:8: error: string without an end"},
-    {"source m6-tiny.m6", "source \"\\q\"", "10:9: error: unknown escape"},
-    {"source m6-tiny.m6", "source m6 aa more", "10:14: error: unexpected text"},
-    {"buffer 0 param", "buffer 1 param", "12:8: error: expected the index 0"},
-    {"buffer 0 param", "buffer 0 thing", "12:10: error: expected a kind of buffer, not 'thing'"},
-    {"f32[4,128] device+0", "f8[4,128] device+0", "12:30: error: expected a data type, not 'f8'"},
-    {"f32[4,128] device+0", "f32[4,0] device+0", "12:36: error: a size must be from 1"},
+    {"input b3 bound=2048", "input b3 bound=0", "30:16: error: a bound must be from 1"},
+    {"source m6-tiny.m6", "sauce m6", "15:1: error: unknown item 'sauce'"},
+    {"source m6-tiny.m6", "source \"m6", "15:8: error: string without an end"},
+    {"source m6-tiny.m6", "source \"\\q\"", "15:9: error: unknown escape"},
+    {"source m6-tiny.m6", "source m6 aa more", "15:14: error: unexpected text"},
+    {"buffer 0 param", "buffer 1 param", "17:8: error: expected the index 0"},
+    {"buffer 0 param", "buffer 0 thing", "17:10: error: expected a kind of buffer, not 'thing'"},
+    {"f32[4,128] device+0", "f8[4,128] device+0", "17:30: error: expected a data type, not 'f8'"},
+    {"f32[4,128] device+0", "f32[4,0] device+0", "17:36: error: a size must be from 1"},
     {"f32[4,128] device+0", "f32[4,128 device+0", "error: expected ','"},
     {"f32[4,128] device+0", "f32[1,1,1,1,1,1,1,1,1] device+0", "more than 8 dimensions"},
     {"f32[4,128] device+0", "f32[4000000000,4000000000] device+0", "30: error: more than 2^63"},
@@ -95,45 +103,62 @@ static const struct {
     {"f32[4,128] device+0", "f32[4,128] disk+0", "error: does not lie inside the arena of 0"},
     {"f32[4,128] device+0", "f32[4,128] tape+0", "error: expected a memory, not 'tape'"},
     {"m6.m6:14:9\nbuffer 1", "m6.m6:14:70000\nbuffer 1", "error: a column must be from 0"},
-    {"\"%13\"", "\"%12\"", "19:1: error: a second buffer named \"%12\""},
+    {"\"%13\"", "\"%12\"", "24:1: error: a second buffer named \"%12\""},
     {"bf16[4,128] device+2048", "bf16[4,128] device+1024", "shares bytes with tensor \"block[0]"},
-    {"tensor b0 normal", "tensor b6 normal", "22:8: error: a tensor must be a parameter"},
-    {"tensor b0 normal", "tensor b77 normal", "22:8: error: b77 is not a buffer: there are 10"},
+    {"tensor b0 normal", "tensor b6 normal", "27:8: error: a tensor must be a parameter"},
+    {"tensor b0 normal", "tensor b77 normal", "27:8: error: b77 is not a buffer: there are 10"},
     {"tensor b0 normal", "tensor b0 magic", "error: expected an init, not 'magic'"},
-    {"input b3", "input b4", "25:7: error: must be an input"},
-    {"output b4", "output b6", "26:8: error: must be kept until the step's end"},
-    {"grad b5", "grad b4", "27:6: error: must be a gradient"},
-    {"k_add k0.c", "0k k0.c", "28:10: error: not the name of a C function"},
-    {"k_add k0.c", "k_add /k0.c", "28:16: error: the source must lie in the plan's folder"},
-    {"k_add k0.c", "k_add ../k0.c", "28:16: error: the source must lie in the plan's folder"},
-    {"kernel k0 items=128", "kernel k7 items=128", "31:15: error: k7 is not a kernel"},
+    {"input b3", "input b4", "30:7: error: must be an input"},
+    {"output b4", "output b6", "31:8: error: must be kept until the step's end"},
+    {"grad b5", "grad b4", "32:6: error: must be a gradient"},
+    {"k_add k0.c", "0k k0.c", "33:10: error: not the name of a C function"},
+    {"k_add k0.c", "k_add /k0.c", "33:16: error: the source must lie in the plan's folder"},
+    {"k_add k0.c", "k_add ../k0.c", "33:16: error: the source must lie in the plan's folder"},
+    {"kernel k0 items=128", "kernel k7 items=128", "36:15: error: k7 is not a kernel"},
     {"kernel k0 items=128", "kernel k0 items=-128", "error: items must be from 0"},
-    {"kernel k0 items=128", "kernel k0", "31:1: error: the field 'items' is missing"},
+    {"kernel k0 items=128", "kernel k0", "36:1: error: the field 'items' is missing"},
     {"grain=4", "grain=0", "error: grain must be from 1"},
     {"grain=4", "grain=4 grain=4", "error: 'grain' stands here twice"},
     {"grain=4", "grain=4 m=3", "error: a kernel step has no field 'm'"},
     {"args=b6,b7+64", "args=b6", "error: kernel k0 has 2 arguments, here are 1"},
     {"args=b6,b7+64", "args=b6,b7+4097", "error: the buffer has only 4096 bytes"},
     {"writes=2", "writes=4", "error: writes more arguments than there are"},
-    {"m=8 n=128", "m=9 n=128", "30:1: error: A takes 144 bytes, its buffer has 128"},
+    {"m=8 n=128", "m=9 n=128", "35:1: error: A takes 144 bytes, its buffer has 128"},
     {"m=8 n=128", "m=8 n=129", "error: a row stride is shorter than its row"},
     {"lda=4 ldb=128", "lda=3 ldb=128", "error: a row stride is shorter than its row"},
     {"lda=4 ldb=128", "lda=9000000000000000000 ldb=128", "error: the extent of A overflows"},
     {"gemm f32 f32 f32", "gemm i32 f32 f32", "error: products are of floats"},
     {"gemm f32 f32 f32", "gemm f64 f32 f32", "error: "},
     {"args=b3,b0,b6", "args=b3,b0", "error: a product has three arguments"},
-    {"args=b3,b0,b6,b8", "args=b3,b0,b6", "error: a product with epilogue gelu has 4 arguments"},
-    {"args=b3,b0,b6,b8", "args=b3,b0,b6,b4", "error: X takes 4096 bytes, its buffer has 4"},
+    {"args=b3,b0,b6,b7", "args=b3,b0,b6", "error: a product with epilogue gelu has 4 arguments"},
+    {"args=b3,b0,b6,b7", "args=b3,b0,b6,b4", "error: X takes 4096 bytes, its buffer has 4"},
     {"gelu:k0:4", "relu:k0:4", "error: not an epilogue: gelu, bias-gelu, gelu-grad or"},
     {"gelu:k0:4", "gelu:k1:4", "error: kernel k1 does not take C and what follows"},
     {"gelu:k0:4", "gelu:k0:0", "error: a number of blocks must be from 1"},
-    {"gelu:k0:4 args=b3,b0,b6,b8", "bias-gelu:k1:4 args=b3,b0,b6,b8,b4", "the vector is shorter"},
+    {"gelu:k0:4 args=b3,b0,b6,b7", "bias-gelu:k1:4 args=b3,b0,b6,b7,b4", "the vector is shorter"},
     {"batch=3:2:0:32", "batch=3:2:0:1", "error: C overlaps itself"},
     {"batch=3:2:0:32,", "batch=1:0:0:0,1:0:0:0,1:0:0:0,", "error: more than 3 batch sizes"},
     {"copy bytes=4096", "copy bytes=4097", "error: 4097 bytes do not lie inside b8"},
     {"args=b4 ;", "args=b4,b4 ;", "error: a fill has 1 argument"},
     {"wait=1", "wait=2", "error: an earlier step must be from 0 to 1"},
-    {"stream=1", "stream=64", "error: stream must be from 0 to 63"},
+    {"stream=1", "stream=6", "error: stream must be from 0 to 5"},
+    {"stream=1", "stream=2", "error: a copy from host to device is on stream 1"},
+    {"stream=1 phase=backward", "phase=apply", "error: a copy from host to device is on stream 1"},
+    {"grain=4", "grain=4 stream=1", "error: stream 1 is for copies"},
+    {"grain=4", "grain=4 stream=3", "error: a kernel on stream 3 cannot touch b6 in device"},
+    {"args=b6,b7+64", "args=b6,b8", "error: a kernel on stream 0 cannot touch b8 in host memory"},
+    {"wait=2,3", "wait=0,2", "error: step 0 is on the same stream"},
+    {"phase=backward", "phase=night", "error: expected a phase, not 'night'"},
+    {"machine \"two cores\"", "machine", "10:8: error: expected a machine"},
+    {"machine \"two cores\"", "work tokens=1 flops=1", "10:1: error: a second 'work'"},
+    {"budget device=16384", "machine x", "11:1: error: a second 'machine'"},
+    {"budget device=16384", "budget device=-1", "11:15: error: a number of bytes must be from 0"},
+    {"predicted us=12.5", "predicted us=-1", "12:14: error: a time cannot be -1"},
+    {"bound=12.25", "bound=inf", "12:25: error: a time cannot be inf"},
+    {"bytes=20000", "bytes=2e4", "error: expected a number of bytes"},
+    {"recompute bytes=4096", "recompute us=2", "error: expected bytes"},
+    {" hinted -", " hint -", "error: expected"},
+    {" hinted -", " hinted", "14:53: error: expected ':'"},
     {"alpha=0.5", "alpha=1e39", "error: too large for f32"},
 };
 
