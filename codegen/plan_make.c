@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert((int)PLAN_FORWARD == (int)PHASE_FORWARD && (int)PLAN_APPLY == (int)PHASE_APPLY,
+               "phases of plans are those of graphs");
+
 /* ---- buffers ---- */
 
 static uint32_t add_buffer(Make *m, Value v, const char *name, BufKind kind, const Type *shape) {
@@ -103,22 +106,19 @@ static PlanArg *add_args(Make *m, PlanStep *s, uint32_t n) {
     return s->arg = arena_array(session_arena(m->p->session), PlanArg, n + 1);
 }
 
-/* "add gelu cast": the ops of a unit in order, each once; scope and place of the last that has
- * them. */
-static void describe(Make *m, const Unit *u, PlanStep *s) {
-    Buf what = {0};
-    uint64_t seen[(OP_COUNT + 63) / 64] = {0};
-    for (uint32_t i = 0; i < u->nnode; i++) {
-        const Node *n = node_of(m->g, u->node[i]);
+/* What the step does and costs; scope and place of the last node that has them. */
+static void describe(Make *m, uint32_t u, PlanStep *s) {
+    const Unit *unit = &m->us.unit[u];
+    Work w = unit_work(m->g, &m->us, u);
+    s->what = w.what;
+    s->flops = w.flops;
+    s->traffic = w.bytes;
+    for (uint32_t i = 0; i < unit->nnode; i++) {
+        const Node *n = node_of(m->g, unit->node[i]);
         if (n->op == OP_proj) continue;
-        if (!(seen[n->op / 64] >> n->op % 64 & 1))
-            buf_printf(&what, "%s%s", what.n ? " " : "", op_info(n->op)->name);
-        seen[n->op / 64] |= (uint64_t)1 << n->op % 64;
         if (n->scope && *n->scope) s->scope = intern(m->p->session, n->scope);
         if (n->loc.line) s->loc = n->loc;
     }
-    s->what = intern(m->p->session, what.p);
-    buf_free(&what);
 }
 
 static void write_comment(Make *m, const Unit *u, const Kernel *k, Buf *out) {
@@ -172,9 +172,6 @@ static void finish_kernel(Make *m, const Unit *u, const Kernel *k, Code *c, Plan
     s->kind = STEP_KERNEL;
     s->items = c->items;
     s->grain = MAX(c->grain, 1);
-    s->flops = c->flops;
-    for (uint32_t i = 0; i < s->nargs; i++)
-        s->traffic += (double)m->p->buffer.p[s->arg[i].buffer].bytes;
     Buf comment = {0};
     write_comment(m, u, k, &comment);
     s->kernel = add_kernel(m, s, c, arena_strdup(m->arena, comment.p, comment.n));
@@ -229,10 +226,7 @@ static void opaque_step(Make *m, uint32_t u, PlanStep *s) {
     Code c = {0};
     m->target->opaque(&o, &c);
     finish_kernel(m, unit, NULL, &c, s);
-    if (op_info(n->op)->flops) {
-        s->flops = op_info(n->op)->flops(m->g, n);
-        m->p->flops += s->flops;
-    }
+    if (op_info(n->op)->flops) m->p->flops += s->flops;
 }
 
 /* The value that holds result `index` of a unit's tuple, or NO_VALUE when nobody reads it. */
@@ -300,11 +294,9 @@ static void gemm_step(Make *m, uint32_t u, PlanStep *s) {
                     .da = type_of(m->g, c.a)->dtype,
                     .db = type_of(m->g, c.b)->dtype,
                     .dc = (n->type->elem ? n->type->elem[0] : n->type)->dtype};
-    s->flops = 2.0 * (double)c.m * (double)c.n * (double)c.k;
     for (int i = 0; i < c.nbatch; i++) {
         p->count[i] = c.count[i];
         p->sa[i] = c.sa[i], p->sb[i] = c.sb[i], p->sc[i] = c.sc[i];
-        s->flops *= (double)c.count[i];
     }
     p->epilogue = epilogue_of(n);
     PlanArg *arg = add_args(m, s, epilogue_args(p->epilogue));
@@ -314,8 +306,6 @@ static void gemm_step(Make *m, uint32_t u, PlanStep *s) {
         add_epilogue(m, u, v, s);
     else
         arg[2] = place(m, v, 0);
-    for (uint32_t i = 0; i < s->nargs; i++)
-        s->traffic += (double)m->p->buffer.p[arg[i].buffer].bytes;
     m->p->flops += s->flops;
 }
 
@@ -323,7 +313,6 @@ static void copy_step(Make *m, uint32_t u, PlanStep *s) {
     Value v = m->us.unit[u].node[0];
     s->kind = STEP_COPY;
     s->bytes = type_bytes(type_of(m->g, v));
-    s->traffic = 2 * (double)s->bytes;
     PlanArg *arg = add_args(m, s, 2);
     arg[0] = place(m, v, 0);
     arg[1] = place_operand(m, v, 0);
@@ -337,8 +326,8 @@ static void unit_step(Make *m, uint32_t u) {
     for (uint32_t i = 0; i < unit->nread; i++)
         if (m->us.of[unit->read[i]] != NO_UNIT) unit_step(m, m->us.of[unit->read[i]]);
     const Node *n = node_of(m->g, unit->node[0]);
-    PlanStep s = {.stream = n->stream};
-    describe(m, unit, &s);
+    PlanStep s = {.phase = (PlanPhase)n->phase, .stream = n->stream};
+    describe(m, u, &s);
     if (n->op == OP_copy_start)
         copy_step(m, u, &s);
     else if (is_product(m->g, unit->node[0]))
@@ -356,7 +345,10 @@ static void copy_steps(Make *m) {
         if (n->op != OP_assign) continue;
         Value leaf = operand(m->g, v, 0), x = view_base(m->g, operand(m->g, v, 1));
         if (m->buffer[leaf] == m->buffer[x]) continue;
-        PlanStep s = {.kind = STEP_COPY, .bytes = type_bytes(type_of(m->g, leaf)), .loc = n->loc};
+        PlanStep s = {.kind = STEP_COPY,
+                      .phase = (PlanPhase)n->phase,
+                      .bytes = type_bytes(type_of(m->g, leaf)),
+                      .loc = n->loc};
         if (n->scope && *n->scope) s.scope = intern(m->p->session, n->scope);
         s.what = intern(m->p->session, "assign");
         s.traffic = 2 * (double)s.bytes;

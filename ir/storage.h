@@ -136,6 +136,8 @@ typedef struct {
     bool host; /* on the host's cores */
 } Work;
 Work unit_work(const Graph *g, const Units *us, uint32_t u);
+/* Time of an op on one element, in additions; 0: it only renames, or is counted as flops. */
+double op_weight(Op op);
 /* Appends the ops of a unit in order, each once. */
 void unit_what(const Graph *g, const Unit *u, Buf *out);
 

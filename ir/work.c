@@ -1,2 +1,180 @@
-/* work.c: what a unit does, as far as its price depends on it. */
+/* work.c: what a unit does, as far as its price depends on it.
+ *
+ * Operations of fused kernels are counted in additions: an op's weight is the time that the CPU's
+ * generated code takes for one element of it, in the time of an addition on data in the nearest
+ * cache (`m6c calibrate --weights` measures them). What only moves bytes weighs little. */
 #include "ir/storage.h"
+
+static const float weights[OP_COUNT] = {
+    [OP_add] = 1,
+    [OP_sub] = 1,
+    [OP_mul] = 1,
+    [OP_div] = 2,
+    [OP_maximum] = 1,
+    [OP_minimum] = 1,
+    [OP_pow] = 60,
+    [OP_neg] = 1,
+    [OP_abs] = 1,
+    [OP_exp] = 6,
+    [OP_log] = 8,
+    [OP_sqrt] = 3,
+    [OP_rsqrt] = 4,
+    [OP_sin] = 40,
+    [OP_cos] = 40,
+    [OP_floor] = 1,
+    [OP_tanh] = 10,
+    [OP_erf] = 12,
+    [OP_sigmoid] = 8,
+    [OP_relu] = 1,
+    [OP_silu] = 9,
+    [OP_gelu] = 11,
+    [OP_gelu_grad] = 14,
+    [OP_isfinite] = 1,
+    [OP_lt] = 1,
+    [OP_le] = 1,
+    [OP_gt] = 1,
+    [OP_ge] = 1,
+    [OP_eq] = 1,
+    [OP_ne] = 1,
+    [OP_and] = 1,
+    [OP_or] = 1,
+    [OP_not] = 1,
+    [OP_select] = 1,
+    [OP_cast] = 1,
+    [OP_random] = 24,
+    [OP_pad] = 2,
+    [OP_concat] = 2,
+    [OP_sum] = 1,
+    [OP_max] = 1,
+    [OP_min] = 1,
+    [OP_pick] = 4,
+    [OP_unpick] = 4,
+    [OP_gather] = 1,
+    [OP_scatter_add] = 2,
+    [OP_route] = 8,
+    [OP_dispatch] = 1,
+    [OP_dispatch_scaled] = 2,
+    [OP_combine] = 2,
+    [OP_combine_sum] = 1,
+    [OP_gate_grad] = 2,
+    [OP_softmax] = 10,
+    [OP_norm] = 8,
+    [OP_rmsnorm] = 6,
+    [OP_cross_entropy] = 8,
+};
+
+double op_weight(Op op) { return (double)weights[op]; }
+
+/* ---- operations ---- */
+
+static double elements(const Type *t) {
+    if (t->dtype != DT_TUPLE) return (double)type_elements(t);
+    double n = 0;
+    for (uint32_t i = 0; i < t->nelem; i++) n += (double)type_elements(t->elem[i]);
+    return n;
+}
+
+/* Elements that the node's weight is counted for. */
+static double counted(const Graph *g, Value v) {
+    const Node *n = node_of(g, v);
+    switch (n->op) {
+    case OP_sum:
+    case OP_max:
+    case OP_min: return elements(type_of(g, operand(g, v, 0)));
+    case OP_scatter_add: return elements(type_of(g, operand(g, v, 1)));
+    case OP_route: return elements(type_of(g, operand(g, v, 0))) * (double)attr_int(n, "top");
+    case OP_combine: /* every choice of every token: slot is [n,k] */
+        return elements(n->type) * (double)type_of(g, operand(g, v, 2))->dim[1];
+    case OP_combine_sum: return elements(n->type) * (double)type_of(g, operand(g, v, 1))->dim[1];
+    case OP_gate_grad: return elements(n->type) * (double)type_of(g, operand(g, v, 1))->dim[1];
+    default: return elements(n->type);
+    }
+}
+
+static double operations(const Graph *g, const Unit *u) {
+    double sum = 0;
+    for (uint32_t i = 0; i < u->nnode; i++) {
+        const Node *n = node_of(g, u->node[i]);
+        if (op_info(n->op)->flops) return op_info(n->op)->flops(g, n);
+        double weight = op_weight(n->op);
+        if (weight > 0) sum += weight * counted(g, u->node[i]);
+    }
+    return sum;
+}
+
+/* ---- bytes ---- */
+
+/* Of value `root`, what the nodes read: a slice or the rows of a table are less than all of it. */
+static double bytes_read(const Graph *g, const Unit *u, Value root) {
+    double sum = 0, all = (double)type_bytes(type_of(g, root));
+    int size = dtype_size(type_of(g, root)->dtype);
+    for (uint32_t i = 0; i < u->nnode && sum < all; i++) {
+        const Node *n = node_of(g, u->node[i]);
+        for (uint32_t j = 0; j < n->nin && n->op != OP_proj; j++) {
+            Value v = operand(g, u->node[i], j);
+            if (view_base(g, v) != root) continue;
+            bool rows = n->op == OP_gather && j == 0;
+            sum += elements(rows ? n->type : type_of(g, v)) * size;
+        }
+    }
+    return MIN(sum, all);
+}
+
+static double traffic(const Graph *g, const Unit *u) {
+    double sum = 0;
+    for (uint32_t i = 0; i < u->nread; i++) sum += bytes_read(g, u, u->read[i]);
+    for (uint32_t i = 0; i < u->nwrite; i++) sum += (double)type_bytes(type_of(g, u->write[i]));
+    return sum;
+}
+
+/* ---- the unit ---- */
+
+void unit_what(const Graph *g, const Unit *u, Buf *out) {
+    uint64_t seen[(OP_COUNT + 63) / 64] = {0};
+    bool first = true;
+    for (uint32_t i = 0; i < u->nnode; i++) {
+        Op op = node_of(g, u->node[i])->op;
+        uint64_t bit = (uint64_t)1 << op % 64;
+        if (op == OP_proj || seen[op / 64] & bit) continue;
+        seen[op / 64] |= bit;
+        if (!first) buf_puts(out, " ");
+        buf_puts(out, op_info(op)->name);
+        first = false;
+    }
+}
+
+static void set_product(const Graph *g, Value v, Work *w) {
+    Contract c;
+    if (contract_fit(g, v, &c) != CONTRACT_OK) BUG("%%%u is no matrix product", v);
+    w->product = true;
+    w->m = c.m, w->n = c.n, w->k = c.k;
+    w->ta = c.ta, w->tb = c.tb;
+    w->batch = 1;
+    for (int i = 0; i < c.nbatch; i++) w->batch *= c.count[i];
+    w->dtype = type_of(g, c.a)->dtype;
+    w->flops = 2 * (double)c.m * (double)c.n * (double)c.k * (double)w->batch;
+}
+
+Work unit_work(const Graph *g, const Units *us, uint32_t u) {
+    const Unit *unit = &us->unit[u];
+    Value v = unit->node[0];
+    const Node *n = node_of(g, v);
+    Buf what = {0};
+    unit_what(g, unit, &what);
+    Work w = {.what = intern(g->session, what.p ? what.p : ""), .host = n->stream == STREAM_HOST};
+    buf_free(&what);
+    if (n->op == OP_copy_start) {
+        w.copy = true;
+        w.from = (Mem)node_of(g, view_base(g, operand(g, v, 0)))->mem;
+        w.to = (Mem)n->mem;
+        w.bytes = (double)type_bytes(n->type);
+        w.host = false;
+        return w;
+    }
+    w.bytes = traffic(g, unit);
+    if (is_product(g, v))
+        set_product(g, v, &w);
+    else
+        w.flops = operations(g, unit);
+    return w;
+}
