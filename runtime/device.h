@@ -3,7 +3,9 @@
  *
  * Streams are small integers. Work on one stream runs in order; record() marks a point of a stream,
  * wait() makes another stream wait for it. Calls may return before the work is done; sync() waits.
- * Addresses passed in are what alloc() returned plus an offset, or host memory. */
+ * Where `threads` is set, calls return when the work is done, and the executor makes those of
+ * different streams from different threads. Addresses passed in are what alloc() returned plus an
+ * offset, or host memory; of MEM_DISK they are names of places that nobody else may touch. */
 #ifndef M6C_DEVICE_H
 #define M6C_DEVICE_H
 
@@ -15,6 +17,8 @@ typedef struct DeviceConfig {
     Pool *pool;       /* threads for kernels and products; needed by cpu */
     FILE *log;        /* where null prints; NULL: stdout */
     bool no_graph;    /* cuda: every step is launched anew */
+    double link;      /* cpu: bytes a second of copies from and to the host; 0: as they come */
+    const char *disk; /* folder of the file that MEM_DISK is; NULL: the current one */
 } DeviceConfig;
 
 /* Streams and events beyond the plan's, for the executor: one stream more than the plan has (its
@@ -26,7 +30,8 @@ typedef struct Device Device; /* its first member is `const DeviceOps *ops` */
 typedef struct DeviceOps {
     const char *name; /* the plan's target */
     const char *doc;
-    bool host_visible; /* the host may read and write device memory through the pointer */
+    bool host_visible; /* the host may read and write device and host memory by their address */
+    bool threads;      /* calls of different streams may be made at once */
     Status (*open)(const DeviceConfig *config, Device **out);
     /* Exactly `bytes` (rounded up to pages), zeroed, 64-byte aligned; bytes may be 0. */
     Status (*alloc)(Device *d, Mem mem, int64_t bytes, void **out);
@@ -43,6 +48,8 @@ typedef struct DeviceOps {
     Status (*wait)(Device *d, int stream, uint32_t event);
     Status (*sync)(Device *d);
     void (*close)(Device *d);
+    /* Bytes allocated beside the arenas: staging, workspace, buffers of the disk. May be NULL. */
+    int64_t (*beside)(const Device *d);
 
     /* ---- of a device that works while the host goes on; NULL in the others (cpu, null) ---- */
 
@@ -50,8 +57,6 @@ typedef struct DeviceOps {
      * device, and of host memory that it can reach by itself. close() frees both. */
     Status (*staging)(Device *d, int64_t device_bytes, int64_t host_bytes, void **device,
                       void **host);
-    /* Bytes of the device that are allocated beside the arenas: staging, workspace. */
-    int64_t (*beside)(const Device *d);
     /* The host waits until the device has come to what record() marked last. */
     Status (*arrive)(Device *d, uint32_t event);
     /* The calls from capture(true) to capture(false), which began on stream 0 and came together

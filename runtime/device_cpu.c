@@ -1,16 +1,26 @@
 /* device_cpu.c: the processor as a device.
  *
- * Every memory is one mapping of exactly the planned bytes (rounded to pages) and is visible to the
- * host. Everything is done when a call returns, in the order of the calls, which is a legal order
- * of the plan's steps: streams and events therefore need nothing. Kernels are shared objects in the
- * plan's folder; each source file's is loaded once. */
+ * The device's and the host's memory are mappings of exactly the planned bytes (rounded to pages);
+ * the disk is a file (disk.h). Everything is done when a call returns; the executor calls for each
+ * stream from a thread of its own (exec_streams.c), so that events need nothing here. Work of the
+ * compute stream is shared by the pool, that of others is their thread's alone: the host's kernels
+ * too, which stand for the cores beside a GPU. Kernels are shared objects in the plan's folder;
+ * each source file's is loaded once.
+ *
+ * The link. Copies between the device's and the host's memory can be slowed down to a given rate,
+ * each direction by itself: a copy takes the time that the link would, and its thread sleeps for
+ * most of that, as if an engine beside the cores did it. */
 #include "runtime/device.h"
+#include "runtime/disk.h"
 #include "runtime/gemm.h"
+#include "runtime/host_memory.h"
 
 #include <dlfcn.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef void KernelFn(void *const *arg, int64_t lo, int64_t hi);
@@ -25,19 +35,29 @@ typedef struct {
     Pool *pool;
     Gemm *gemm;
     const Plan *plan;
+    double link;           /* bytes a second; 0: as they come */
+    double link_free[2];   /* when it has carried what it was given, in and out */
+    const char *folder;    /* of the disk */
+    Disk *disk;            /* NULL: the plan has none */
     KernelFn **kernel;     /* of each PlanKernel */
     const GemmAlgo **algo; /* of each step, NULL unless it is a product */
     VEC(Library) library;
 } Cpu;
 
-enum { COPY_GRAIN = 256 << 10 }; /* bytes worth a thread */
+enum {
+    COPY_GRAIN = 256 << 10, /* bytes worth a thread */
+    LINK_CHUNK = 1 << 20    /* bytes copied at once on a slow link */
+};
 
 static Status cpu_open(const DeviceConfig *config, Device **out) {
     Cpu *d = xcalloc(1, sizeof *d);
     d->base.ops = &device_cpu;
     d->pool = config->pool;
+    d->link = config->link;
+    d->folder = config->disk && config->disk[0] ? config->disk : ".";
     *out = &d->base;
-    return NULL;
+    const int64_t *arena = config->plan->arena;
+    return host_memory_check(arena[MEM_DEVICE] + arena[MEM_HOST]);
 }
 
 static size_t whole_pages(int64_t bytes) {
@@ -45,13 +65,16 @@ static size_t whole_pages(int64_t bytes) {
     return ((size_t)bytes + page - 1) / page * page;
 }
 
+static Status alloc_disk(Cpu *d, int64_t bytes, void **out) {
+    TRY(disk_open(d->folder, bytes, &d->disk));
+    *out = disk_base(d->disk);
+    return NULL;
+}
+
 static Status cpu_alloc(Device *d, Mem mem, int64_t bytes, void **out) {
-    (void)d;
     *out = NULL;
     if (bytes == 0) return NULL;
-    if (mem == MEM_DISK)
-        return status_make(EXIT_INPUT, "the plan keeps %lld bytes on disk, which the cpu cannot do",
-                           (long long)bytes);
+    if (mem == MEM_DISK) return alloc_disk((Cpu *)d, bytes, out);
     void *p =
         mmap(NULL, whole_pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
@@ -61,10 +84,16 @@ static Status cpu_alloc(Device *d, Mem mem, int64_t bytes, void **out) {
     return NULL;
 }
 
-static void cpu_free(Device *d, Mem mem, void *p, int64_t bytes) {
-    (void)d, (void)mem;
-    if (p) munmap(p, whole_pages(bytes));
+static void cpu_free(Device *base, Mem mem, void *p, int64_t bytes) {
+    Cpu *d = (Cpu *)base;
+    if (mem == MEM_DISK) {
+        disk_close(d->disk);
+        d->disk = NULL;
+    } else if (p)
+        munmap(p, whole_pages(bytes));
 }
+
+/* ---- copies ---- */
 
 typedef struct {
     char *to;
@@ -80,22 +109,61 @@ static void move_part(void *ctx, int64_t lo, int64_t hi, int thread) {
         memset(m->to + lo, 0, (size_t)(hi - lo));
 }
 
-static Status cpu_copy(Device *base, int stream, void *to, const void *from, int64_t bytes) {
-    Cpu *d = (Cpu *)base;
-    (void)stream;
+/* Sleeping for less than it takes to fall asleep would make small copies slower than the link. */
+static void sleep_until(double at) {
+    const double shortest = 20e-6;
+    struct timespec t = {.tv_sec = (time_t)at, .tv_nsec = (long)((at - floor(at)) * 1e9)};
+    if (at - now_seconds() < shortest) return;
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) != 0) {
+    }
+}
+
+/* A copy that was asked for while the one before was on the link follows it without a gap, though
+ * the thread wakes a little late. */
+static void copy_on_link(Cpu *d, int stream, char *to, const char *from, int64_t bytes) {
+    const double late = 100e-6;
+    double *is_free = &d->link_free[stream == STREAM_OUT];
+    double at = MAX(*is_free, now_seconds() - late);
+    for (int64_t done = 0, n; done < bytes; done += n) {
+        n = MIN((int64_t)LINK_CHUNK, bytes - done);
+        memmove(to + done, from + done, (size_t)n);
+        at += (double)n / d->link;
+        sleep_until(at);
+    }
+    *is_free = at;
+}
+
+static void copy_in_pool(Cpu *d, void *to, const void *from, int64_t bytes) {
     uintptr_t a = (uintptr_t)to, b = (uintptr_t)from;
     bool overlap = a < b + (uintptr_t)bytes && b < a + (uintptr_t)bytes;
     if (overlap)
         memmove(to, from, (size_t)bytes);
     else
         pool_run(d->pool, move_part, &(Move){to, from}, bytes, COPY_GRAIN);
+}
+
+static bool on_disk(const Cpu *d, const void *p) { return d->disk && disk_holds(d->disk, p); }
+
+static Status cpu_copy(Device *base, int stream, void *to, const void *from, int64_t bytes) {
+    Cpu *d = (Cpu *)base;
+    if (on_disk(d, from)) return disk_read(d->disk, to, from, bytes);
+    if (on_disk(d, to)) return disk_write(d->disk, to, from, bytes);
+    if (stream == STREAM_COMPUTE)
+        copy_in_pool(d, to, from, bytes);
+    else if (d->link > 0 && (stream == STREAM_IN || stream == STREAM_OUT))
+        copy_on_link(d, stream, to, from, bytes);
+    else
+        memmove(to, from, (size_t)bytes);
     return NULL;
 }
 
 static Status cpu_fill(Device *base, int stream, void *to, int64_t bytes) {
     Cpu *d = (Cpu *)base;
-    (void)stream;
-    pool_run(d->pool, move_part, &(Move){to, NULL}, bytes, COPY_GRAIN);
+    if (on_disk(d, to)) return disk_write(d->disk, to, NULL, bytes);
+    if (stream == STREAM_COMPUTE)
+        pool_run(d->pool, move_part, &(Move){to, NULL}, bytes, COPY_GRAIN);
+    else
+        memset(to, 0, (size_t)bytes);
     return NULL;
 }
 
@@ -160,9 +228,25 @@ static Status choose_algos(Cpu *d, const Plan *plan) {
     return NULL;
 }
 
+/* What a plan that was read can still ask for in vain. */
+static Status check_steps(const Plan *plan) {
+    for (uint32_t i = 0; i < plan->step.n; i++) {
+        const PlanStep *s = &plan->step.p[i];
+        uint32_t on_disk = 0;
+        for (uint32_t j = 0; j < s->nargs; j++)
+            on_disk += plan->buffer.p[s->arg[j].buffer].mem == MEM_DISK;
+        if (on_disk > (s->kind == STEP_COPY || s->kind == STEP_FILL))
+            return status_make(EXIT_INPUT, "step %u: works on the disk: only copies can", i);
+        if (s->kind == STEP_GEMM && s->stream != STREAM_COMPUTE)
+            return status_make(EXIT_INPUT, "step %u: products are of stream 0", i);
+    }
+    return NULL;
+}
+
 static Status cpu_load(Device *base, const Plan *plan, const char *dir) {
     Cpu *d = (Cpu *)base;
     d->plan = plan;
+    TRY(check_steps(plan));
     TRY(load_kernels(d, plan, dir));
     return choose_algos(d, plan);
 }
@@ -180,7 +264,10 @@ static void launch_part(void *ctx, int64_t lo, int64_t hi, int thread) {
 
 static Status cpu_launch(Device *base, const PlanStep *s, void *const *arg) {
     Cpu *d = (Cpu *)base;
-    pool_run(d->pool, launch_part, &(Launch){d->kernel[s->kernel], arg}, s->items, s->grain);
+    if (s->stream != STREAM_COMPUTE)
+        d->kernel[s->kernel](arg, 0, s->items);
+    else
+        pool_run(d->pool, launch_part, &(Launch){d->kernel[s->kernel], arg}, s->items, s->grain);
     return NULL;
 }
 
@@ -201,6 +288,10 @@ static Status cpu_sync(Device *d) {
     return NULL;
 }
 
+static int64_t cpu_beside(const Device *base) {
+    return disk_buffer_bytes(((const Cpu *)base)->disk);
+}
+
 static void cpu_close(Device *base) {
     Cpu *d = (Cpu *)base;
     for (uint32_t i = 0; i < d->library.n; i++) dlclose(d->library.p[i].handle);
@@ -215,6 +306,7 @@ const DeviceOps device_cpu = {
     .name = "cpu",
     .doc = "this machine's processor: threads, compiled C kernels, the BLAS",
     .host_visible = true,
+    .threads = true,
     .open = cpu_open,
     .alloc = cpu_alloc,
     .free = cpu_free,
@@ -227,4 +319,5 @@ const DeviceOps device_cpu = {
     .wait = cpu_event,
     .sync = cpu_sync,
     .close = cpu_close,
+    .beside = cpu_beside,
 };

@@ -64,11 +64,12 @@ static uint32_t find_output(const Plan *p, const char *name) {
     return UINT32_MAX;
 }
 
-/* Where exec_step_guarded looks: nowhere in plans that scale the loss dynamically. */
+/* Where exec_step_guarded looks: nowhere in plans that scale the loss dynamically, nor on disk. */
 static void find_loss(Exec *e) {
     e->loss_step = UINT32_MAX;
     e->loss = find_output(e->plan, "loss");
     if (e->loss == UINT32_MAX || find_output(e->plan, "overflow") != UINT32_MAX) return;
+    if (e->plan->buffer.p[e->loss].mem == MEM_DISK) return;
     for (uint32_t i = 0; i < e->plan->step.n; i++)
         for (uint32_t j = 0; j < e->plan->step.p[i].nargs; j++)
             if (e->plan->step.p[i].arg[j].buffer == e->loss) e->loss_step = i;
@@ -80,7 +81,12 @@ Status exec_open(const Plan *plan, const ExecOptions *o, Exec **out) {
     e->ops = o->device;
     e->pool = o->pool;
     check_places(plan);
-    DeviceConfig config = {.plan = plan, .pool = o->pool, .log = o->log, .no_graph = o->no_graph};
+    DeviceConfig config = {.plan = plan,
+                           .pool = o->pool,
+                           .log = o->log,
+                           .no_graph = o->no_graph,
+                           .link = o->link,
+                           .disk = o->disk ? o->disk : o->dir};
     Status s = e->ops->open(&config, &e->device);
     if (!s) s = exec_open_stage(e);
     if (!s) s = allocate(e);
@@ -93,12 +99,18 @@ Status exec_open(const Plan *plan, const ExecOptions *o, Exec **out) {
     e->step_input = find_input(plan, "@step");
     e->seed_input = find_input(plan, "@seed");
     find_loss(e);
+    s = exec_open_streams(e);
+    if (s) {
+        exec_close(e);
+        return s;
+    }
     *out = e;
     return NULL;
 }
 
 void exec_close(Exec *e) {
     if (!e) return;
+    exec_close_streams(e);
     if (e->device) {
         for (int m = MEM_COUNT; m-- > 0;)
             if (e->arena[m]) e->ops->free(e->device, (Mem)m, e->arena[m], e->arena_bytes[m]);
@@ -123,7 +135,8 @@ int64_t exec_host_bytes(const Exec *e) {
 int64_t exec_beside_bytes(const Exec *e) { return e->ops->beside ? e->ops->beside(e->device) : 0; }
 
 void *exec_pointer(Exec *e, uint32_t buffer) {
-    return e->ops->host_visible ? exec_address(e, buffer) : NULL;
+    bool visible = e->ops->host_visible && e->plan->buffer.p[buffer].mem != MEM_DISK;
+    return visible ? exec_address(e, buffer) : NULL;
 }
 
 /* ---- tensors in and out ---- */
@@ -144,7 +157,12 @@ Status exec_write(Exec *e, uint32_t buffer, const void *host, int64_t bytes) {
 
 Status exec_read(Exec *e, uint32_t buffer, void *host, int64_t bytes) {
     TRY(check_size(e, buffer, bytes));
-    TRY(e->ops->copy(e->device, 0, host, exec_address(e, buffer), bytes));
+    return exec_read_part(e, buffer, 0, host, bytes);
+}
+
+Status exec_read_part(Exec *e, uint32_t buffer, int64_t at, void *host, int64_t bytes) {
+    ASSERT(at >= 0 && bytes >= 0 && at <= e->plan->buffer.p[buffer].bytes - bytes);
+    TRY(e->ops->copy(e->device, 0, host, exec_address(e, buffer) + at, bytes));
     return exec_blame_any(e, e->ops->sync(e->device));
 }
 
@@ -190,7 +208,8 @@ typedef struct {
     const Init *init;
     Dtype dtype;
     uint32_t key;
-    char *to;
+    char *to;      /* where element `first` goes */
+    int64_t first; /* of this part of the tensor */
 } Start;
 
 static void put_number(Dtype d, char *at, double x) {
@@ -215,25 +234,44 @@ static void start_part(void *ctx, int64_t lo, int64_t hi, int thread) {
     int size = dtype_size(s->dtype);
     (void)thread;
     for (int64_t i = lo; i < hi; i++)
-        put_number(s->dtype, s->to + i * size,
-                   init_value(s->init->kind, s->init->a, s->init->b, s->key, (uint64_t)i));
+        put_number(
+            s->dtype, s->to + i * size,
+            init_value(s->init->kind, s->init->a, s->init->b, s->key, (uint64_t)(s->first + i)));
+}
+
+static void start_values(Exec *e, Start s, int64_t n) {
+    if (e->pool)
+        pool_run(e->pool, start_part, &s, n, 1024);
+    else
+        start_part(&s, 0, n, 0);
+}
+
+/* Of a tensor that the host cannot see: part after part. */
+static Status send_values(Exec *e, const PlanTensor *t, Start s) {
+    const PlanBuffer *b = &e->plan->buffer.p[t->buffer];
+    int64_t n = plan_elements(b), size = dtype_size(b->dtype), most = EXEC_PART / size;
+    Status status = NULL;
+    s.to = xmalloc((size_t)MIN(b->bytes, (int64_t)EXEC_PART));
+    for (; s.first < n && !status; s.first += most) {
+        int64_t count = MIN(most, n - s.first);
+        start_values(e, s, count);
+        status = e->ops->copy(e->device, 0, exec_address(e, t->buffer) + s.first * size, s.to,
+                              count * size);
+        if (!status) status = e->ops->sync(e->device); /* before the room is used again */
+    }
+    free(s.to);
+    return status;
 }
 
 static Status start_tensor(Exec *e, const PlanTensor *t, uint64_t seed) {
     const PlanBuffer *b = &e->plan->buffer.p[t->buffer];
-    char *at = address(e, (PlanArg){t->buffer, 0});
-    if (t->init.kind == INIT_ZEROS) return e->ops->fill(e->device, 0, at, b->bytes);
-    bool direct = e->ops->host_visible;
-    char *host = direct ? at : xmalloc((size_t)b->bytes);
-    Start s = {&t->init, b->dtype, random_key(seed, t->init.site, 0), host};
-    if (e->pool)
-        pool_run(e->pool, start_part, &s, plan_elements(b), 1024);
-    else
-        start_part(&s, 0, plan_elements(b), 0);
-    if (direct) return NULL;
-    Status status = exec_write(e, t->buffer, host, b->bytes);
-    free(host);
-    return status;
+    if (t->init.kind == INIT_ZEROS)
+        return e->ops->fill(e->device, 0, exec_address(e, t->buffer), b->bytes);
+    Start s = {&t->init, b->dtype, random_key(seed, t->init.site, 0), exec_pointer(e, t->buffer),
+               0};
+    if (!s.to) return send_values(e, t, s);
+    start_values(e, s, plan_elements(b));
+    return NULL;
 }
 
 Status exec_init_params(Exec *e, uint64_t seed) {
@@ -253,7 +291,7 @@ void exec_set_timer(Exec *e, ExecTimer *timer, void *ctx) {
     e->timer_ctx = ctx;
 }
 
-static Status start_step(Exec *e, uint32_t i) {
+Status exec_start_unnamed(Exec *e, uint32_t i) {
     const PlanStep *s = &e->plan->step.p[i];
     void *const *arg = e->arg + e->first_arg[i];
     for (uint32_t j = 0; j < s->nwait; j++) TRY(e->ops->wait(e->device, s->stream, s->wait[j]));
@@ -298,7 +336,7 @@ Status exec_blame_any(const Exec *e, Status s) {
     return told;
 }
 
-Status exec_start(Exec *e, uint32_t i) { return exec_blame(e, i, start_step(e, i)); }
+Status exec_start(Exec *e, uint32_t i) { return exec_blame(e, i, exec_start_unnamed(e, i)); }
 
 static Status run_watched(Exec *e, uint32_t i) {
     if (e->check_finite) TRY(exec_clear_fresh(e, i));
@@ -330,6 +368,7 @@ static Status run_steps(Exec *e, int64_t step, bool *stopped) {
     TRY(write_i32(e, e->seed_input, exec_seed_bits(e)));
     if (e->check_finite) TRY(exec_check_kept(e));
     bool watched = e->timer || e->check_finite;
+    if (e->streams && !watched) return exec_run_streams(e, stopped);
     for (uint32_t i = 0; i < e->plan->step.n; i++) {
         TRY(watched ? run_watched(e, i) : exec_start(e, i));
         if (!stopped || i != e->loss_step) continue;

@@ -19,6 +19,8 @@ typedef struct ExecOptions {
     const char *dir;         /* the plan's folder, where its kernels lie */
     FILE *log;               /* for the null device; NULL: stdout */
     bool no_graph;           /* cuda: launches every step anew */
+    double link;             /* cpu: bytes a second of copies from and to the host; 0: all it can */
+    const char *disk;        /* folder of what the plan keeps on disk; NULL: `dir` */
 } ExecOptions;
 
 /* The plan must stay. Everything is zero until it is written. */
@@ -35,6 +37,10 @@ void exec_set_seed(Exec *e, uint64_t seed);
  * asked before. */
 Status exec_write(Exec *e, uint32_t buffer, const void *host, int64_t bytes);
 Status exec_read(Exec *e, uint32_t buffer, void *host, int64_t bytes);
+/* `bytes` of a buffer from its byte `at` on: what is not visible is read in parts of at most
+ * EXEC_PART, so that no tensor lies in memory a second time. */
+enum { EXEC_PART = 16 << 20 };
+Status exec_read_part(Exec *e, uint32_t buffer, int64_t at, void *host, int64_t bytes);
 /* A float or integer scalar output as a double, of the last step that was collected or waited for;
  * *found is false when the plan has no such port. */
 Status exec_read_scalar(Exec *e, const char *name, double *value, bool *found);
@@ -64,8 +70,9 @@ Status exec_submit(Exec *e, int64_t step, const void *const *input);
  * after it, have changed the tensors. */
 Status exec_collect(Exec *e, bool *stopped);
 
-/* With a timer, each step is waited for and reported: its index in plan->step, and the seconds of
- * a monotonic clock at which it began and ended. NULL switches it off. */
+/* With a timer, the steps run in the plan's order, one after another, and are reported: its index
+ * in plan->step, and the seconds of a monotonic clock at which it began and ended. NULL switches it
+ * off. */
 typedef void ExecTimer(void *ctx, uint32_t step, double begin, double end);
 void exec_set_timer(Exec *e, ExecTimer *timer, void *ctx);
 
@@ -80,7 +87,7 @@ int64_t exec_arena_bytes(const Exec *e, Mem mem);
 /* Those of them that lie in the host's memory, and what the device has allocated besides. */
 int64_t exec_host_bytes(const Exec *e);
 int64_t exec_beside_bytes(const Exec *e);
-/* Host address of a buffer when the device's memory is visible to the host, otherwise NULL. */
+/* Host address of a buffer in memory that is visible to the host, otherwise NULL. */
 void *exec_pointer(Exec *e, uint32_t buffer);
 
 #endif

@@ -74,26 +74,38 @@ static void search_part(void *ctx, int64_t lo, int64_t hi, int thread) {
     }
 }
 
+static int64_t search_range(Exec *e, Dtype dtype, const char *p, int64_t n) {
+    Search s = {.p = p, .dtype = dtype, .first = INT64_MAX};
+    if (e->pool)
+        pool_run(e->pool, search_part, &s, n, 1 << 14);
+    else
+        search_part(&s, 0, n, 0);
+    return s.first;
+}
+
+/* Of a buffer that the host cannot see: part after part. */
+static Status search_parts(Exec *e, uint32_t buffer, int64_t *first) {
+    const PlanBuffer *b = &e->plan->buffer.p[buffer];
+    char *part = xmalloc((size_t)MIN(b->bytes, (int64_t)EXEC_PART));
+    int64_t size = dtype_size(b->dtype), bytes;
+    Status s = NULL;
+    for (int64_t at = 0; at < b->bytes && *first == INT64_MAX && !s; at += bytes) {
+        bytes = MIN(b->bytes - at, (int64_t)EXEC_PART);
+        s = exec_read_part(e, buffer, at, part, bytes);
+        int64_t found = s ? INT64_MAX : search_range(e, b->dtype, part, bytes / size);
+        if (found != INT64_MAX) *first = at / size + found;
+    }
+    free(part);
+    return s;
+}
+
 static Status search(Exec *e, uint32_t buffer, int64_t *first) {
     const PlanBuffer *b = &e->plan->buffer.p[buffer];
+    const char *p = exec_pointer(e, buffer);
     *first = INT64_MAX;
     if (!dtype_is_float(b->dtype)) return NULL;
-    char *host = exec_pointer(e, buffer), *copy = NULL;
-    if (!host) {
-        host = copy = xmalloc((size_t)b->bytes);
-        Status s = exec_read(e, buffer, host, b->bytes);
-        if (s) {
-            free(copy);
-            return s;
-        }
-    }
-    Search s = {.p = host, .dtype = b->dtype, .first = INT64_MAX};
-    if (e->pool)
-        pool_run(e->pool, search_part, &s, plan_elements(b), 1 << 14);
-    else
-        search_part(&s, 0, plan_elements(b), 0);
-    *first = s.first;
-    free(copy);
+    if (!p) return search_parts(e, buffer, first);
+    *first = search_range(e, b->dtype, p, plan_elements(b));
     return NULL;
 }
 

@@ -1,4 +1,4 @@
-/* exec_private.h: what exec.c, exec_ahead.c and exec_finite.c share. */
+/* exec_private.h: what the files of the executor share. */
 #ifndef M6C_EXEC_PRIVATE_H
 #define M6C_EXEC_PRIVATE_H
 
@@ -14,6 +14,8 @@ typedef struct {
     int64_t in_bytes;
     int64_t *at_in, *at_out; /* of each input and output port; -1: no scalar */
 } Stage;
+
+typedef struct Streams Streams; /* exec_streams.c */
 
 struct Exec {
     const Plan *plan;
@@ -33,6 +35,7 @@ struct Exec {
     bool check_finite;
     uint32_t *first_touch; /* of each buffer: the first step that has it as an argument */
     Stage stage;
+    Streams *streams;             /* NULL: the plan has one, or the device keeps them itself */
     int64_t submitted, collected; /* steps, since exec_open */
     bool stopped;                 /* the submitted step, on devices that do not run ahead */
     const char *scalars;          /* of the collected step; NULL: they are still in the arena */
@@ -40,6 +43,8 @@ struct Exec {
 
 /* Starts step i of the plan; a failure names it. */
 Status exec_start(Exec *e, uint32_t i);
+/* The same, without naming it: from any thread. */
+Status exec_start_unnamed(Exec *e, uint32_t i);
 /* Frees s: which step it was. */
 Status exec_blame(const Exec *e, uint32_t i, Status s);
 /* Frees s: that the step is not known, on a device that works while the host goes on. */
@@ -52,6 +57,12 @@ int32_t exec_seed_bits(const Exec *e); /* what "@seed" is */
 
 Status exec_open_stage(Exec *e); /* before the arenas */
 void exec_close_stage(Exec *e);
+
+Status exec_open_streams(Exec *e); /* last: the threads begin */
+void exec_close_streams(Exec *e);  /* first */
+/* One step of training, as exec_step, or with `stopped` as exec_step_guarded; the inputs are there.
+ */
+Status exec_run_streams(Exec *e, bool *stopped);
 
 /* Zeroes the temporaries that step i is the first to touch, so that parts nobody writes are not
  * taken for results. */

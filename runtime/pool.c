@@ -7,14 +7,12 @@
  * core for a whole run), unless there are more threads than cores. */
 #include "runtime/pool.h"
 
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
+
+#include "runtime/futex.h"
 
 enum { MAX_THREADS = 256, SPIN_NS = 50000, LINE = 64 };
 
@@ -45,14 +43,6 @@ struct Pool {
     pthread_t caller;
     Worker worker[MAX_THREADS];
 };
-
-static void futex_wait(_Atomic uint32_t *at, uint32_t value) {
-    syscall(SYS_futex, at, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
-}
-
-static void futex_wake(_Atomic uint32_t *at) {
-    syscall(SYS_futex, at, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
-}
 
 static int64_t now_ns(void) {
     struct timespec t;
