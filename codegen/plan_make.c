@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codegen/plan_wait.h"
+
 _Static_assert((int)PLAN_FORWARD == (int)PHASE_FORWARD && (int)PLAN_APPLY == (int)PHASE_APPLY,
                "phases of plans are those of graphs");
 
@@ -508,6 +510,7 @@ Plan *codegen_plan(const Graph *g, const CodegenOptions *o) {
         if (m.us.of[v] != NO_UNIT) unit_step(&m, m.us.of[v]);
     copy_steps(&m);
     join_steps(&m);
+    plan_waits(m.p);
     for (int i = 0; i < MEM_COUNT; i++) m.p->lower_bound[i] = live_bytes(m.p, (Mem)i);
     make_sources(&m);
     bool ok = diag_errors(g->session) == 0 && diag_status(g->session, write_sources(&m));
