@@ -108,9 +108,11 @@ static Status run_plan_steps(Exec *e) {
     const DeviceOps *ops = e->ops;
     int streams = plan_streams(e->plan);
     if (streams > 1) TRY(ops->record(e->device, 0, event(e, EVENT_FORK)));
-    for (int i = 1; i < streams; i++) TRY(ops->wait(e->device, i, event(e, EVENT_FORK)));
+    for (int i = 1; i < streams; i++)
+        if (plan_has_stream(e->plan, i)) TRY(ops->wait(e->device, i, event(e, EVENT_FORK)));
     for (uint32_t i = 0; i < e->plan->step.n; i++) TRY(exec_start(e, i));
     for (int i = 1; i < streams; i++) {
+        if (!plan_has_stream(e->plan, i)) continue;
         TRY(ops->record(e->device, i, event(e, EVENT_JOIN + i)));
         TRY(ops->wait(e->device, 0, event(e, EVENT_JOIN + i)));
     }

@@ -122,6 +122,12 @@ int plan_streams(const Plan *p) {
     return n;
 }
 
+bool plan_has_stream(const Plan *p, int stream) {
+    for (uint32_t i = 0; i < p->step.n; i++)
+        if (p->step.p[i].stream == stream) return true;
+    return false;
+}
+
 int64_t plan_parameters(const Plan *p) {
     int64_t n = 0;
     for (uint32_t i = 0; i < p->tensor.n; i++) {

@@ -189,8 +189,9 @@ Plan *plan_parse(Session *s, const char *file, const char *text, size_t n);
 /* Index of a buffer by name, or UINT32_MAX. */
 uint32_t plan_find(const Plan *p, const char *name);
 int64_t plan_elements(const PlanBuffer *b);
-int64_t plan_parameters(const Plan *p); /* elements of all trained parameters */
-int plan_streams(const Plan *p);        /* all in use are below; at least one */
+int64_t plan_parameters(const Plan *p);          /* elements of all trained parameters */
+int plan_streams(const Plan *p);                 /* all in use are below; at least one */
+bool plan_has_stream(const Plan *p, int stream); /* is a step on it? */
 /* Elements that operand 0 (A), 1 (B) or 2 (C) spans, batch included: what must lie in its buffer.
  * -1 when that overflows. */
 int64_t plan_gemm_span(const PlanGemm *g, int operand);
