@@ -4,15 +4,21 @@
 
 #include "passes/machine.h"
 
+/* us = busy[STREAM_COMPUTE] + host_alone + exposed: while anything is left to do, some stream
+ * works. */
 typedef struct {
-    double us;                 /* until the last step ends */
+    double us;                 /* from the first step's begin to the last one's end */
     double busy[STREAM_COUNT]; /* time each stream works */
-    double exposed;            /* time in which copies work and no kernel of the device does */
+    double host_alone;         /* time in which the host's kernels work and the device's do not */
+    double exposed;            /* time in which copies work and no kernel does, on device or host */
     double *begin, *end;       /* by step, in the arena; NULL unless asked for */
 } Simulation;
 
-/* Streams work in order, a step begins when its stream is free and all it waits for has ended;
- * while several streams work each goes on at machine_speed. Deterministic, O(n log n). */
+/* Streams work in order; a step begins as soon as its stream is free and all it waits for has
+ * ended. While several streams work each goes on at machine_speed (m NULL: at 1), so that a step
+ * takes longer than its `us` where it shares. All begin at time 0 with nothing under way: one step
+ * of training, which the runtime ends before it begins the next. A step waits for earlier steps
+ * only. Deterministic, O(n log n): at each event at most STREAM_COUNT steps are looked at. */
 Simulation simulate(const Machine *m, const TimedStep *step, uint32_t n, bool times, Arena *a);
 
 #endif
