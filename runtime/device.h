@@ -30,8 +30,8 @@ typedef struct Device Device; /* its first member is `const DeviceOps *ops` */
 typedef struct DeviceOps {
     const char *name; /* the plan's target */
     const char *doc;
-    bool host_visible; /* the host may read and write device and host memory by their address */
-    bool threads;      /* calls of different streams may be made at once */
+    unsigned visible; /* bit m: the host may read and write memory m by its addresses */
+    bool threads;     /* calls of different streams may be made at once */
     Status (*open)(const DeviceConfig *config, Device **out);
     /* Exactly `bytes` (rounded up to pages), zeroed, 64-byte aligned; bytes may be 0. */
     Status (*alloc)(Device *d, Mem mem, int64_t bytes, void **out);

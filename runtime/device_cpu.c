@@ -305,7 +305,7 @@ static void cpu_close(Device *base) {
 const DeviceOps device_cpu = {
     .name = "cpu",
     .doc = "this machine's processor: threads, compiled C kernels, the BLAS",
-    .host_visible = true,
+    .visible = 1u << MEM_DEVICE | 1u << MEM_HOST,
     .threads = true,
     .open = cpu_open,
     .alloc = cpu_alloc,

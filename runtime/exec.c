@@ -128,15 +128,16 @@ char *exec_address(const Exec *e, uint32_t buffer) { return address(e, (PlanArg)
 
 int64_t exec_arena_bytes(const Exec *e, Mem mem) { return e->arena_bytes[mem]; }
 
+static bool is_visible(const Exec *e, Mem mem) { return e->ops->visible >> mem & 1; }
+
 int64_t exec_host_bytes(const Exec *e) {
-    return e->arena_bytes[MEM_HOST] + (e->ops->host_visible ? e->arena_bytes[MEM_DEVICE] : 0);
+    return e->arena_bytes[MEM_HOST] + (is_visible(e, MEM_DEVICE) ? e->arena_bytes[MEM_DEVICE] : 0);
 }
 
 int64_t exec_beside_bytes(const Exec *e) { return e->ops->beside ? e->ops->beside(e->device) : 0; }
 
 void *exec_pointer(Exec *e, uint32_t buffer) {
-    bool visible = e->ops->host_visible && e->plan->buffer.p[buffer].mem != MEM_DISK;
-    return visible ? exec_address(e, buffer) : NULL;
+    return is_visible(e, e->plan->buffer.p[buffer].mem) ? exec_address(e, buffer) : NULL;
 }
 
 /* ---- tensors in and out ---- */
@@ -149,10 +150,18 @@ static Status check_size(const Exec *e, uint32_t buffer, int64_t bytes) {
                        (long long)bytes);
 }
 
+/* What a GPU has in the host's memory does not pass through the GPU. */
+static Status move_bytes(Exec *e, uint32_t buffer, void *to, const void *from, int64_t bytes) {
+    bool direct = e->ops->arrive && exec_pointer(e, buffer);
+    if (!direct) TRY(e->ops->copy(e->device, 0, to, from, bytes));
+    TRY(exec_blame_any(e, e->ops->sync(e->device)));
+    if (direct) memcpy(to, from, (size_t)bytes);
+    return NULL;
+}
+
 Status exec_write(Exec *e, uint32_t buffer, const void *host, int64_t bytes) {
     TRY(check_size(e, buffer, bytes));
-    TRY(e->ops->copy(e->device, 0, exec_address(e, buffer), host, bytes));
-    return exec_blame_any(e, e->ops->sync(e->device));
+    return move_bytes(e, buffer, exec_address(e, buffer), host, bytes);
 }
 
 Status exec_read(Exec *e, uint32_t buffer, void *host, int64_t bytes) {
@@ -162,8 +171,7 @@ Status exec_read(Exec *e, uint32_t buffer, void *host, int64_t bytes) {
 
 Status exec_read_part(Exec *e, uint32_t buffer, int64_t at, void *host, int64_t bytes) {
     ASSERT(at >= 0 && bytes >= 0 && at <= e->plan->buffer.p[buffer].bytes - bytes);
-    TRY(e->ops->copy(e->device, 0, host, exec_address(e, buffer) + at, bytes));
-    return exec_blame_any(e, e->ops->sync(e->device));
+    return move_bytes(e, buffer, host, exec_address(e, buffer) + at, bytes);
 }
 
 double exec_number(Dtype d, const void *p) {

@@ -186,7 +186,7 @@ static void emulated_close(Device *base) {
 const DeviceOps device_emulated = {
     .name = "emulated",
     .doc = "CUDA C in the emulator",
-    .host_visible = true,
+    .visible = 1u << MEM_DEVICE | 1u << MEM_HOST,
     .open = emulated_open,
     .alloc = emulated_alloc,
     .free = emulated_free,
