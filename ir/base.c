@@ -158,6 +158,27 @@ void buf_free(Buf *b) {
 
 uint64_t hash_bytes(const void *p, size_t n, uint64_t seed) { return XXH64(p, n, seed); }
 
+struct HashParts {
+    XXH64_state_t *state;
+};
+
+HashParts *hash_open(void) {
+    HashParts *h = xmalloc(sizeof *h);
+    h->state = XXH64_createState();
+    ASSERT(h->state);
+    XXH64_reset(h->state, 0);
+    return h;
+}
+
+void hash_part(HashParts *h, const void *p, size_t n) { XXH64_update(h->state, p, n); }
+
+uint64_t hash_close(HashParts *h) {
+    uint64_t x = XXH64_digest(h->state);
+    XXH64_freeState(h->state);
+    free(h);
+    return x;
+}
+
 double now_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

@@ -77,6 +77,11 @@ double now_seconds(void); /* of a monotonic clock */
 
 /* ---- hashing ---- */
 uint64_t hash_bytes(const void *p, size_t n, uint64_t seed); /* xxHash64 */
+/* The same with seed 0, of bytes that come in parts. */
+typedef struct HashParts HashParts;
+HashParts *hash_open(void);
+void hash_part(HashParts *h, const void *p, size_t n);
+uint64_t hash_close(HashParts *h);
 static inline uint64_t hash_mix(uint64_t a, uint64_t b) {
     a ^= b + 0x9e3779b97f4a7c15u + (a << 6) + (a >> 2);
     a ^= a >> 32;
@@ -155,6 +160,12 @@ typedef struct {
 } FilePart;
 Status file_write_parts(const char *path, const FilePart *part,
                         size_t nparts); /* one after another */
+/* The same, of parts that are not all in memory at once. Closing with a failure drops the new file;
+ * the status is that failure, or what went wrong with closing. */
+typedef struct FileWriter FileWriter;
+Status file_writer_open(const char *path, FileWriter **out);
+Status file_writer_put(FileWriter *w, const void *p, size_t n);
+Status file_writer_close(FileWriter *w, Status failure);
 Status make_dirs(const char *path);
 /* $XDG_CACHE_HOME/m6c or ~/.cache/m6c; M6C_CACHE overrides. Created when missing. */
 Status cache_dir(Buf *out);

@@ -112,25 +112,49 @@ Status file_write_atomic(const char *path, const void *data, size_t n) {
 }
 
 Status file_write_parts(const char *path, const FilePart *part, size_t nparts) {
-    Buf tmp = {0};
-    int fd = -1;
-    for (int i = 0; fd < 0 && i < 100; i++) {
-        tmp.n = 0;
-        buf_printf(&tmp, "%s.tmp-%d-%d", path, (int)getpid(), i);
-        fd = open(tmp.p, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd < 0 && errno != EEXIST) break;
+    FileWriter *w;
+    Status s = NULL;
+    TRY(file_writer_open(path, &w));
+    for (size_t i = 0; i < nparts && !s; i++) s = file_writer_put(w, part[i].p, part[i].n);
+    return file_writer_close(w, s);
+}
+
+struct FileWriter {
+    int fd;
+    Buf path, tmp;
+};
+
+Status file_writer_open(const char *path, FileWriter **out) {
+    FileWriter *w = xcalloc(1, sizeof *w);
+    w->fd = -1;
+    buf_puts(&w->path, path);
+    for (int i = 0; w->fd < 0 && i < 100; i++) {
+        w->tmp.n = 0;
+        buf_printf(&w->tmp, "%s.tmp-%d-%d", path, (int)getpid(), i);
+        w->fd = open(w->tmp.p, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (w->fd < 0 && errno != EEXIST) break;
     }
-    Status status = fd < 0 ? status_errno("%s: cannot create", tmp.p) : NULL;
-    if (!status) {
-        for (size_t i = 0; i < nparts && !status; i++) status = write_whole(fd, path, part[i]);
-        if (!status && fsync(fd) < 0) status = status_errno("%s: cannot sync", path);
-        if (close(fd) < 0 && !status) status = status_errno("%s: cannot write", path);
-        if (!status && rename(tmp.p, path) < 0) status = status_errno("%s: cannot rename", path);
-        if (status) unlink(tmp.p);
-    }
-    if (!status) sync_folder(path);
-    buf_free(&tmp);
-    return status;
+    if (w->fd < 0) return file_writer_close(w, status_errno("%s: cannot create", w->tmp.p));
+    *out = w;
+    return NULL;
+}
+
+Status file_writer_put(FileWriter *w, const void *p, size_t n) {
+    return write_whole(w->fd, w->path.p, (FilePart){p, n});
+}
+
+Status file_writer_close(FileWriter *w, Status s) {
+    const char *path = w->path.p;
+    bool made = w->fd >= 0;
+    if (!s && fsync(w->fd) < 0) s = status_errno("%s: cannot sync", path);
+    if (made && close(w->fd) < 0 && !s) s = status_errno("%s: cannot write", path);
+    if (!s && rename(w->tmp.p, path) < 0) s = status_errno("%s: cannot rename", path);
+    if (s && made) unlink(w->tmp.p);
+    if (!s) sync_folder(path);
+    buf_free(&w->path);
+    buf_free(&w->tmp);
+    free(w);
+    return s;
 }
 
 Status make_dirs(const char *path) {

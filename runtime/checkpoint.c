@@ -1,5 +1,6 @@
 /* checkpoint.c: see checkpoint.h. Data go to the file straight from the arena where the host can
- * see it, otherwise through one copy of each tensor. */
+ * see it; otherwise (a GPU, the disk) they are read in parts, once for the hash in the file's head
+ * and once for its body. */
 #include "runtime/checkpoint.h"
 
 #include <dirent.h>
@@ -15,46 +16,47 @@ static const char FORMAT[] = "m6c-checkpoint-1";
 
 /* ---- tensors of a plan as tensors of a file ---- */
 
-typedef VEC(StTensor) StList;
-typedef VEC(void *) Copies;
+/* What the host cannot see is read while the file is written. */
+typedef struct {
+    VEC(StTensor) tensor;
+    VEC(uint32_t) buffer; /* of each */
+    Exec *exec;
+} StList;
 
-/* Appends buffer b to the list; `copies` owns what had to be copied to the host. */
-static Status list_add(StList *list, Copies *copies, const Plan *plan, Exec *e, uint32_t b,
-                       const char *prefix) {
+static void list_add(StList *list, const Plan *plan, uint32_t b, const char *prefix) {
     const PlanBuffer *buf = &plan->buffer.p[b];
     size_t cut = strlen(prefix);
     StTensor t = {.name = strncmp(buf->name, prefix, cut) == 0 ? buf->name + cut : buf->name,
                   .dtype = buf->dtype,
                   .rank = buf->rank,
                   .bytes = buf->bytes,
-                  .data = exec_pointer(e, b)};
+                  .data = exec_pointer(list->exec, b)};
     memcpy(t.dim, buf->dim, sizeof t.dim);
-    if (!t.data) {
-        void *copy = malloc((size_t)MAX(buf->bytes, 1));
-        if (!copy) return status_make(EXIT_SYSTEM, "no memory to save %s", buf->name);
-        vec_push(copies, copy);
-        TRY(exec_read(e, b, copy, buf->bytes));
-        t.data = copy;
-    }
-    vec_push(list, t);
-    return NULL;
+    vec_push(&list->tensor, t);
+    vec_push(&list->buffer, b);
 }
 
-static void lists_free(StList *list, Copies *copies) {
-    for (uint32_t i = 0; i < copies->n; i++) free(copies->p[i]);
-    vec_free(copies);
-    vec_free(list);
+static void list_free(StList *list) {
+    vec_free(&list->tensor);
+    vec_free(&list->buffer);
+}
+
+static Status read_part(void *ctx, uint32_t i, int64_t at, void *to, int64_t bytes) {
+    const StList *list = ctx;
+    return exec_read_part(list->exec, list->buffer.p[i], at, to, bytes);
+}
+
+static Status list_write(const char *path, StList *list, const StMeta *meta, uint32_t nmeta) {
+    StReader reader = {read_part, list, EXEC_PART};
+    return st_write_read(path, list->tensor.p, list->tensor.n, meta, nmeta, &reader);
 }
 
 Status tensors_write(const char *path, const Plan *plan, Exec *e, const PlanPort *port, uint32_t n,
                      const char *prefix) {
-    StList list = {0};
-    Copies copies = {0};
-    Status s = NULL;
-    for (uint32_t i = 0; i < n && !s; i++)
-        s = list_add(&list, &copies, plan, e, port[i].buffer, prefix);
-    if (!s) s = st_write(path, list.p, list.n, NULL, 0);
-    lists_free(&list, &copies);
+    StList list = {.exec = e};
+    for (uint32_t i = 0; i < n; i++) list_add(&list, plan, port[i].buffer, prefix);
+    Status s = list_write(path, &list, NULL, 0);
+    list_free(&list);
     return s;
 }
 
@@ -130,18 +132,20 @@ static Status state_read(const char *path, const StFile *f, RunState *state) {
     return NULL;
 }
 
-/* Whatever the tensors' order: the sum of what names and data hash to. */
-static void content_hash(const StTensor *tensor, uint32_t n, uint64_t *sum) {
-    for (uint32_t i = 0; i < n; i++)
-        *sum += hash_mix(hash_bytes(tensor[i].name, strlen(tensor[i].name), 0),
-                         hash_bytes(tensor[i].data, (size_t)tensor[i].bytes, 0));
+/* Whatever the tensors' order, a file's hash is the sum of these. */
+static uint64_t tensor_hash(const char *name, uint64_t data) {
+    return hash_mix(hash_bytes(name, strlen(name), 0), data);
 }
 
 static Status check_content(const char *path, const StFile *f) {
     const char *want = st_meta(f, "hash");
     uint64_t sum = 0;
     char text[24];
-    for (uint32_t i = 0; want && i < st_count(f); i++) content_hash(st_tensor(f, i), 1, &sum);
+    for (uint32_t i = 0; want && i < st_count(f); i++) {
+        const StTensor *t = st_tensor(f, i);
+        sum += tensor_hash(t->name, hash_bytes(t->data, (size_t)t->bytes, 0));
+        st_release(f, t);
+    }
     snprintf(text, sizeof text, "%016" PRIx64, sum);
     if (!want || strcmp(want, text) == 0) return NULL;
     return status_make(EXIT_INPUT, "%s: is damaged: its tensors are not those that were written",
@@ -217,34 +221,58 @@ static void remove_old(const char *folder, int keep, int64_t saved) {
     if (d) closedir(d);
 }
 
-static Status save_list(const char *path, const StList *list, const RunState *state) {
+static Status data_hash(StList *list, uint32_t i, char *part, uint64_t *hash) {
+    const StTensor *t = &list->tensor.p[i];
+    HashParts *h = hash_open();
+    Status s = NULL;
+    for (int64_t at = 0, n; at < t->bytes && !s; at += n) {
+        n = MIN(t->bytes - at, (int64_t)EXEC_PART);
+        if (!t->data) s = read_part(list, i, at, part, n);
+        if (!s) hash_part(h, t->data ? (const char *)t->data + at : part, (size_t)n);
+    }
+    *hash = hash_close(h);
+    return s;
+}
+
+static Status list_hash(StList *list, uint64_t *sum) {
+    char *part = malloc(EXEC_PART); /* untouched where the host sees all */
+    Status s = part ? NULL : status_make(EXIT_SYSTEM, "no memory to save a checkpoint");
+    uint64_t data;
+    *sum = 0;
+    for (uint32_t i = 0; i < list->tensor.n && !s; i++) {
+        s = data_hash(list, i, part, &data);
+        if (!s) *sum += tensor_hash(list->tensor.p[i].name, data);
+    }
+    free(part);
+    return s;
+}
+
+static Status save_list(const char *path, StList *list, const RunState *state) {
     char number[5][24];
     const int64_t value[5] = {state->step, (int64_t)state->seed, (int64_t)state->position.seed,
                               state->position.epoch, state->position.index};
     for (int i = 0; i < 5; i++) snprintf(number[i], sizeof number[i], "%" PRId64, value[i]);
     char hash[24];
-    uint64_t sum = 0;
-    content_hash(list->p, list->n, &sum);
+    uint64_t sum;
+    TRY(list_hash(list, &sum));
     snprintf(hash, sizeof hash, "%016" PRIx64, sum);
     const StMeta meta[] = {
         {"format", FORMAT},   {"step", number[0]},  {"seed", number[1]}, {"data_seed", number[2]},
         {"epoch", number[3]}, {"index", number[4]}, {"hash", hash}};
-    return st_write(path, list->p, list->n, meta, COUNT(meta));
+    return list_write(path, list, meta, COUNT(meta));
 }
 
 Status checkpoint_save(const char *folder, const Plan *plan, Exec *e, const RunState *state,
                        int keep) {
     TRY(make_dirs(folder));
     remove_torn(folder);
-    StList list = {0};
-    Copies copies = {0};
+    StList list = {.exec = e};
     char *path = step_path(folder, state->step);
-    Status s = NULL;
-    for (uint32_t i = 0; i < plan->tensor.n && !s; i++)
-        s = list_add(&list, &copies, plan, e, plan->tensor.p[i].buffer, "");
-    if (!s) s = save_list(path, &list, state);
+    for (uint32_t i = 0; i < plan->tensor.n; i++)
+        list_add(&list, plan, plan->tensor.p[i].buffer, "");
+    Status s = save_list(path, &list, state);
     if (!s) remove_old(folder, MAX(keep, 1), state->step);
-    lists_free(&list, &copies);
+    list_free(&list);
     free(path);
     return s;
 }

@@ -377,25 +377,46 @@ static Status make_header(const char *path, const StTensor *tensor, uint32_t n, 
     return NULL;
 }
 
-static Status write_file(const char *path, const Buf *header, const StTensor *tensor,
-                         const Slot *slot, uint32_t n) {
-    FilePart *part = malloc((n + 1) * sizeof *part);
-    if (!part) return out_of_memory(path);
-    part[0] = (FilePart){header->p, header->n};
-    for (uint32_t i = 0; i < n; i++)
-        part[i + 1] = (FilePart){tensor[slot[i].index].data, (size_t)slot[i].bytes};
-    Status s = file_write_parts(path, part, n + 1);
+/* A tensor that is read while it is written. */
+static Status put_read(FileWriter *w, const StReader *r, const Slot *slot) {
+    Status s = NULL;
+    char *part = malloc((size_t)MAX(MIN(r->most, slot->bytes), (int64_t)1));
+    if (!part) return status_make(EXIT_SYSTEM, "no memory for %lld bytes", (long long)r->most);
+    for (int64_t at = 0, n; at < slot->bytes && !s; at += n) {
+        n = MIN(r->most, slot->bytes - at);
+        s = r->read(r->ctx, slot->index, at, part, n);
+        if (!s) s = file_writer_put(w, part, (size_t)n);
+    }
     free(part);
     return s;
 }
 
+static Status write_file(const char *path, const Buf *header, const StTensor *tensor,
+                         const Slot *slot, uint32_t n, const StReader *reader) {
+    FileWriter *w;
+    TRY(file_writer_open(path, &w));
+    Status s = file_writer_put(w, header->p, header->n);
+    for (uint32_t i = 0; i < n && !s; i++) {
+        const void *data = tensor[slot[i].index].data;
+        ASSERT(data || reader || slot[i].bytes == 0);
+        s = data || !reader ? file_writer_put(w, data, (size_t)slot[i].bytes)
+                            : put_read(w, reader, &slot[i]);
+    }
+    return file_writer_close(w, s);
+}
+
 Status st_write(const char *path, const StTensor *tensor, uint32_t ntensors, const StMeta *meta,
                 uint32_t nmeta) {
+    return st_write_read(path, tensor, ntensors, meta, nmeta, NULL);
+}
+
+Status st_write_read(const char *path, const StTensor *tensor, uint32_t ntensors,
+                     const StMeta *meta, uint32_t nmeta, const StReader *reader) {
     Status s = NULL;
     Buf header = {0};
     Slot *slot = lay_out(path, tensor, ntensors, &s);
     if (!s) s = make_header(path, tensor, ntensors, slot, meta, nmeta, &header);
-    if (!s) s = write_file(path, &header, tensor, slot, ntensors);
+    if (!s) s = write_file(path, &header, tensor, slot, ntensors, reader);
     buf_free(&header);
     free(slot);
     return s;

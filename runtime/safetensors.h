@@ -24,7 +24,8 @@ typedef struct {
     bool slice; /* part of a tensor of shape whole[], starting at start[] */
     int64_t whole[ST_MAX_RANK], start[ST_MAX_RANK];
     int64_t bytes;    /* set by the reader; the writer derives it */
-    const void *data; /* of a file: not necessarily aligned to the element */
+    const void *data; /* of a file: not necessarily aligned to the element; to be written: NULL
+                         where a StReader gives it */
 } StTensor;
 
 typedef struct {
@@ -53,5 +54,13 @@ const char *st_meta(const StFile *f, const char *key); /* NULL when absent */
  * element size, which keeps each aligned. Errors are EXIT_SYSTEM; the temporary is then removed. */
 Status st_write(const char *path, const StTensor *tensor, uint32_t ntensors, const StMeta *meta,
                 uint32_t nmeta);
+/* Data that are not in memory, part after part: `bytes` of tensor[i] from its byte `at` on. */
+typedef struct {
+    Status (*read)(void *ctx, uint32_t i, int64_t at, void *to, int64_t bytes);
+    void *ctx;
+    int64_t most; /* bytes of a part */
+} StReader;
+Status st_write_read(const char *path, const StTensor *tensor, uint32_t ntensors,
+                     const StMeta *meta, uint32_t nmeta, const StReader *reader);
 
 #endif
