@@ -1,5 +1,5 @@
 /* main_inspect.c: m6c inspect: what a plan holds and promises, as text or JSON. */
-#include "frontend/main.h"
+#include "frontend/main_memory.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 
 typedef struct {
-    bool params, steps, kernels, memory, json, forward;
+    bool params, steps, kernels, memory, all, json, forward;
 } InspectArgs;
 
 static const double MIB = 1024.0 * 1024.0;
@@ -78,61 +78,6 @@ static void print_kernels(const Plan *p) {
     free(uses);
 }
 
-/* ---- memory: when the peak is, and what makes it ---- */
-
-static bool alive(const Plan *p, const PlanLive *l, uint32_t b) {
-    return p->buffer.p[b].mem == MEM_DEVICE && l->first[b] && l->first[b] <= l->at &&
-           l->at <= l->last[b];
-}
-
-static int by_bytes(const void *a, const void *b, void *plan) {
-    const PlanBuffer *buffers = ((const Plan *)plan)->buffer.p;
-    int64_t x = buffers[*(const uint32_t *)a].bytes, y = buffers[*(const uint32_t *)b].bytes;
-    return x > y ? -1 : x < y;
-}
-
-enum { SHOWN_TENSORS = 12 };
-
-static void print_largest(const Plan *p, const PlanLive *l) {
-    VEC(uint32_t) live = {0};
-    for (uint32_t i = 0; i < p->buffer.n; i++)
-        if (alive(p, l, i)) vec_push(&live, i);
-    qsort_r(live.p, live.n, sizeof *live.p, by_bytes, (void *)(uintptr_t)p);
-    printf("largest of the %u tensors alive then:\n", live.n);
-    for (uint32_t i = 0; i < live.n && i < SHOWN_TENSORS; i++) {
-        const PlanBuffer *b = &p->buffer.p[live.p[i]];
-        Buf shape = {0};
-        shape_text(b, &shape);
-        printf("  %10.2f MiB  %-7s %-36s %-18s %s\n", (double)b->bytes / MIB,
-               buf_kind_name(b->kind), b->name, shape.p, loc_text(p->session, b->loc));
-        buf_free(&shape);
-    }
-    vec_free(&live);
-}
-
-static void print_peak(const Plan *p, const PlanLive *l) {
-    int64_t kind[BUF_KIND_COUNT] = {0};
-    for (uint32_t i = 0; i < p->buffer.n; i++)
-        if (alive(p, l, i)) kind[p->buffer.p[i].kind] += p->buffer.p[i].bytes;
-    const PlanStep *s = &p->step.p[l->at - 1];
-    printf("peak of live bytes %.2f MiB at step %u of %u: %s %s %s\n", (double)l->bytes / MIB,
-           l->at - 1, p->step.n, s->what ? s->what : step_kind_name(s->kind),
-           s->scope ? s->scope : "", loc_text(p->session, s->loc));
-    for (int k = 0; k < BUF_KIND_COUNT; k++)
-        if (kind[k]) printf("  %10.2f MiB  %s\n", (double)kind[k] / MIB, buf_kind_name((BufKind)k));
-    print_largest(p, l);
-}
-
-static void print_memory(const Plan *p) {
-    PlanLive l = plan_live(p, MEM_DEVICE);
-    for (int m = 0; m < MEM_COUNT; m++)
-        if (p->arena[m])
-            printf("%-7s arena %10.2f MiB (live-bytes lower bound %.2f MiB)\n", mem_name((Mem)m),
-                   (double)p->arena[m] / MIB, (double)p->lower_bound[m] / MIB);
-    if (p->step.n && l.at) print_peak(p, &l);
-    plan_live_free(&l);
-}
-
 /* ---- the command ---- */
 
 static void print_summary(const Plan *p) {
@@ -155,13 +100,14 @@ static void print_summary(const Plan *p) {
         printf("output %s\n", p->buffer.p[p->output.p[i].buffer].name);
 }
 
-static void print_json(const Plan *p) {
+static void print_json(const Plan *p, bool memory) {
     json_t *o =
         json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:f, s:I, s:o}", "model", p->model, "target",
                   p->target, "train", p->train, "parameters", (json_int_t)plan_parameters(p),
                   "steps", (json_int_t)p->step.n, "device_bytes", (json_int_t)p->arena[MEM_DEVICE],
                   "lower_bound_bytes", (json_int_t)p->lower_bound[MEM_DEVICE], "flops", p->flops,
                   "tokens", (json_int_t)p->tokens, "params", params_json(p));
+    if (memory) json_object_set_new(o, "memory", memory_json(p));
     json_dumpf(o, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     printf("\n");
     json_decref(o);
@@ -173,13 +119,13 @@ static int inspect(const InspectArgs *a, const char *dir) {
     if (p) {
         plan_warn_stale(p);
         if (a->json)
-            print_json(p);
+            print_json(p, a->memory);
         else if (!a->params && !a->steps && !a->kernels && !a->memory)
             print_summary(p);
         if (a->params && !a->json) print_params(p);
         if (a->steps) print_steps(p);
         if (a->kernels) print_kernels(p);
-        if (a->memory) print_memory(p);
+        if (a->memory && !a->json) memory_print(p, a->all, stdout);
         plan_free(p);
     }
     session_free(s);
@@ -192,9 +138,12 @@ int main_inspect(int argc, char **argv) {
         {"params", OPT_FLAG, &a.params, NULL, "names, shapes, dtypes and inits of the parameters"},
         {"steps", OPT_FLAG, &a.steps, NULL, "what a step does, in order"},
         {"kernels", OPT_FLAG, &a.kernels, NULL, "the generated kernels"},
-        {"memory", OPT_FLAG, &a.memory, NULL, "the peak: when, by kind, and its largest tensors"},
+        {"memory", OPT_FLAG, &a.memory, NULL,
+         "each memory's peak: when, by kind, layer and tensor; decisions and their price"},
+        {"all", OPT_FLAG, &a.all, NULL, "with --memory: all tensors and decisions"},
         {"forward", OPT_FLAG, &a.forward, NULL, "of the forward plan beside a training plan"},
-        {"json", OPT_FLAG, &a.json, NULL, "one JSON object: counts and parameters"},
+        {"json", OPT_FLAG, &a.json, NULL,
+         "one JSON object: counts and parameters; with --memory also that"},
     };
     const OptionTable table = {"inspect DIR [options]", options, COUNT(options), 1, 1};
     TextList positional = {0};
