@@ -118,8 +118,12 @@ static Status open_exec(Run *r) {
     if (!device) return status_make(EXIT_INPUT, "this m6c has no device '%s'", name);
     r->pool = pool_open(r->o->threads);
     if (!r->pool) return status_make(EXIT_SYSTEM, "cannot start the threads");
-    ExecOptions options = {
-        .device = device, .pool = r->pool, .dir = r->o->dir, .no_graph = r->o->no_graph};
+    ExecOptions options = {.device = device,
+                           .pool = r->pool,
+                           .dir = r->o->dir,
+                           .no_graph = r->o->no_graph,
+                           .link = r->o->link,
+                           .disk = r->o->disk};
     return exec_open(r->plan, &options, &r->exec);
 }
 
@@ -322,16 +326,27 @@ static int64_t process_bytes(const char *name) {
     return kib * 1024;
 }
 
+/* Where the plan has more than the device's memory. */
+static void report_tiers(const Run *r, double mib) {
+    double bytes[MEM_COUNT];
+    for (int m = 0; m < MEM_COUNT; m++) bytes[m] = (double)exec_arena_bytes(r->exec, (Mem)m);
+    if (bytes[MEM_HOST] + bytes[MEM_DISK] > 0)
+        report_line(r->report, "tiers: device %.1f MiB, host %.1f MiB, disk %.1f MiB in %s",
+                    bytes[MEM_DEVICE] / mib, bytes[MEM_HOST] / mib, bytes[MEM_DISK] / mib,
+                    r->o->disk ? r->o->disk : r->o->dir);
+}
+
 static void report_memory(Run *r) {
-    int64_t arenas = 0, resident = exec_host_bytes(r->exec), beside = exec_beside_bytes(r->exec);
-    for (int m = 0; m < MEM_COUNT; m++) arenas += exec_arena_bytes(r->exec, (Mem)m);
+    int64_t arenas = exec_arena_bytes(r->exec, MEM_DEVICE) + exec_arena_bytes(r->exec, MEM_HOST);
+    int64_t resident = exec_host_bytes(r->exec), beside = exec_beside_bytes(r->exec);
     int64_t loader = r->loader ? loader_bytes(r->loader) : 0;
     int64_t peak = process_bytes("VmHWM"), code = process_bytes("RssFile");
     double mib = 1024.0 * 1024.0;
+    report_tiers(r, mib);
     if (beside > 0)
-        report_line(r->report,
-                    "device: %.1f MiB beside the arenas, for inputs on their way and products",
-                    (double)beside / mib);
+        report_line(r->report, "device: %.1f MiB beside the arenas, for %s", (double)beside / mib,
+                    exec_ahead(r->exec) > 1 ? "inputs on their way and products"
+                                            : "what is on its way to and from the disk");
     report_line(r->report,
                 "memory: arenas %.1f MiB (as planned), data %.1f MiB, code %.1f MiB, other %.1f "
                 "MiB, peak resident %.1f MiB",

@@ -17,7 +17,9 @@ typedef struct {
     bool check_finite;  /* name the first step that makes a NaN or infinity */
     bool json;          /* an object a step on stdout */
     bool no_graph;      /* on a GPU: launches every step anew */
-    uint64_t seed;      /* of the parameters, the steps and the data */
+    double link;      /* on the CPU: bytes a second each way from and to the host; 0: all it can */
+    const char *disk; /* folder of what the plan keeps on disk; NULL: `dir` */
+    uint64_t seed;    /* of the parameters, the steps and the data */
     int64_t save_every; /* a checkpoint each so many steps; 0: only at the end */
     int keep;           /* checkpoints kept */
     int threads;        /* 0: all cores */
