@@ -176,5 +176,6 @@ Work unit_work(const Graph *g, const Units *us, uint32_t u) {
         set_product(g, v, &w);
     else
         w.flops = operations(g, unit);
+    if (!w.product && op_info(n->op)->flops) w.dtype = type_of(g, operand(g, v, 0))->dtype;
     return w;
 }

@@ -5,7 +5,7 @@
 #ifndef M6C_MACHINE_H
 #define M6C_MACHINE_H
 
-#include "ir/storage.h"
+#include "ir/work.h"
 
 typedef struct Machine Machine; /* owned by the session */
 
@@ -15,13 +15,22 @@ void machine_print(const Machine *m, Buf *out); /* parses back to the same text 
 /* The machine that `cluster` names (a path; NULL: the profile of this machine in the cache folder,
  * or built-in figures for the target where none was measured). NULL after diagnostics. */
 Machine *machine_load(Session *s, const char *cluster, const char *target);
-const char *machine_name(const Machine *m); /* "AMD EPYC 7B13, 2 threads" */
+const char *machine_name(const Machine *m);   /* "AMD EPYC 7B13, 2 threads" */
+const char *machine_target(const Machine *m); /* "cpu", "sm_80" */
 /* Bytes of its memories, 0: not stated. */
 int64_t machine_memory(const Machine *m, Mem mem);
+
+/* FLOP/s of products of a dtype at best: its peak, or the fastest measured; 0: not stated. */
+double machine_peak(const Machine *m, Dtype d);
 
 /* Microseconds of the work alone on the machine: measured where the profile has it, otherwise the
  * slowest of arithmetic, memory and launch. Deterministic. */
 double cost_us(const Machine *m, const Work *w);
+
+/* From now on this work costs so much (to four digits), and is printed so. */
+void machine_set_step(Machine *m, const Work *w, double us);
+/* After machine_set_step, before cost_us. */
+void machine_index(Machine *m);
 
 /* How streams disturb each other: the speed (0 … 1] of a stream while the streams of the bit set
  * `active` (bit STREAM_x, its own included) work. */

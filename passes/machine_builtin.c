@@ -1,0 +1,69 @@
+/* machine_builtin.c: figures for machines that were never measured, so that every plan is priced.
+ * Those of the CPU were measured by `m6c calibrate` on two cores of a Zen 3 EPYC; those of GPUs are
+ * the ones of examples/clusters, with a host of a few cores. */
+#include "passes/machine_private.h"
+
+#include <string.h>
+
+static const char cpu[] = "m6c-machine 1\n"
+                          "name \"a CPU, not measured: m6c calibrate\"\n"
+                          "target cpu\n"
+                          "launch 3us\n"
+                          "vector 8GOPS\n"
+                          "bandwidth 100GB/s at 64KB\n"
+                          "bandwidth 60GB/s at 1MB\n"
+                          "bandwidth 25GB/s at 64MB\n"
+                          "peak f32 150GFLOPS efficiency 0.8\n"
+                          "peak f64 75GFLOPS efficiency 0.8\n"
+                          "peak bf16 110GFLOPS efficiency 0.8\n"
+                          "peak f16 110GFLOPS efficiency 0.8\n"
+                          "attention f32 40GFLOPS\n"
+                          "attention-grad f32 40GFLOPS\n"
+                          "copy in 8GB/s latency 10us\n"
+                          "copy out 8GB/s latency 10us\n"
+                          "copy read 1GB/s latency 50us\n"
+                          "copy write 0.5GB/s latency 50us\n"
+                          "slow compute while in 0.8\n"
+                          "slow compute while out 0.8\n"
+                          "slow in while out 0.7\n"
+                          "slow out while in 0.7\n";
+
+static const char a100[] = "m6c-machine 1\n"
+                           "name \"a GPU of compute capability 8, not measured: A100's figures\"\n"
+                           "target sm_80\n"
+                           "launch 3us\n"
+                           "vector 9.7TOPS\n"
+                           "bandwidth 1.6TB/s\n"
+                           "host-launch 5us\n"
+                           "host-vector 100GOPS\n"
+                           "host-bandwidth 100GB/s\n"
+                           "peak f32 19.5TFLOPS efficiency 0.8\n"
+                           "peak bf16 312TFLOPS efficiency 0.6\n"
+                           "peak f16 312TFLOPS efficiency 0.6\n"
+                           "copy in 24GB/s latency 10us\n"
+                           "copy out 24GB/s latency 10us\n"
+                           "copy read 3GB/s latency 100us\n"
+                           "copy write 1.5GB/s latency 100us\n";
+
+static const char h100[] =
+    "m6c-machine 1\n"
+    "name \"a GPU of compute capability 9 or later, not measured: H100's figures\"\n"
+    "target sm_90\n"
+    "launch 3us\n"
+    "vector 33TOPS\n"
+    "bandwidth 2.8TB/s\n"
+    "host-launch 5us\n"
+    "host-vector 100GOPS\n"
+    "host-bandwidth 100GB/s\n"
+    "peak f32 67TFLOPS efficiency 0.7\n"
+    "peak bf16 989TFLOPS efficiency 0.5\n"
+    "peak f16 989TFLOPS efficiency 0.5\n"
+    "copy in 48GB/s latency 10us\n"
+    "copy out 48GB/s latency 10us\n"
+    "copy read 3GB/s latency 100us\n"
+    "copy write 1.5GB/s latency 100us\n";
+
+const char *machine_builtin(const char *target) {
+    if (!target || strncmp(target, "sm_", 3) != 0) return cpu;
+    return strlen(target) == 5 && target[3] < '9' ? a100 : h100;
+}

@@ -1,0 +1,82 @@
+/* machine_private.h: what a machine is made of. Private to machine*.c and cost.c. */
+#ifndef M6C_MACHINE_PRIVATE_H
+#define M6C_MACHINE_PRIVATE_H
+
+#include "passes/machine.h"
+
+/* A number as it was written, so that it is printed alike: 12.5 of unit_row[unit]. */
+typedef struct {
+    double x;
+    uint32_t unit;
+    double value; /* in bytes, bytes/s, µs, FLOP/s or operations/s; 0: not stated */
+} Quantity;
+
+typedef enum { UNIT_BYTES, UNIT_RATE, UNIT_TIME, UNIT_FLOPS, UNIT_OPS, UNIT_KINDS } UnitKind;
+
+/* Bandwidth on a working set; bytes 0: of any size. */
+typedef struct {
+    Quantity bytes, rate;
+} Band;
+
+typedef struct {
+    Dtype dtype;
+    bool ta, tb;
+    int64_t m, n, k, batch;
+    Quantity rate;
+    Loc loc;
+} ProductPoint;
+
+typedef struct {
+    Stream stream;
+    unsigned set; /* while all of these work too */
+    double factor;
+} Slow;
+
+typedef struct {
+    const char *name;
+    Quantity rate, latency;
+} Link;
+
+typedef struct {
+    Work work;
+    Quantity us;
+    uint64_t hash;
+} Priced;
+
+enum { AXES = 4, AXIS_MAX = 16 }; /* m, n, k, batch */
+
+/* Measured products of one dtype and transposition as a grid over the logarithms of their
+ * extents. Where nothing was measured the nearest point stands in; times never fall along an
+ * axis. */
+typedef struct {
+    int count[AXES];
+    double at[AXES][AXIS_MAX]; /* logarithms, ascending */
+    double *rate;              /* logarithm of FLOP/s; NULL: none measured. In the arena */
+} Grid;
+
+struct Machine {
+    Session *session;
+    const char *name, *target;
+    VEC(const char *) source;
+    int64_t threads, devices, nodes; /* 0: not stated */
+    Quantity memory[MEM_COUNT];
+    Quantity launch, vector, host_launch, host_vector;
+    VEC(Band) bandwidth;
+    VEC(Band) host_bandwidth;
+    Quantity peak[DT_COUNT], attention[DT_COUNT], attention_grad[DT_COUNT];
+    double efficiency[DT_COUNT];
+    VEC(ProductPoint) product;
+    Quantity copy[STREAM_COUNT], latency[STREAM_COUNT];
+    VEC(Slow) slow;
+    VEC(Link) link;
+    VEC(Priced) step;
+    Grid grid[DT_COUNT][2][2];
+    uint32_t *by_hash; /* steps, by ascending hash */
+};
+
+uint64_t work_hash(const Work *w);
+bool work_equal(const Work *a, const Work *b);
+/* Figures for targets whose machine was never measured. */
+const char *machine_builtin(const char *target);
+
+#endif
