@@ -13,7 +13,7 @@
 #include "runtime/plan.h"
 
 typedef struct CodegenOptions {
-    const char *dir;     /* the plan's folder; made when missing */
+    const char *dir;     /* the plan's folder, made when missing; NULL: nothing is written */
     const char *name;    /* of the plan in its folder: NAME.txt, NAME_0.c, ..; NULL: "plan" */
     const char *target;  /* "cpu" (NULL), "null" (the same plan) or a GPU: "sm_80" */
     const char *command; /* recorded in the plan; may be NULL */
@@ -28,6 +28,8 @@ typedef struct CodegenOptions {
  * graph's session. */
 Plan *codegen_plan(const Graph *g, const CodegenOptions *o);
 bool codegen_write(const Plan *plan, const CodegenOptions *o);
+/* Tokens of a step: as the model says, or the most rows that meet a parameter. */
+int64_t codegen_tokens(const Graph *g);
 /* Of the version, the prelude and the compiler's flags: plans of another value are stale. */
 uint64_t codegen_hash(void);
 

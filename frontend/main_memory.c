@@ -20,6 +20,21 @@ const char *memory_class_name(MemoryClass c) {
     return names[c];
 }
 
+void memory_record(Plan *p, const Graph *g, const MemoryReport *r) {
+    p->budget[MEM_DEVICE] = g->set.memory;
+    p->budget[MEM_HOST] = g->set.host_memory;
+    p->budget[MEM_DISK] = g->set.disk;
+    p->unconstrained = r->unconstrained;
+    p->unconstrained_us = r->unconstrained_us;
+    p->predicted_us = r->predicted_us;
+    p->bound_us = r->bound_us;
+    for (uint32_t i = 0; i < r->decision.n; i++) {
+        const MemoryDecision *d = &r->decision.p[i];
+        PlanDecision made = {d->tensor, memory_how(d->how), d->bytes, d->us, d->hinted, d->loc};
+        vec_push(&p->decision, made);
+    }
+}
+
 /* ---- classes ---- */
 
 typedef struct {
@@ -159,7 +174,7 @@ static MemoryRow row_of(const Classes *c, uint32_t b) {
         if (!r.loc.line && w) r.loc = w->loc;
     }
     bool port = f->kind == BUF_INPUT || f->kind == BUF_OUTPUT;
-    r.scope = port ? "" : layer_of(s, scope);
+    r.scope = layer_of(s, port ? "" : scope);
     return r;
 }
 

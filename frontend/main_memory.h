@@ -4,7 +4,7 @@
 #ifndef M6C_MAIN_MEMORY_H
 #define M6C_MAIN_MEMORY_H
 
-#include "frontend/main.h"
+#include "frontend/main_model.h"
 
 typedef enum {
     CLASS_PARAM,      /* parameters, the master copies */
@@ -56,6 +56,8 @@ typedef struct {
 typedef VEC(DecisionGroup) DecisionList;
 
 /* main_memory.c */
+/* What the planner of memory decided and promises, from the graph's budgets and its report. */
+void memory_record(Plan *p, const Graph *g, const MemoryReport *r);
 MemoryPeak memory_peak(const Plan *p, Mem mem);
 void memory_peak_free(MemoryPeak *m);
 DecisionList memory_decisions(const Plan *p); /* most bytes first */

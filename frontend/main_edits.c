@@ -1,0 +1,203 @@
+/* main_edits.c: a model that does not fit is answered with what would make it fit. Each edit is a
+ * variant of the command line, compiled in memory, so that its bytes and its time are those of the
+ * plan that the edit would give. */
+#include "frontend/main_edits.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codegen/codegen.h"
+#include "frontend/main_memory.h"
+
+static const double EDIT_SECONDS = 2; /* for all variants together */
+enum { MAX_HALVINGS = 6 };
+
+static double mib(int64_t bytes) { return (double)bytes / (1024.0 * 1024.0); }
+
+/* ---- variants ---- */
+
+ModelArgs args_with(Arena *a, const ModelArgs *args, const char *name, int64_t value) {
+    ModelArgs new = *args;
+    size_t n = strlen(name);
+    new.set.p = arena_array(a, const char *, args->set.n + 1);
+    new.set.n = 0;
+    new.set.cap = args->set.n + 1;
+    for (uint32_t i = 0; i < args->set.n; i++)
+        if (strncmp(args->set.p[i], name, n) || args->set.p[i][n] != '=')
+            new.set.p[new.set.n++] = args->set.p[i];
+    new.set.p[new.set.n++] = arena_printf(a, "%s=%" PRId64, name, value);
+    return new;
+}
+
+int64_t variant_excess(const Variant *v) {
+    int64_t most = 0;
+    for (int m = 0; m < MEM_COUNT; m++)
+        if (v->budget[m]) most = MAX(most, v->report.arena[m] - v->budget[m]);
+    return most;
+}
+
+/* The first line of the diagnostics, without the word "error". */
+static const char *first_error(Arena *a, const Buf *said) {
+    const char *text = said->p ? said->p : "", *mark = strstr(text, "error: ");
+    if (mark) text = mark + strlen("error: ");
+    return arena_strdup(a, text, strcspn(text, "\n"));
+}
+
+void variant_make(Arena *a, Variant *v) {
+    Session *s = session_new();
+    Buf said = {0};
+    diag_capture(s, &said);
+    Graph *g = model_graph(s, &v->args, pipeline_default, &v->report);
+    v->made = g != NULL;
+    if (g) {
+        v->tokens = codegen_tokens(g);
+        v->budget[MEM_DEVICE] = g->set.memory;
+        v->budget[MEM_HOST] = g->set.host_memory;
+        v->budget[MEM_DISK] = g->set.disk;
+        v->fits = v->report.fits;
+        graph_free(g);
+    } else {
+        v->error = first_error(a, &said);
+    }
+    vec_free(&v->report.decision);
+    buf_free(&said);
+    session_free(s);
+}
+
+static void add(VariantList *list, const char *what, ModelArgs args, double work) {
+    vec_push(list, ((Variant){.what = what, .args = args, .work = work}));
+}
+
+/* A size as an option takes it, rounded up. */
+static const char *size_text(Arena *a, int64_t bytes) {
+    int64_t unit = bytes < 64 << 20 ? 1 << 10 : 1 << 20;
+    return arena_printf(a, "%" PRId64 "%s", (bytes + unit - 1) / unit,
+                        unit == 1 << 10 ? "KiB" : "MiB");
+}
+
+static void add_batches(Arena *a, const ModelArgs *args, VariantList *list) {
+    int64_t batch;
+    if (!config_whole(args->path, &args->set, "batch", &batch)) return;
+    for (int i = 1; i <= MAX_HALVINGS && batch >> i >= 1 && batch % (1 << i) == 0; i++) {
+        const char *what = arena_printf(a, "--set batch=%" PRId64, batch >> i);
+        add(list, what, args_with(a, args, "batch", batch >> i), 1.0 / (1 << i));
+    }
+}
+
+void variants_other(Arena *a, const ModelArgs *args, const MemoryReport *r, VariantList *list) {
+    ModelArgs m = *args;
+    bool auto_checkpoint = !args->checkpoint || !strcmp(args->checkpoint, "auto");
+    bool auto_offload = !args->offload || !strcmp(args->offload, "auto");
+    m.checkpoint = m.offload = "auto";
+    if (!auto_checkpoint || !auto_offload) add(list, "--checkpoint auto --offload auto", m, 1);
+    if (!args->host_memory) {
+        m.host_memory = size_text(a, MAX(r->unconstrained + r->unconstrained / 4, 1 << 20));
+        add(list, arena_printf(a, "--host-memory %s", m.host_memory), m, 1);
+    }
+    if (!args->disk) {
+        m = *args;
+        m.disk = size_text(a, MAX(2 * r->unconstrained, 1 << 20));
+        add(list, arena_printf(a, "--disk DIR:%s", m.disk), m, 1);
+    }
+    if (!args->precision) {
+        m = *args;
+        m.precision = "bf16";
+        add(list, "--precision bf16", m, 1);
+    }
+    add_batches(a, args, list);
+}
+
+/* ---- the error ---- */
+
+static void say_misfit(Session *s, const Graph *g, const MemoryReport *r) {
+    const int64_t budget[] = {g->set.memory, g->set.host_memory, g->set.disk};
+    bool said = false;
+    for (int m = 0; m < MEM_COUNT; m++) {
+        int64_t least = m == MEM_DEVICE ? r->smallest : r->arena[m];
+        if (!budget[m] || least <= budget[m]) continue;
+        diag_error(s, (Loc){0},
+                   "the model does not fit in %.2f MiB of %s memory: the smallest plan found takes "
+                   "%.2f MiB",
+                   mib(budget[m]), mem_name((Mem)m), mib(least));
+        said = true;
+    }
+    if (!said) diag_error(s, (Loc){0}, "no plan was found that keeps all budgets");
+}
+
+/* The table of the plan that the graph would give; nothing is written. */
+static void print_table(const ModelArgs *a, const Graph *g, const MemoryReport *r) {
+    const CodegenOptions o = {.target = a->target, .plan_only = true};
+    Plan *p = codegen_plan(g, &o);
+    if (!p) return;
+    memory_record(p, g, r);
+    fprintf(stderr, "the smallest plan found:\n");
+    memory_print(p, false, stderr);
+    plan_free(p);
+}
+
+static int by_time(const void *a, const void *b) {
+    const Variant *x = a, *y = b;
+    double s = x->report.predicted_us / x->work, t = y->report.predicted_us / y->work;
+    return s < t ? -1 : s > t;
+}
+
+static void print_edit(const Variant *v) {
+    char host[32] = "", disk[32] = "";
+    const int64_t *arena = v->report.arena;
+    if (arena[MEM_HOST]) snprintf(host, sizeof host, ", host %.2f MiB", mib(arena[MEM_HOST]));
+    if (arena[MEM_DISK]) snprintf(disk, sizeof disk, ", disk %.2f MiB", mib(arena[MEM_DISK]));
+    fprintf(stderr, "  %-36s device %.2f MiB%s%s, %.3f ms a step", v->what, mib(arena[MEM_DEVICE]),
+            host, disk, v->report.predicted_us * 1e-3);
+    if (v->work < 1)
+        fprintf(stderr, " (%.3f ms for as many tokens as before)",
+                v->report.predicted_us * 1e-3 / v->work);
+    fputs("\n", stderr);
+}
+
+/* Variants as far as the time goes; of the batches only the largest that fits. */
+static void try_edits(Arena *a, VariantList *list) {
+    double end = now_seconds() + EDIT_SECONDS;
+    bool batch = false;
+    for (uint32_t i = 0; i < list->n && now_seconds() < end; i++) {
+        Variant *v = &list->p[i];
+        if (v->work < 1 && batch) continue;
+        variant_make(a, v);
+        batch |= v->work < 1 && v->made && v->fits;
+    }
+}
+
+static void print_edits(VariantList *list) {
+    VEC(Variant) fit = {0};
+    uint32_t tried = 0;
+    for (uint32_t i = 0; i < list->n; i++) {
+        tried += list->p[i].made || list->p[i].error;
+        if (list->p[i].made && list->p[i].fits) vec_push(&fit, list->p[i]);
+    }
+    if (fit.n) {
+        qsort(fit.p, fit.n, sizeof *fit.p, by_time);
+        fprintf(stderr, "what would make it fit, the fastest first (%u of %u edits tried do):\n",
+                fit.n, tried);
+    } else {
+        fprintf(stderr, "none of %u edits tried makes it fit\n", tried);
+    }
+    for (uint32_t i = 0; i < fit.n; i++) print_edit(&fit.p[i]);
+    vec_free(&fit);
+}
+
+void explain_misfit(Session *s, const ModelArgs *args, const Graph *g, const MemoryReport *r) {
+    Arena *a = arena_new();
+    VariantList list = {0};
+    say_misfit(s, g, r);
+    print_table(args, g, r);
+    if (g->set.memory && r->smallest > g->set.memory) {
+        ModelArgs m = *args;
+        m.memory = size_text(a, r->smallest);
+        add(&list, arena_printf(a, "--memory %s", m.memory), m, 1);
+    }
+    variants_other(a, args, r, &list);
+    try_edits(a, &list);
+    print_edits(&list);
+    vec_free(&list);
+    arena_free(a);
+}
