@@ -18,7 +18,7 @@ typedef struct {
 typedef struct {
     const Graph *g;
     const CodegenOptions *o;
-    const Target *target;
+    const Target *target, *host; /* of the device's kernels, and of those on the host's cores */
     Plan *p;
     Arena *arena;
     Units us;
