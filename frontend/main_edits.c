@@ -44,6 +44,13 @@ static const char *first_error(Arena *a, const Buf *said) {
     return arena_strdup(a, text, strcspn(text, "\n"));
 }
 
+static void take_settings(Variant *v, const Settings *set) {
+    v->budget[MEM_DEVICE] = set->memory;
+    v->budget[MEM_HOST] = set->host_memory;
+    v->budget[MEM_DISK] = set->disk;
+    v->decides = !strcmp(set->checkpoint, "auto") && !strcmp(set->offload, "auto");
+}
+
 void variant_make(Arena *a, Variant *v) {
     Session *s = session_new();
     Buf said = {0};
@@ -52,10 +59,8 @@ void variant_make(Arena *a, Variant *v) {
     v->made = g != NULL;
     if (g) {
         v->tokens = codegen_tokens(g);
-        v->budget[MEM_DEVICE] = g->set.memory;
-        v->budget[MEM_HOST] = g->set.host_memory;
-        v->budget[MEM_DISK] = g->set.disk;
         v->fits = v->report.fits;
+        take_settings(v, &g->set);
         graph_free(g);
     } else {
         v->error = first_error(a, &said);
@@ -65,47 +70,48 @@ void variant_make(Arena *a, Variant *v) {
     session_free(s);
 }
 
-static void add(VariantList *list, const char *what, ModelArgs args, double work) {
+void variant_add(VariantList *list, const char *what, ModelArgs args, double work) {
     vec_push(list, ((Variant){.what = what, .args = args, .work = work}));
 }
 
-/* A size as an option takes it, rounded up. */
-static const char *size_text(Arena *a, int64_t bytes) {
-    int64_t unit = bytes < 64 << 20 ? 1 << 10 : 1 << 20;
-    return arena_printf(a, "%" PRId64 "%s", (bytes + unit - 1) / unit,
-                        unit == 1 << 10 ? "KiB" : "MiB");
+const char *size_text(Arena *a, int64_t bytes) {
+    bool small = bytes < 64 << 20;
+    int64_t unit = small ? 1 << 10 : 1 << 20;
+    return arena_printf(a, "%" PRId64 "%s", (bytes + unit - 1) / unit, small ? "KiB" : "MiB");
 }
 
-static void add_batches(Arena *a, const ModelArgs *args, VariantList *list) {
+/* Halves of the batch; with `more` put before the edit's name. */
+static void add_batches(Arena *a, const ModelArgs *args, const char *more, VariantList *list) {
     int64_t batch;
     if (!config_whole(args->path, &args->set, "batch", &batch)) return;
     for (int i = 1; i <= MAX_HALVINGS && batch >> i >= 1 && batch % (1 << i) == 0; i++) {
-        const char *what = arena_printf(a, "--set batch=%" PRId64, batch >> i);
-        add(list, what, args_with(a, args, "batch", batch >> i), 1.0 / (1 << i));
+        const char *what = arena_printf(a, "%s--set batch=%" PRId64, more, batch >> i);
+        variant_add(list, what, args_with(a, args, "batch", batch >> i), 1.0 / (1 << i));
     }
 }
 
-void variants_other(Arena *a, const ModelArgs *args, const MemoryReport *r, VariantList *list) {
-    ModelArgs m = *args;
-    bool auto_checkpoint = !args->checkpoint || !strcmp(args->checkpoint, "auto");
-    bool auto_offload = !args->offload || !strcmp(args->offload, "auto");
+/* A place outside the device that holds everything, or twice the one there is. */
+static const char *place_text(Arena *a, const Variant *base, Mem mem) {
+    int64_t all = base->report.unconstrained + base->report.unconstrained / 4;
+    return size_text(a, MAX(MAX(2 * base->budget[mem], all), 1 << 20));
+}
+
+void variants_smaller(Arena *a, const Variant *base, VariantList *list) {
+    ModelArgs m = base->args;
     m.checkpoint = m.offload = "auto";
-    if (!auto_checkpoint || !auto_offload) add(list, "--checkpoint auto --offload auto", m, 1);
-    if (!args->host_memory) {
-        m.host_memory = size_text(a, MAX(r->unconstrained + r->unconstrained / 4, 1 << 20));
-        add(list, arena_printf(a, "--host-memory %s", m.host_memory), m, 1);
-    }
-    if (!args->disk) {
-        m = *args;
-        m.disk = size_text(a, MAX(2 * r->unconstrained, 1 << 20));
-        add(list, arena_printf(a, "--disk DIR:%s", m.disk), m, 1);
-    }
-    if (!args->precision) {
-        m = *args;
-        m.precision = "bf16";
-        add(list, "--precision bf16", m, 1);
-    }
-    add_batches(a, args, list);
+    if (!base->decides) variant_add(list, "--checkpoint auto --offload auto", m, 1);
+    m.host_memory = place_text(a, base, MEM_HOST);
+    variant_add(list, arena_printf(a, "--host-memory %s", m.host_memory), m, 1);
+    m = base->args;
+    m.disk = place_text(a, base, MEM_DISK);
+    variant_add(list, arena_printf(a, "--disk DIR:%s", m.disk), m, 1);
+    m = base->args;
+    m.precision = "bf16";
+    if (!base->args.precision) variant_add(list, "--precision bf16", m, 1);
+    add_batches(a, &base->args, "", list);
+    m = base->args;
+    m.host_memory = place_text(a, base, MEM_HOST);
+    add_batches(a, &m, arena_printf(a, "--host-memory %s ", m.host_memory), list);
 }
 
 /* ---- the error ---- */
@@ -125,15 +131,12 @@ static void say_misfit(Session *s, const Graph *g, const MemoryReport *r) {
     if (!said) diag_error(s, (Loc){0}, "no plan was found that keeps all budgets");
 }
 
-/* The table of the plan that the graph would give; nothing is written. */
-static void print_table(const ModelArgs *a, const Graph *g, const MemoryReport *r) {
+/* The plan that the graph would give; nothing is written. */
+static Plan *plan_in_memory(const ModelArgs *a, const Graph *g, const MemoryReport *r) {
     const CodegenOptions o = {.target = a->target, .plan_only = true};
     Plan *p = codegen_plan(g, &o);
-    if (!p) return;
-    memory_record(p, g, r);
-    fprintf(stderr, "the smallest plan found:\n");
-    memory_print(p, false, stderr);
-    plan_free(p);
+    if (p) memory_record(p, g, r);
+    return p;
 }
 
 static int by_time(const void *a, const void *b) {
@@ -155,7 +158,7 @@ static void print_edit(const Variant *v) {
     fputs("\n", stderr);
 }
 
-/* Variants as far as the time goes; of the batches only the largest that fits. */
+/* Variants as far as the time goes; of smaller batches only the largest that fits. */
 static void try_edits(Arena *a, VariantList *list) {
     double end = now_seconds() + EDIT_SECONDS;
     bool batch = false;
@@ -188,14 +191,19 @@ static void print_edits(VariantList *list) {
 void explain_misfit(Session *s, const ModelArgs *args, const Graph *g, const MemoryReport *r) {
     Arena *a = arena_new();
     VariantList list = {0};
+    Variant base = {.args = *args, .made = true, .report = *r};
+    take_settings(&base, &g->set);
+    Plan *p = plan_in_memory(args, g, r);
     say_misfit(s, g, r);
-    print_table(args, g, r);
+    if (p) fprintf(stderr, "the smallest plan found:\n");
+    if (p) memory_print(p, false, stderr);
+    if (p) plan_free(p);
     if (g->set.memory && r->smallest > g->set.memory) {
         ModelArgs m = *args;
         m.memory = size_text(a, r->smallest);
-        add(&list, arena_printf(a, "--memory %s", m.memory), m, 1);
+        variant_add(&list, arena_printf(a, "--memory %s", m.memory), m, 1);
     }
-    variants_other(a, args, r, &list);
+    variants_smaller(a, &base, &list);
     try_edits(a, &list);
     print_edits(&list);
     vec_free(&list);
