@@ -14,6 +14,7 @@ typedef struct CUmod_st *CudaModule;
 typedef struct CUfunc_st *CudaFunction;
 typedef struct CUgraph_st *CudaGraph;
 typedef struct CUgraphExec_st *CudaGraphExec;
+typedef void CudaHostFn(void *ctx);
 
 /* The driver's numbers. */
 enum {

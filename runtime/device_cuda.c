@@ -1,10 +1,12 @@
 /* device_cuda.c: an NVIDIA GPU through the driver's interface.
  *
- * One allocation an arena, one for staging, one for the products' workspace, all before the first
- * step. A plan's stream is a stream, a step that others wait for has an event. Nothing is waited
- * for but in sync() and arrive(): a kernel that fails is noticed there, and which one it was is
- * then only known with M6C_CUDA_SYNC=1, which waits after every call. */
+ * One allocation an arena (the host's is pinned, the disk's is a file), one for staging, one for
+ * the products' workspace, all before the first step. A plan's stream is a stream, a step that
+ * others wait for has an event. Nothing is waited for but in sync() and arrive(): a kernel that
+ * fails is noticed there, and which one it was is then only known with M6C_CUDA_SYNC=1, which waits
+ * after every call. */
 #include "runtime/device_cuda.h"
+#include "runtime/host_memory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +41,8 @@ static Status open_context(Cuda *d) {
     d->streams = plan_streams(d->plan) + 1;
     d->stream = xcalloc((size_t)d->streams, sizeof *d->stream);
     for (int i = 0; i < d->streams; i++)
-        CUDA_CALL(d, cuStreamCreate, &d->stream[i], CUDA_STREAM_NON_BLOCKING);
+        if (i == 0 || i == d->streams - 1 || plan_has_stream(d->plan, i))
+            CUDA_CALL(d, cuStreamCreate, &d->stream[i], CUDA_STREAM_NON_BLOCKING);
     return NULL;
 }
 
@@ -50,12 +53,15 @@ static Status cuda_open(const DeviceConfig *config, Device **out) {
     const char *synchronous = getenv("M6C_CUDA_SYNC");
     d->base.ops = &device_cuda;
     d->plan = config->plan;
+    d->pool = config->pool;
+    d->folder = config->disk && config->disk[0] ? config->disk : ".";
     d->synchronous = synchronous && strcmp(synchronous, "0") != 0;
     d->no_graph = config->no_graph || d->synchronous;
     if (config->pool) pool_unpin_thread(config->pool); /* the driver's threads inherit our cores */
     Status s = cuda_api_open(&d->api);
     if (!s) s = find_device(d);
     if (!s) s = cuda_check_target(d);
+    if (!s) s = host_memory_check(d->plan->arena[MEM_HOST]);
     if (!s) s = open_context(d);
     if (s) {
         cuda_close(&d->base);
@@ -77,6 +83,7 @@ static void close_context(Cuda *d) {
         if (d->stream[i]) api->cuStreamDestroy_v2(d->stream[i]);
     if (d->stage) api->cuMemFree_v2(d->stage);
     if (d->stage_host) api->cuMemFreeHost(d->stage_host);
+    if (d->bounce) api->cuMemFreeHost(d->bounce);
     api->cuDevicePrimaryCtxRelease_v2(d->device);
 }
 
@@ -84,6 +91,7 @@ static void close_context(Cuda *d) {
 static void cuda_close(Device *base) {
     Cuda *d = (Cuda *)base;
     if (d->context) close_context(d);
+    cuda_close_host(d);
     vec_free(&d->module);
     free(d->stream);
     free(d->event);
@@ -92,8 +100,9 @@ static void cuda_close(Device *base) {
 }
 
 Status cuda_called(Cuda *d, int stream) {
-    if (d->synchronous) CUDA_CALL(d, cuStreamSynchronize, d->stream[stream]);
-    return NULL;
+    if (!d->synchronous) return NULL;
+    CUDA_CALL(d, cuStreamSynchronize, d->stream[stream]);
+    return cuda_host_failure(d);
 }
 
 /* ---- memory ---- */
@@ -134,7 +143,7 @@ Status cuda_allocate(Cuda *d, int64_t bytes, CudaAddress *out) {
                                    : cuda_status(&d->api, r, "cuMemAlloc_v2");
 }
 
-static Status allocate_host(Cuda *d, int64_t bytes, void **out) {
+Status cuda_allocate_host(Cuda *d, int64_t bytes, void **out) {
     CudaResult r = d->api.cuMemHostAlloc(out, (size_t)bytes, 0);
     if (r == CUDA_OUT_OF_MEMORY)
         return status_make(EXIT_SYSTEM, "cannot get %lld bytes of pinned host memory",
@@ -152,7 +161,7 @@ static Status cuda_staging(Device *base, int64_t device_bytes, int64_t host_byte
     int64_t need = d->plan->arena[MEM_DEVICE] + device_bytes + cuda_workspace_bytes(d->plan);
     if (need > (int64_t)unused) return too_little(d, device_bytes);
     if (device_bytes > 0) TRY(cuda_allocate(d, device_bytes, &d->stage));
-    if (host_bytes > 0) TRY(allocate_host(d, host_bytes, &d->stage_host));
+    if (host_bytes > 0) TRY(cuda_allocate_host(d, host_bytes, &d->stage_host));
     d->stage_bytes = device_bytes;
     *device = (void *)(uintptr_t)d->stage;
     *host = d->stage_host;
@@ -161,7 +170,8 @@ static Status cuda_staging(Device *base, int64_t device_bytes, int64_t host_byte
 
 static int64_t cuda_beside(const Device *base) {
     const Cuda *d = (const Cuda *)base;
-    return d->stage_bytes + cuda_workspace_bytes(d->plan);
+    int64_t disk = d->disk ? disk_buffer_bytes(d->disk) + 2 * CUDA_BOUNCE : 0;
+    return d->stage_bytes + cuda_workspace_bytes(d->plan) + disk;
 }
 
 static Status cuda_alloc(Device *base, Mem mem, int64_t bytes, void **out) {
@@ -169,15 +179,19 @@ static Status cuda_alloc(Device *base, Mem mem, int64_t bytes, void **out) {
     CudaAddress address = 0;
     *out = NULL;
     if (bytes == 0) return NULL;
-    if (mem == MEM_DISK)
-        return status_make(EXIT_INPUT, "the plan keeps %lld bytes on disk, which cuda cannot do",
-                           (long long)bytes);
-    if (mem == MEM_DEVICE) {
+    switch (mem) {
+    case MEM_DEVICE:
         TRY(cuda_allocate(d, bytes, &address));
+        *out = (void *)(uintptr_t)address;
         CUDA_CALL(d, cuMemsetD8Async, address, 0, (size_t)bytes, d->stream[0]);
+        break;
+    case MEM_HOST: TRY(cuda_allocate_host(d, bytes, out)); break;
+    case MEM_DISK:
+        TRY(cuda_open_disk(d, bytes));
+        *out = disk_base(d->disk);
+        break;
+    case MEM_COUNT: BUG("no such memory");
     }
-    *out = (void *)(uintptr_t)address;
-    if (mem == MEM_HOST) TRY(allocate_host(d, bytes, out));
     d->arena[mem] = *out;
     return NULL;
 }
@@ -185,12 +199,18 @@ static Status cuda_alloc(Device *base, Mem mem, int64_t bytes, void **out) {
 static void cuda_free(Device *base, Mem mem, void *p, int64_t bytes) {
     Cuda *d = (Cuda *)base;
     (void)bytes;
+    if (d->work.n > 0) d->api.cuCtxSynchronize(); /* host functions that are still to come */
     if (p && mem == MEM_DEVICE) d->api.cuMemFree_v2((CudaAddress)(uintptr_t)p);
     if (p && mem == MEM_HOST) d->api.cuMemFreeHost(p);
+    if (mem != MEM_DISK) return;
+    disk_close(d->disk);
+    d->disk = NULL;
 }
 
 static Status cuda_copy(Device *base, int stream, void *to, const void *from, int64_t bytes) {
     Cuda *d = (Cuda *)base;
+    if (cuda_on_disk(d, to) || cuda_on_disk(d, from))
+        return cuda_copy_disk(d, stream, to, from, bytes);
     CUDA_CALL(d, cuMemcpyAsync, (CudaAddress)(uintptr_t)to, (CudaAddress)(uintptr_t)from,
               (size_t)bytes, d->stream[stream]);
     return cuda_called(d, stream);
@@ -198,6 +218,7 @@ static Status cuda_copy(Device *base, int stream, void *to, const void *from, in
 
 static Status cuda_fill(Device *base, int stream, void *to, int64_t bytes) {
     Cuda *d = (Cuda *)base;
+    if (cuda_on_disk(d, to)) return cuda_copy_disk(d, stream, to, NULL, bytes);
     CUDA_CALL(d, cuMemsetD8Async, (CudaAddress)(uintptr_t)to, 0, (size_t)bytes, d->stream[stream]);
     return cuda_called(d, stream);
 }
@@ -236,13 +257,14 @@ static Status cuda_wait(Device *base, int stream, uint32_t event) {
 
 static Status cuda_sync(Device *base) {
     Cuda *d = (Cuda *)base;
-    return cuda_status(&d->api, d->api.cuCtxSynchronize(), "cuCtxSynchronize");
+    TRY(cuda_status(&d->api, d->api.cuCtxSynchronize(), "cuCtxSynchronize"));
+    return cuda_host_failure(d);
 }
 
 static Status cuda_arrive(Device *base, uint32_t event) {
     Cuda *d = (Cuda *)base;
     CUDA_CALL(d, cuEventSynchronize, d->event[event]);
-    return NULL;
+    return cuda_host_failure(d);
 }
 
 /* ---- graphs ---- */
@@ -294,6 +316,7 @@ static Status cuda_load(Device *base, const Plan *plan, const char *dir) {
 const DeviceOps device_cuda = {
     .name = "cuda",
     .doc = "an NVIDIA GPU: kernels compiled by NVRTC, products by cuBLASLt",
+    .visible = 1u << MEM_HOST,
     .open = cuda_open,
     .alloc = cuda_alloc,
     .free = cuda_free,

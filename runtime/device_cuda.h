@@ -1,13 +1,19 @@
 /* device_cuda.h: what the parts of the CUDA device share: device_cuda.c (memory, streams, graphs),
- * device_cuda_load.c (kernels), device_cuda_gemm.c (products). */
+ * device_cuda_load.c (kernels), device_cuda_gemm.c (products), device_cuda_host.c (kernels of the
+ * host, the disk). */
 #ifndef M6C_DEVICE_CUDA_H
 #define M6C_DEVICE_CUDA_H
 
 #include "runtime/cublaslt.h"
 #include "runtime/device.h"
+#include "runtime/disk.h"
+#include "runtime/host_kernel.h"
 #include "runtime/wisdom.h"
 
-enum { CUDA_WORKSPACE = 32 << 20 }; /* bytes that products may use, of each stream that has some */
+enum {
+    CUDA_WORKSPACE = 32 << 20, /* bytes that products may use, of each stream that has some */
+    CUDA_BOUNCE = 8 << 20      /* pinned bytes between disk and device, of each direction */
+};
 
 /* A product made ready. Batches the library does not take at once are loops. */
 typedef struct {
@@ -31,6 +37,8 @@ typedef struct {
     CudaModule handle;
 } CudaLoaded;
 
+typedef struct HostWork HostWork;
+
 typedef struct {
     Device base;
     CudaApi api;
@@ -44,10 +52,20 @@ typedef struct {
     int64_t stage_bytes;
     void *stage_host;
     int streams;
-    CudaStream *stream;
-    CudaEvent *event; /* of each step (NULL unless one waits for it), and DEVICE_EVENTS more */
+    CudaStream *stream; /* NULL: the plan does not use it */
+    CudaEvent *event;   /* of each step (NULL unless one waits for it), and DEVICE_EVENTS more */
     VEC(CudaLoaded) module;
-    CudaFunction *kernel; /* of each PlanKernel */
+    CudaFunction *kernel;     /* of each PlanKernel, … */
+    HostKernel **host_kernel; /* … or this one of the host's */
+    HostLibraries libraries;
+
+    Pool *pool;           /* for kernels of the host; NULL: they run on one core */
+    VEC(HostWork *) work; /* what host functions were asked to do */
+    uint32_t next_work;   /* likely the next */
+    _Atomic(Status) host_failure;
+    const char *folder; /* of the disk */
+    Disk *disk;         /* NULL: the plan has none */
+    char *bounce;       /* from the disk, and behind it, to the disk */
 
     CublasLt lt; /* loaded when the plan has products */
     LtHandle lt_handle;
@@ -76,6 +94,19 @@ Status cuda_load_products(Cuda *d, bool *touched);
 void cuda_unload_products(Cuda *d);
 Status cuda_gemm(Device *base, const PlanStep *s, void *const *arg);
 
+/* ---- device_cuda_host.c ---- */
+/* A kernel of the host on its stream. */
+Status cuda_launch_host(Cuda *d, const PlanStep *s, void *const *arg);
+Status cuda_open_disk(Cuda *d, int64_t bytes);
+bool cuda_on_disk(const Cuda *d, const void *p);
+/* One of the places is on the disk; the other on the device, in the host's arena, or the caller's,
+ * which is done when this returns. from NULL: zeros. */
+Status cuda_copy_disk(Cuda *d, int stream, void *to, const void *from, int64_t bytes);
+Status cuda_host_failure(Cuda *d); /* of a host function, once all is waited for */
+void cuda_close_host(Cuda *d);
+
+/* Pinned memory of the host, zeroed. */
+Status cuda_allocate_host(Cuda *d, int64_t bytes, void **out);
 /* Memory of the device; a failure tells what the plan needs in all. */
 Status cuda_allocate(Cuda *d, int64_t bytes, CudaAddress *out);
 /* After every call on a stream: waits, if the device is to. */

@@ -93,9 +93,6 @@ static Status check_limits(const Cuda *d, const PlanKernel *k, int64_t parameter
                            "kernel %s needs %lld bytes of shared memory; a block on %s can have "
                            "%lld",
                            k->name, (long long)k->shared, d->name, (long long)shared);
-    if (k->threads < 1)
-        return status_make(EXIT_INPUT, "kernel %s is no kernel of a GPU: it has no threads",
-                           k->name);
     return NULL;
 }
 
@@ -112,22 +109,41 @@ static Status load_kernel(Cuda *d, const PlanKernel *k, const char *dir, CudaFun
     return NULL;
 }
 
+/* Every kernel runs where its stream is, the host's or the GPU's. */
+static Status check_launches(const Plan *p) {
+    for (uint32_t i = 0; i < p->step.n; i++) {
+        const PlanStep *s = &p->step.p[i];
+        if (!plan_has_kernel(s)) continue;
+        const PlanKernel *k = &p->kernel.p[s->kernel];
+        bool host = s->stream == STREAM_HOST;
+        if (host != (k->threads == 0))
+            return status_make(EXIT_INPUT, "step %u: kernel %s is no kernel of %s", i, k->name,
+                               host ? "the host: it has threads of a GPU"
+                                    : "a GPU: it has no threads");
+        if (!host && s->items > MAX_GRID)
+            return status_make(EXIT_INPUT, "step %u has more blocks than a grid can", i);
+    }
+    return NULL;
+}
+
 Status cuda_load_kernels(Cuda *d, const char *dir) {
     const Plan *p = d->plan;
     int version = 0, shared = 0;
     CUDA_CALL(d, cuDriverGetVersion, &version);
     CUDA_CALL(d, cuDeviceGetAttribute, &shared, CUDA_DEVICE_SHARED, d->device);
-    d->kernel = xcalloc(p->kernel.n, sizeof *d->kernel);
+    d->kernel = xcalloc((size_t)p->kernel.n + 1, sizeof *d->kernel);
+    d->host_kernel = xcalloc((size_t)p->kernel.n + 1, sizeof(HostKernel *));
     for (uint32_t i = 0; i < p->kernel.n; i++) {
         const PlanKernel *k = &p->kernel.p[i];
+        if (k->threads == 0) {
+            TRY(host_kernel_load(&d->libraries, dir, k, &d->host_kernel[i]));
+            continue;
+        }
         TRY(check_limits(d, k, version >= NEW_PARAMETERS_FROM ? NEW_PARAMETERS : OLD_PARAMETERS,
                          shared));
         TRY(load_kernel(d, k, dir, &d->kernel[i]));
     }
-    for (uint32_t i = 0; i < p->step.n; i++)
-        if (p->step.p[i].kind == STEP_KERNEL && p->step.p[i].items > MAX_GRID)
-            return status_make(EXIT_INPUT, "step %u has more blocks than a grid can", i);
-    return NULL;
+    return check_launches(p);
 }
 
 /* One parameter by value: the struct of the pointers. */
@@ -135,6 +151,7 @@ Status cuda_launch(Device *base, const PlanStep *s, void *const *arg) {
     Cuda *d = (Cuda *)base;
     const PlanKernel *k = &d->plan->kernel.p[s->kernel];
     void *parameter[] = {(void *)arg};
+    if (k->threads == 0) return cuda_launch_host(d, s, arg);
     if (s->items == 0) return NULL;
     CUDA_CALL(d, cuLaunchKernel, d->kernel[s->kernel], (unsigned)s->items, 1, 1,
               (unsigned)k->threads, 1, 1, (unsigned)k->shared, d->stream[s->stream],

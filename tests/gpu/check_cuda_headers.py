@@ -24,6 +24,7 @@ typedef CUmodule CudaModule;
 typedef CUfunction CudaFunction;
 typedef CUgraph CudaGraph;
 typedef CUgraphExec CudaGraphExec;
+typedef void CudaHostFn(void *);
 typedef cublasLtHandle_t LtHandle;
 typedef cublasLtMatmulDesc_t LtProduct;
 typedef cublasLtMatrixLayout_t LtLayout;

@@ -6,7 +6,8 @@
  *
  * Work is not done when it is asked for but when the host waits, in an order that only streams and
  * events restrict, drawn from M6C_STANDIN_SEED: who forgot to wait computes wrong numbers. Kernels
- * run in the emulator, X.cubin and X.ptx being X.cu.
+ * run in the emulator, X.cubin and X.ptx being X.cu. Host functions run on a thread of their own,
+ * which may neither touch the device's memory nor call the driver.
  *
  * M6C_STANDIN_LOG=FILE      every call, one a line, without addresses
  * M6C_STANDIN_SEED=N        of the order
@@ -39,6 +40,7 @@ typedef enum {
     WORK_FILL,
     WORK_KERNEL,
     WORK_CALL,
+    WORK_HOST,
     WORK_RECORD,
     WORK_WAIT,
     WORK_GRAPH
@@ -58,6 +60,8 @@ typedef struct {
     int threads;
     void *ctx; /* kernel: its pointers; call: the argument; owned */
     void (*fn)(const void *);
+    CudaHostFn *host; /* of a host function, and its argument, which is the caller's */
+    void *host_ctx;
     CudaEvent event; /* record, wait: the record of that number */
     uint64_t ticket;
     Graph *graph;
@@ -111,6 +115,8 @@ CudaEvent event_new(void);
 CudaResult queue_failure(void);
 /* The host may not touch the device's memory: it is there only while work runs. */
 void device_memory_open(bool open);
+/* A host function runs: calls of others are mistakes. */
+bool queue_is_on_host(void);
 /* Asked before each kernel runs: 0, or the error it shall die of. */
 CudaResult kernel_shall_fail(void);
 

@@ -145,6 +145,7 @@ int standin_call(const char *name, const char *text) {
     FILE *f = log_file();
     if (f) fprintf(f, "%s%s\n", name, text ? text : "");
     CudaResult r = demanded(name);
+    queue_is_on_host();
     return r ? r : queue_failure();
 }
 
@@ -448,6 +449,12 @@ CudaResult cuLaunchKernel(CudaFunction function, unsigned grid_x, unsigned grid_
                                      .shared = shared,
                                      .ctx = copy,
                                      .microseconds = 10});
+}
+
+CudaResult cuLaunchHostFunc(CudaStream stream, CudaHostFn *fn, void *ctx) {
+    CALLED(" s%d", stream->index);
+    return queue_push(stream,
+                      (Work){.kind = WORK_HOST, .host = fn, .host_ctx = ctx, .microseconds = 10});
 }
 
 /* ---- graphs ---- */

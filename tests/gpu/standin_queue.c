@@ -1,6 +1,7 @@
 /* standin_queue.c: streams, events and graphs of the stand-in, and the order in which work runs. */
 #include "tests/gpu/standin.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +14,8 @@ enum {
     CAPTURE_UNJOINED = 904,
     CAPTURE_ISOLATION = 905,
     CAPTURED_EVENT = 907,
-    LAUNCH_FAILED = 719
+    LAUNCH_FAILED = 719,
+    NOT_PERMITTED = 800
 };
 
 static VEC(CudaStream) streams;
@@ -21,6 +23,7 @@ static VEC(CudaEvent) events;
 static CudaResult failure;
 static double clock_us;
 static uint64_t random_state;
+static bool on_host;
 
 CudaResult queue_failure(void) { return failure; }
 
@@ -162,6 +165,27 @@ static void run_kernel(const Work *w) {
     failure = LAUNCH_FAILED;
 }
 
+static void *call_host(void *work) {
+    const Work *w = work;
+    w->host(w->host_ctx);
+    return NULL;
+}
+
+static void run_host(const Work *w) {
+    pthread_t thread;
+    device_memory_open(false);
+    on_host = true;
+    if (pthread_create(&thread, NULL, call_host, (void *)(uintptr_t)w) != 0) BUG("no thread");
+    pthread_join(thread, NULL);
+    on_host = false;
+    device_memory_open(true);
+}
+
+bool queue_is_on_host(void) {
+    if (on_host) failure = NOT_PERMITTED;
+    return on_host;
+}
+
 static void perform(const Work *w) {
     clock_us += w->microseconds;
     switch (w->kind) {
@@ -169,6 +193,7 @@ static void perform(const Work *w) {
     case WORK_FILL: memset(w->to, w->byte, w->bytes); break;
     case WORK_KERNEL: run_kernel(w); break;
     case WORK_CALL: w->fn(w->ctx); break;
+    case WORK_HOST: run_host(w); break;
     case WORK_RECORD:
         w->event->done = w->ticket;
         w->event->time = clock_us;
