@@ -1,7 +1,258 @@
-/* main_calibrate.c: m6c calibrate. */
+/* main_calibrate.c: m6c calibrate: measures this machine, or the steps of one plan on it.
+ *
+ * Everything is run several times and the median counts: the machine may have other work. The
+ * profile is parsed before it replaces the one before. */
+#include "frontend/main_calibrate.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
 #include "frontend/main.h"
 
+enum { PARTS = 6 };
+
+typedef struct {
+    const char *out, *disk, *link;
+    bool quick, json, weights;
+    int64_t threads;
+} CalibrateArgs;
+
+void calibrate_progress(Calibration *c, const char *what) {
+    fprintf(stderr, "calibrate %d/%d: %s\n", ++c->part, c->parts, what);
+}
+
+void calibrate_put(Calibration *c, double x, double scale, const char *unit) {
+    char text[32];
+    snprintf(text, sizeof text, "%.3g", x / scale);
+    buf_double(&c->text, strtod(text, NULL));
+    buf_puts(&c->text, unit);
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+double median(double *x, size_t n) {
+    qsort(x, n, sizeof *x, by_value);
+    return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
+}
+
+/* ---- the head ---- */
+
+/* The processor's name, without what a quoted string cannot hold. */
+static void put_processor(Buf *out) {
+    char *text = NULL, *name = NULL;
+    size_t n = 0;
+    Status bad = file_read("/proc/cpuinfo", &text, &n);
+    free(bad);
+    if (!bad) name = strstr(text, "model name");
+    if (name) name = strchr(name, ':');
+    if (name && name[1] == ' ')
+        for (name += 2; *name >= ' ' && *name <= '~'; name++)
+            if (*name != '"') buf_put(out, name, 1);
+    if (!out->n || out->p[out->n - 1] == '"') buf_puts(out, "a CPU");
+    free(text);
+}
+
+static void put_head(Calibration *c) {
+    Buf *out = &c->text;
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    Buf name = {0};
+    put_processor(&name);
+    buf_printf(out, "m6c-machine 1\nname \"%s, %d threads\"\n", name.p, pool_threads(c->pool));
+    buf_free(&name);
+    buf_printf(out, "source \"measured by m6c calibrate%s\"\n", c->quick ? " --quick" : "");
+    buf_printf(out, "target cpu\nthreads %d\n", pool_threads(c->pool));
+    if (pages > 0 && page > 0) {
+        buf_puts(out, "memory host ");
+        calibrate_put(c, (double)pages * (double)page, 0x1p30, "GiB\n");
+    }
+}
+
+/* ---- results ---- */
+
+static Status profile_path(const CalibrateArgs *a, Buf *path) {
+    if (a->out) return buf_puts(path, a->out), NULL;
+    TRY(cache_dir(path));
+    buf_puts(path, "/profile.txt");
+    return NULL;
+}
+
+static double product_us(const Machine *m, int64_t side) {
+    Work w = {.what = "einsum",
+              .product = true,
+              .m = side,
+              .n = side,
+              .k = side,
+              .batch = 1,
+              .flops = 2 * (double)side * (double)side * (double)side};
+    return cost_us(m, &w);
+}
+
+static double copy_rate(const Machine *m, Mem from, Mem to) {
+    Work w = {.what = "", .copy = true, .from = from, .to = to, .bytes = 256e6};
+    return w.bytes / cost_us(m, &w) * 1e-3;
+}
+
+static void report(const CalibrateArgs *a, const Machine *m, const char *path, uint32_t pieces,
+                   double seconds) {
+    double gflops = 2 * 1024.0 * 1024 * 1024 / product_us(m, 1024) * 1e-3;
+    double stream = 64e6 / cost_us(m, &(Work){.what = "neg", .bytes = 64e6}) * 1e-3;
+    double in = copy_rate(m, MEM_HOST, MEM_DEVICE), out = copy_rate(m, MEM_DEVICE, MEM_HOST);
+    double rd = copy_rate(m, MEM_DISK, MEM_HOST), wr = copy_rate(m, MEM_HOST, MEM_DISK);
+    if (a->json) {
+        json_t *o =
+            json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:f}", "profile", path, "name",
+                      machine_name(m), "product_gflops", gflops, "memory_gb_s", stream,
+                      "copy_in_gb_s", in, "copy_out_gb_s", out, "disk_read_gb_s", rd,
+                      "disk_write_gb_s", wr, "steps", (json_int_t)pieces, "seconds", seconds);
+        json_dumpf(o, stdout, JSON_REAL_PRECISION(4));
+        printf("\n");
+        json_decref(o);
+        return;
+    }
+    printf("%s: %s, %.1f s\n", path, machine_name(m), seconds);
+    if (pieces) printf("prices of %u pieces of work\n", pieces);
+    printf("products %.1f GFLOP/s at 1024^3, memory %.1f GB/s at 64 MB\n", gflops, stream);
+    printf("copies in %.2f GB/s, out %.2f GB/s; disk read %.2f GB/s, write %.2f GB/s\n", in, out,
+           rd, wr);
+}
+
+/* Parses the text as a check, and writes it. */
+static Status finish(Session *s, const Buf *path, const Buf *text, Machine **m) {
+    const char *kept = arena_strdup(session_arena(s), text->p, text->n);
+    *m = machine_parse(s, path->p, kept, text->n);
+    if (!*m) return status_make(EXIT_SYSTEM, "the measured profile is not valid");
+    return file_write_atomic(path->p, text->p, text->n);
+}
+
+/* ---- the two commands ---- */
+
+static Status make_folder(Calibration *c, Buf *folder) {
+    const char *tmp = getenv("TMPDIR");
+    buf_printf(folder, "%s/m6c-calibrate-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!mkdtemp(folder->p)) return status_errno("%s", folder->p);
+    c->folder = folder->p;
+    return NULL;
+}
+
+static void remove_folder(const char *folder) {
+    if (!folder) return;
+    static const char *const names[] = {"plan_0.c", "plan_0.so", "plan_attention.c",
+                                        "plan_attention.so"};
+    Buf path = {0};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        path.n = 0;
+        buf_printf(&path, "%s/%s", folder, names[i]);
+        unlink(path.p);
+    }
+    rmdir(folder);
+    buf_free(&path);
+}
+
+static Status measure_all(Calibration *c) {
+    put_head(c);
+    TRY(measure_kernels(c));
+    TRY(measure_products(c));
+    TRY(measure_copies(c));
+    return measure_disk(c);
+}
+
+static Status measure_machine(Calibration *c, const CalibrateArgs *a, double begin) {
+    Buf folder = {0}, path = {0};
+    Machine *m = NULL;
+    Status s = make_folder(c, &folder);
+    if (!s) s = a->weights ? measure_weights(c) : measure_all(c);
+    remove_folder(c->folder);
+    if (!s && !a->weights) s = profile_path(a, &path);
+    if (!s && !a->weights) s = finish(c->session, &path, &c->text, &m);
+    if (m && !s) report(a, m, path.p, 0, now_seconds() - begin);
+    buf_free(&folder);
+    buf_free(&path);
+    buf_free(&c->text);
+    return s;
+}
+
+/* The profile that gets the plan's prices: the one to be written where it exists already. */
+static Machine *base_machine(Session *s, const Plan *p, const char *path) {
+    return machine_load(s, access(path, R_OK) == 0 ? path : NULL, p->target);
+}
+
+static int measure_steps(Calibration *c, const CalibrateArgs *a, const char *dir, double begin) {
+    Buf path = {0}, text = {0};
+    uint32_t pieces = 0;
+    Plan *p = plan_load(c->session, dir, "plan.txt");
+    Status s = p ? profile_path(a, &path) : NULL;
+    Machine *m = p && !s ? base_machine(c->session, p, path.p) : NULL;
+    if (m) {
+        calibrate_progress(c, "the plan's steps");
+        s = measure_plan(p, dir, c->pool, a->disk ? a->disk : dir, c->quick, m, &pieces);
+        machine_print(m, &text);
+        if (!s) s = finish(c->session, &path, &text, &m);
+        if (!s) report(a, m, path.p, pieces, now_seconds() - begin);
+    }
+    int code = m || s ? status_exit(s) : EXIT_INPUT;
+    if (p) plan_free(p);
+    buf_free(&path);
+    buf_free(&text);
+    return code;
+}
+
+/* "4GB/s": bytes a second. */
+static Status parse_link(const char *text, double *rate) {
+    static const struct {
+        const char *unit;
+        double scale;
+    } units[] = {{"MB/s", 1e6}, {"GB/s", 1e9}};
+    for (size_t i = 0; i < COUNT(units); i++) {
+        size_t n = strlen(text), u = strlen(units[i].unit);
+        double x = 0;
+        if (n <= u || strcmp(text + n - u, units[i].unit) != 0) continue;
+        if (!parse_f64(text, n - u, &x) || !(x > 0 && x < 1e9)) continue;
+        *rate = x * units[i].scale;
+        return NULL;
+    }
+    return status_make(EXIT_USAGE, "--link takes a rate, such as 4GB/s, not '%s'", text);
+}
+
+static int calibrate(const CalibrateArgs *a, const char *dir) {
+    double begin = now_seconds();
+    Calibration c = {.quick = a->quick, .disk = a->disk ? a->disk : ".", .parts = dir ? 1 : PARTS};
+    Status s = a->link ? parse_link(a->link, &c.link) : NULL;
+    if (s) return status_exit(s);
+    if (!(c.pool = pool_open((int)a->threads)))
+        return status_exit(status_make(EXIT_SYSTEM, "cannot start threads"));
+    c.session = session_new();
+    int code = dir ? measure_steps(&c, a, dir, begin) : status_exit(measure_machine(&c, a, begin));
+    pool_close(c.pool);
+    session_free(c.session);
+    return code;
+}
+
 int main_calibrate(int argc, char **argv) {
-    (void)argc, (void)argv;
-    return status_exit(status_make(EXIT_SYSTEM, "m6c calibrate is not possible yet"));
+    CalibrateArgs a = {0};
+    const Option options[] = {
+        {"o", OPT_TEXT, &a.out, "FILE", "the profile (profile.txt in the cache folder)"},
+        {"quick", OPT_FLAG, &a.quick, NULL, "few shapes and sizes: some seconds"},
+        {"disk", OPT_TEXT, &a.disk, "DIR", "measure the disk there (here)"},
+        {"link", OPT_TEXT, &a.link, "RATE", "of copies from and to the host, as in m6c run"},
+        {"threads", OPT_INT, &a.threads, "N", "threads (all cores)"},
+        {"weights", OPT_FLAG, &a.weights, NULL, "print the time of each op, in additions"},
+        {"json", OPT_FLAG, &a.json, NULL, "one JSON object about the profile"},
+    };
+    const OptionTable table = {"calibrate [DIR] [-o FILE] [options]\n\nMeasures this machine; with "
+                               "the folder of a plan, the plan's steps.",
+                               options, COUNT(options), 0, 1};
+    TextList positional = {0};
+    bool help;
+    Status s = options_parse(&table, argc, argv, &positional, &help);
+    if (!s && !help && (a.threads < 0 || a.threads > 4096))
+        s = status_make(EXIT_USAGE, "--threads must be from 0 to 4096");
+    int code = s || help ? status_exit(s) : calibrate(&a, positional.n ? positional.p[0] : NULL);
+    vec_free(&positional);
+    return code;
 }

@@ -32,6 +32,9 @@ void machine_set_step(Machine *m, const Work *w, double us);
 /* After machine_set_step, before cost_us. */
 void machine_index(Machine *m);
 
+/* Whether two pieces of work have one price. */
+bool work_equal(const Work *a, const Work *b);
+
 /* How streams disturb each other: the speed (0 … 1] of a stream while the streams of the bit set
  * `active` (bit STREAM_x, its own included) work. */
 double machine_speed(const Machine *m, Stream s, unsigned active);

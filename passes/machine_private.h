@@ -75,7 +75,6 @@ struct Machine {
 };
 
 uint64_t work_hash(const Work *w);
-bool work_equal(const Work *a, const Work *b);
 /* Figures for targets whose machine was never measured. */
 const char *machine_builtin(const char *target);
 
