@@ -30,6 +30,9 @@ typedef struct {
  * the help printed to stdout) for --help. */
 Status options_parse(const OptionTable *t, int argc, char **argv, TextList *positional, bool *help);
 
+/* Bytes a second: "4GB/s". EXIT_USAGE names the option. */
+Status option_rate(const char *option, const char *text, double *rate);
+
 /* ---- the subcommands: argv[0] is the subcommand's name; the result is the exit status ---- */
 
 int main_compile(int argc, char **argv);

@@ -104,3 +104,19 @@ Status options_parse(const OptionTable *t, int argc, char **argv, TextList *posi
     for (int i = optind; i < argc; i++) vec_push(positional, argv[i]);
     return check_count(t, argc - optind);
 }
+
+Status option_rate(const char *option, const char *text, double *rate) {
+    static const struct {
+        const char *unit;
+        double bytes;
+    } units[] = {{"B/s", 1},     {"KB/s", 1e3}, {"MB/s", 1e6},   {"GB/s", 1e9},
+                 {"TB/s", 1e12}, {"Kb/s", 125}, {"Mb/s", 125e3}, {"Gb/s", 125e6}};
+    size_t n = strspn(text, "0123456789.");
+    for (size_t i = 0; i < COUNT(units); i++)
+        if (strcmp(text + n, units[i].unit) == 0 && parse_f64(text, n, rate) && *rate > 0) {
+            *rate *= units[i].bytes;
+            return NULL;
+        }
+    return status_make(EXIT_USAGE, "--%s takes a rate, such as 4GB/s or 500MB/s, not '%s'", option,
+                       text);
+}

@@ -46,24 +46,8 @@ static Status parse(RunArgs *a, int argc, char **argv, TextList *positional, boo
     return options_parse(&table, argc, argv, positional, help);
 }
 
-/* "4GB/s" */
-static Status parse_rate(const char *text, double *rate) {
-    static const struct {
-        const char *unit;
-        double bytes;
-    } units[] = {{"B/s", 1},     {"KB/s", 1e3}, {"MB/s", 1e6},   {"GB/s", 1e9},
-                 {"TB/s", 1e12}, {"Kb/s", 125}, {"Mb/s", 125e3}, {"Gb/s", 125e6}};
-    size_t n = strspn(text, "0123456789.");
-    for (size_t i = 0; i < COUNT(units); i++)
-        if (strcmp(text + n, units[i].unit) == 0 && parse_f64(text, n, rate) && *rate > 0) {
-            *rate *= units[i].bytes;
-            return NULL;
-        }
-    return status_make(EXIT_USAGE, "--link takes a rate, such as 4GB/s or 500MB/s, not '%s'", text);
-}
-
 static Status check(RunArgs *a) {
-    if (a->link) TRY(parse_rate(a->link, &a->o.link));
+    if (a->link) TRY(option_rate("link", a->link, &a->o.link));
     if (a->o.steps < 0) return status_make(EXIT_USAGE, "--steps must not be negative");
     if (a->keep < 1) return status_make(EXIT_USAGE, "--keep must be at least 1");
     if (a->threads < 0 || a->threads > 4096)

@@ -163,6 +163,23 @@ struct Trace {
     bool any;
 };
 
+static void put_event(Trace *t, json_t *event) {
+    fputs(t->any ? ",\n" : "\n", t->file);
+    json_dumpf(event, t->file, JSON_COMPACT | JSON_REAL_PRECISION(12));
+    json_decref(event);
+    t->any = true;
+}
+
+static void name_tracks(Trace *t) {
+    unsigned used = 0;
+    for (uint32_t i = 0; i < t->plan->step.n; i++) used |= 1u << t->plan->step.p[i].stream;
+    for (int s = 0; s < STREAM_COUNT; s++)
+        if (used >> s & 1)
+            put_event(t,
+                      json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name", "thread_name", "ph", "M",
+                                "pid", 0, "tid", s, "args", "name", stream_name((Stream)s)));
+}
+
 Status trace_open(const char *path, const Plan *plan, Trace **out) {
     Trace *t = calloc(1, sizeof *t);
     if (!t) return status_make(EXIT_SYSTEM, "out of memory");
@@ -170,11 +187,15 @@ Status trace_open(const char *path, const Plan *plan, Trace **out) {
     *out = t;
     if (!t->file) return status_errno("cannot write %s", path);
     fputs("[", t->file);
+    if (plan_streams(plan) > 1) name_tracks(t);
     return NULL;
 }
 
+void trace_zero(Trace *t, double seconds) { t->started = seconds; }
+
 static json_t *event_args(const Trace *t, const PlanStep *p) {
     json_t *args = json_object();
+    json_object_set_new(args, "step", json_integer(p - t->plan->step.p));
     json_object_set_new(args, "scope", json_string(p->scope ? p->scope : ""));
     json_object_set_new(args, "source", json_string(loc_text(t->plan->session, p->loc)));
     json_object_set_new(args, "flops", json_real(p->flops));
@@ -194,10 +215,7 @@ void trace_step(void *ctx, uint32_t step, double begin, double end) {
     json_object_set_new(o, "pid", json_integer(0));
     json_object_set_new(o, "tid", json_integer(p->stream));
     json_object_set_new(o, "args", event_args(t, p));
-    fputs(t->any ? ",\n" : "\n", t->file);
-    json_dumpf(o, t->file, JSON_COMPACT | JSON_REAL_PRECISION(12));
-    json_decref(o);
-    t->any = true;
+    put_event(t, o);
 }
 
 Status trace_close(Trace *t) {

@@ -29,10 +29,12 @@ Status report_step(Report *r, const StepReport *s); /* a full disk is an error *
 void report_line(Report *r, const char *fmt, ...) PRINTF(2, 3);
 void report_close(Report *r); /* NULL is fine */
 
-/* Trace: the plan's steps as complete events, one track a stream. */
+/* Trace: the plan's steps as complete events, one track a stream; an event's args hold the step's
+ * index in the plan. */
 typedef struct Trace Trace;
 Status trace_open(const char *path, const Plan *plan, Trace **out);
-ExecTimer trace_step;         /* ctx: the Trace */
-Status trace_close(Trace *t); /* NULL is fine; reports what could not be written */
+void trace_zero(Trace *t, double seconds); /* the trace's times count from here, not from now */
+ExecTimer trace_step;                      /* ctx: the Trace */
+Status trace_close(Trace *t);              /* NULL is fine; reports what could not be written */
 
 #endif
