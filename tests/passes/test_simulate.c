@@ -49,6 +49,43 @@ static void test_empty(Arena *a) {
     CHECK(simulate(NULL, none, 2, false, a).us == 0);
 }
 
+/* ---- streams that share ---- */
+
+static const char MACHINE[] = "m6c-machine 1\n"
+                              "name \"a machine\"\n"
+                              "target cpu\n"
+                              "launch 1us\n"
+                              "vector 1GOPS\n"
+                              "bandwidth 10GB/s\n"
+                              "peak f32 100GFLOPS\n"
+                              "copy in 1GB/s latency 1us\n"
+                              "copy out 1GB/s latency 1us\n"
+                              "copy read 1GB/s latency 1us\n"
+                              "copy write 1GB/s latency 1us\n"
+                              "slow compute while in 0.5\n"
+                              "slow in while compute 0.8\n"
+                              "slow compute while in out 0.25\n";
+
+/* Until 10 the kernel does half its work; the copies out of the way, it goes on at full speed. */
+static void test_shared(Arena *a) {
+    Session *ss = session_new();
+    Machine *m = machine_parse(ss, "machine", MACHINE, strlen(MACHINE));
+    if (!CHECK(m)) return;
+    const TimedStep two[] = {step_of(STREAM_COMPUTE, 20, NULL, 0), step_of(STREAM_IN, 8, NULL, 0)};
+    Simulation s = simulate(m, two, 2, true, a);
+    CHECK(near(s.end[1], 10) && near(s.end[0], 25) && near(s.us, 25));
+    CHECK(near(s.busy[STREAM_COMPUTE], 25) && near(s.busy[STREAM_IN], 10));
+    /* in and out until 4: a quarter of 4 done; in alone until 9: half of 5; then 16.5 are left */
+    const TimedStep three[] = {step_of(STREAM_COMPUTE, 20, NULL, 0),
+                               step_of(STREAM_IN, 0.8 * 9, NULL, 0),
+                               step_of(STREAM_OUT, 4, NULL, 0)};
+    s = simulate(m, three, 3, true, a);
+    CHECK(near(s.end[2], 4) && near(s.end[1], 9) && near(s.end[0], 25.5));
+    /* Alone, nothing is slower. */
+    CHECK(near(simulate(m, two + 1, 1, false, a).us, 8));
+    session_free(ss);
+}
+
 /* ---- what holds for all ---- */
 
 static uint32_t draw(uint64_t *seed, uint32_t below) {
@@ -126,6 +163,7 @@ int main(void) {
     test_by_hand(a);
     test_host(a);
     test_empty(a);
+    test_shared(a);
     arena_free(a);
     test_random();
     test_many();
