@@ -1,7 +1,8 @@
 /* main_calibrate.c: m6c calibrate: measures this machine, or the steps of one plan on it.
  *
- * Everything is run several times and the median counts: the machine may have other work. The
- * profile is parsed before it replaces the one before. */
+ * Everything is run several times. Of a kernel made for the purpose a short time counts, since
+ * other programs only ever lengthen it; of a plan's step the median, since medians add up to the
+ * median of the whole. The profile is parsed before it replaces the one before. */
 #include "frontend/main_calibrate.h"
 
 #include <errno.h>
@@ -39,6 +40,11 @@ static int by_value(const void *a, const void *b) {
 double median(double *x, size_t n) {
     qsort(x, n, sizeof *x, by_value);
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
+}
+
+double undisturbed(double *x, size_t n) {
+    qsort(x, n, sizeof *x, by_value);
+    return x[n / 5];
 }
 
 /* ---- the head ---- */

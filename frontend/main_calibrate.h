@@ -23,6 +23,8 @@ void calibrate_progress(Calibration *c, const char *what);
 void calibrate_put(Calibration *c, double x, double scale, const char *unit);
 
 double median(double *x, size_t n); /* sorts */
+/* The time that a fifth of the runs stay below: sorts. */
+double undisturbed(double *x, size_t n);
 
 /* ---- main_measure.c: kernels that are generated for the purpose ---- */
 Status measure_kernels(Calibration *c);

@@ -43,19 +43,19 @@ static double flops_of(const PlanGemm *s) {
     return 2 * (double)s->m * (double)s->n * (double)s->k * batch;
 }
 
-/* Median seconds of one run, or 0 where nothing runs this shape. */
+/* Seconds of one run, or 0 where nothing runs this shape. */
 static double time_product(Calibration *c, Gemm *g, const PlanGemm *s, void *const area[3]) {
     const GemmAlgo *algo = gemm_choose(g, s);
-    double seconds[MOST_RUNS], budget = c->quick ? 0.004 : 0.02, begin = now_seconds();
+    double seconds[MOST_RUNS], budget = c->quick ? 0.006 : 0.025, begin = now_seconds();
     size_t n = 0;
     if (!algo) return 0;
     algo->run(algo, g, s, area[0], area[1], area[2]);
-    while (n < MOST_RUNS && (n < 3 || now_seconds() - begin < budget)) {
+    while (n < MOST_RUNS && (n < 5 || now_seconds() - begin < budget)) {
         double at = now_seconds();
         algo->run(algo, g, s, area[0], area[1], area[2]);
         seconds[n++] = now_seconds() - at;
     }
-    return median(seconds, n);
+    return undisturbed(seconds, n);
 }
 
 static void put_product(Calibration *c, Gemm *g, const PlanGemm *s, const char *form,

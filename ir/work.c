@@ -1,34 +1,35 @@
 /* work.c: what a unit does, as far as its price depends on it.
  *
  * Operations of fused kernels are counted in additions: an op's weight is the time that the CPU's
- * generated code takes for one element of it, in the time of an addition on data in the nearest
- * cache (`m6c calibrate --weights` measures them). What only moves bytes weighs little. */
+ * generated code takes for one element of it, in the time of an addition or multiplication of which
+ * half are fused with another (`m6c calibrate --weights` measures them; ops that it does not list
+ * have estimates). What only moves bytes weighs little. */
 #include "ir/storage.h"
 
 static const float weights[OP_COUNT] = {
     [OP_add] = 1,
     [OP_sub] = 1,
     [OP_mul] = 1,
-    [OP_div] = 2,
-    [OP_maximum] = 1,
-    [OP_minimum] = 1,
-    [OP_pow] = 60,
+    [OP_div] = 7,
+    [OP_maximum] = 2,
+    [OP_minimum] = 2,
+    [OP_pow] = 5000,
     [OP_neg] = 1,
     [OP_abs] = 1,
-    [OP_exp] = 6,
-    [OP_log] = 8,
-    [OP_sqrt] = 3,
-    [OP_rsqrt] = 4,
-    [OP_sin] = 40,
-    [OP_cos] = 40,
-    [OP_floor] = 1,
-    [OP_tanh] = 10,
-    [OP_erf] = 12,
-    [OP_sigmoid] = 8,
+    [OP_exp] = 31,
+    [OP_log] = 48,
+    [OP_sqrt] = 15,
+    [OP_rsqrt] = 25,
+    [OP_sin] = 58,
+    [OP_cos] = 58,
+    [OP_floor] = 2,
+    [OP_tanh] = 60,
+    [OP_erf] = 84,
+    [OP_sigmoid] = 40,
     [OP_relu] = 1,
-    [OP_silu] = 9,
-    [OP_gelu] = 11,
-    [OP_gelu_grad] = 14,
+    [OP_silu] = 42,
+    [OP_gelu] = 52,
+    [OP_gelu_grad] = 64,
     [OP_isfinite] = 1,
     [OP_lt] = 1,
     [OP_le] = 1,
@@ -40,8 +41,8 @@ static const float weights[OP_COUNT] = {
     [OP_or] = 1,
     [OP_not] = 1,
     [OP_select] = 1,
-    [OP_cast] = 1,
-    [OP_random] = 24,
+    [OP_cast] = 2,
+    [OP_random] = 120,
     [OP_pad] = 2,
     [OP_concat] = 2,
     [OP_sum] = 1,
@@ -57,10 +58,10 @@ static const float weights[OP_COUNT] = {
     [OP_combine] = 2,
     [OP_combine_sum] = 1,
     [OP_gate_grad] = 2,
-    [OP_softmax] = 10,
-    [OP_norm] = 8,
-    [OP_rmsnorm] = 6,
-    [OP_cross_entropy] = 8,
+    [OP_softmax] = 40,
+    [OP_norm] = 10,
+    [OP_rmsnorm] = 8,
+    [OP_cross_entropy] = 40,
 };
 
 double op_weight(Op op) { return (double)weights[op]; }
