@@ -109,9 +109,6 @@ void variants_smaller(Arena *a, const Variant *base, VariantList *list) {
     m.precision = "bf16";
     if (!base->args.precision) variant_add(list, "--precision bf16", m, 1);
     add_batches(a, &base->args, "", list);
-    m = base->args;
-    m.host_memory = place_text(a, base, MEM_HOST);
-    add_batches(a, &m, arena_printf(a, "--host-memory %s ", m.host_memory), list);
 }
 
 /* ---- the error ---- */
@@ -164,7 +161,7 @@ static void try_edits(Arena *a, VariantList *list) {
     bool batch = false;
     for (uint32_t i = 0; i < list->n && now_seconds() < end; i++) {
         Variant *v = &list->p[i];
-        if (v->work < 1 && batch) continue;
+        if (v->made || (v->work < 1 && batch)) continue;
         variant_make(a, v);
         batch |= v->work < 1 && v->made && v->fits;
     }
@@ -185,7 +182,18 @@ static void print_edits(VariantList *list) {
         fprintf(stderr, "none of %u edits tried makes it fit\n", tried);
     }
     for (uint32_t i = 0; i < fit.n; i++) print_edit(&fit.p[i]);
+    fprintf(stderr, "m6c fit MODEL tells what these and other settings save and cost\n");
     vec_free(&fit);
+}
+
+/* The budget that the plan at hand would need; nothing has to be compiled for that. */
+static void add_smallest(Arena *a, const Variant *base, VariantList *list) {
+    Variant v = *base;
+    v.args.memory = size_text(a, v.report.smallest);
+    v.what = arena_printf(a, "--memory %s", v.args.memory);
+    v.work = 1;
+    v.fits = true;
+    vec_push(list, v);
 }
 
 void explain_misfit(Session *s, const ModelArgs *args, const Graph *g, const MemoryReport *r) {
@@ -198,12 +206,11 @@ void explain_misfit(Session *s, const ModelArgs *args, const Graph *g, const Mem
     if (p) fprintf(stderr, "the smallest plan found:\n");
     if (p) memory_print(p, false, stderr);
     if (p) plan_free(p);
-    if (g->set.memory && r->smallest > g->set.memory) {
-        ModelArgs m = *args;
-        m.memory = size_text(a, r->smallest);
-        variant_add(&list, arena_printf(a, "--memory %s", m.memory), m, 1);
-    }
+    if (g->set.memory && r->smallest > g->set.memory) add_smallest(a, &base, &list);
     variants_smaller(a, &base, &list);
+    ModelArgs both = *args;
+    both.host_memory = place_text(a, &base, MEM_HOST);
+    add_batches(a, &both, arena_printf(a, "--host-memory %s ", both.host_memory), &list);
     try_edits(a, &list);
     print_edits(&list);
     vec_free(&list);
