@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The CUDA device without a GPU: a small plan over three streams (device_plan.txt) against the
-stand-in for the driver and cuBLASLt (standin.h). Losses are those of Python, in whatever order work
+"""The CUDA device without a GPU: a small plan over four streams (device_plan.txt), whose parameters
+and optimizer are the host's, against the stand-in for the driver and cuBLASLt (standin.h). Losses are those of Python, in whatever order work
 that nothing orders is done, with graphs and without; a wait that is left out shows. What is asked of
 the driver is calls_*.txt (M6C_BLESS=1 rewrites them). Every kind of failure ends with its message and
 exit status; a NaN ends the run; an interrupted run goes on with the same bits."""
@@ -9,21 +9,22 @@ import json, os, pathlib, random, struct, subprocess, sys, tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "runtime"))
 from system import BUILD, M6C, SQUARES, check, m6c, steps
+from standin import STANDIN, compile_host
 
-STANDIN = {"M6C_CUDA_DRIVER": str(BUILD / "libcuda_standin.so"),
-           "M6C_CUBLASLT": str(BUILD / "libcublaslt_standin.so")}
 STEPS = 7
 
 
-def make_plan(folder, edit_plan=(), edit_kernels=()):
+def make_plan(folder, edit_plan=(), edit_kernels=(), edit_host=()):
     """The plan in a new folder, with texts replaced."""
     folder.mkdir()
-    for name, edits in (("device_plan.txt", edit_plan), ("device_kernels.cu", edit_kernels)):
+    for name, edits in (("device_plan.txt", edit_plan), ("device_kernels.cu", edit_kernels),
+                        ("device_host.c", edit_host)):
         text = (HERE / name).read_text()
         for old, new in edits:
             check(old in text, f"'{old}' is in {name}")
             text = text.replace(old, new)
         (folder / ("plan.txt" if name.endswith(".txt") else name)).write_text(text)
+    compile_host(folder)
     return folder
 
 
@@ -68,15 +69,16 @@ def read_tensor(path, name):
 
 def trained(x, t, n):
     """The same training in double precision: figures of the steps, w, the last error."""
-    w, v, out = [0.5] * 12, [0.0] * 12, []
+    w, v, norm, out = [0.5] * 12, [0.0] * 12, 0, []
     for step in range(1, n + 1):
         e = [sum(x[4 * i + k] * w[3 * k + j] for k in range(4)) - t[3 * i + j]
              for i in range(8) for j in range(3)]
         g = [sum(x[4 * i + k] * e[3 * i + j] for i in range(8)) / 8
              for k in range(4) for j in range(3)]
+        speed, norm = sum(a * a for a in v) + norm, sum(a * a for a in g)
         v = [0.5 * a + b for a, b in zip(v, g)]
         w = [a - 0.25 / step * b for a, b in zip(w, v)]
-        out.append((sum(a * a for a in e) / 16, 0.25 / step, sum(a * a for a in g), w[0]))
+        out.append((sum(a * a for a in e) / 16, 0.25 / step, norm, speed))
     return out, w, e
 
 
@@ -96,7 +98,7 @@ def check_numbers(folder):
         check(close(read_tensor(folder / "w", "w"), w), f"{more}: the parameters")
         check(close(read_tensor(folder / "out", "error"), error), f"{more}: the last output")
     events = json.loads((folder / "trace.json").read_text())
-    check(len(events) == 11 * STEPS, "the trace has every step")
+    check(len(events) == 15 * STEPS, "the trace has every step")
 
 
 def check_orders(folder):
@@ -114,7 +116,7 @@ def check_waits(folder):
     plan = make_plan(folder / "waits")
     want, _ = run(plan, M6C_CUDA_SYNC=1)
     per_step = calls(plan, folder, "--no-graph", n=1).count("cuStreamWaitEvent")
-    check(per_step == 9, f"{per_step} waits in a step")
+    check(per_step == 13, f"{per_step} waits in a step")
     for which in range(1, per_step + 1):
         for seed in range(20):
             seen, _ = run(plan, "--no-graph", M6C_STANDIN_SEED=seed,
@@ -179,8 +181,8 @@ def check_failures(folder):
     newer = make_plan(folder / "newer", edit_plan=[("target sm_80", "target sm_90")])
     fails(newer, 3, ["the plan is for sm_90", "Stand-in GPU is sm_86", "--target sm_86"],
           M6C_STANDIN_SM=86)
-    fails(plan, 3, ["needs 64.00 MiB of device memory", "has 32.00 MiB free of 32.00 MiB"],
-          M6C_STANDIN_MEMORY=32 << 20)
+    fails(plan, 3, ["needs 32.00 MiB of device memory", "has 16.00 MiB free of 16.00 MiB"],
+          M6C_STANDIN_MEMORY=16 << 20)
     fails(plan, 3, ["the plan needs"], M6C_STANDIN_FAIL="cuMemAlloc_v2:2:2")
     fails(plan, 3, ["pinned host memory"], M6C_STANDIN_FAIL="cuMemHostAlloc:1:2")
     fails(plan, 3, ["cuMemAlloc_v2", "719"], M6C_STANDIN_FAIL="cuMemAlloc_v2:3:719")
@@ -193,14 +195,23 @@ def check_failures(folder):
     for more in ([], ["--no-graph"]):
         fails(plan, 3, ["step 1: regression.m6:4:7: step 4 (sub) in net, kernel subtract: "
                         "cuLaunchKernel"], *more, M6C_STANDIN_FAIL="cuLaunchKernel:2:701")
+        fails(plan, 3, ["step 1: regression.m6:2:5: step 11 (sgd), kernel descend: cuLaunchHostFunc"],
+              *more, M6C_STANDIN_FAIL="cuLaunchHostFunc:2:701")
     # One that dies later is known only when every call is waited for.
     fails(plan, 3, ["step 3: ", "M6C_CUDA_SYNC=1 or --check-finite"],
-          M6C_STANDIN_FAIL="kernel:12:700")
+          M6C_STANDIN_FAIL="kernel:10:700")
     for more, env in (([], {"M6C_CUDA_SYNC": 1}), (["--check-finite"], {})):
         fails(plan, 3, ["step 3: regression.m6:4:7: step 4 (sub) in net, kernel subtract: ", "700"],
-              *more, M6C_STANDIN_FAIL="kernel:12:700", **env)
-    wrong = make_plan(folder / "no-kernel", edit_kernels=[("KERNEL(descend", "KERNEL(ascend")])
-    fails(wrong, 1, ["device_kernels.cu has no kernel descend"])
+              *more, M6C_STANDIN_FAIL="kernel:10:700", **env)
+    wrong = make_plan(folder / "no-kernel", edit_kernels=[("KERNEL(subtract", "KERNEL(add")])
+    fails(wrong, 1, ["device_kernels.cu has no kernel subtract"])
+    wrong = make_plan(folder / "no-host", edit_host=[("void descend(", "void ascend(")])
+    fails(wrong, 1, ["device_host.c has no kernel descend"])
+    (wrong / "device_host.so").unlink()
+    fails(wrong, 1, ["cannot load the plan's kernels", "device_host.so"])
+    wrong = make_plan(folder / "swapped", edit_plan=[("kernel k5 stream=3", "kernel k3 stream=3"),
+                                                     ("args=b1,b17,b16 writes=4", "args=b1,b16")])
+    fails(wrong, 1, ["step 6: kernel add_squares is no kernel of the host"])
     wrong = make_plan(folder / "mixed", edit_plan=[
         ('9 temp "%y" f32[8,3]', '9 temp "%y" bf16[8,3]'),
         ("f32 f32 f32 m=8", "f32 f32 bf16 m=8")])
@@ -219,7 +230,8 @@ def check_targets(folder):
 
 def check_nan(folder):
     bad = [("0.25f /", "(*(const int32_t *)ARG(1) == 4 ? 1e30f * 1e30f : 0.25f) /")]
-    plan = make_plan(folder / "nan", edit_kernels=bad)
+    host = [("0.25f /", "(*(const int32_t *)arg[3] == 4 ? 1e30f * 1e30f : 0.25f) /")]
+    plan = make_plan(folder / "nan", edit_kernels=bad, edit_host=host)
     seen, err = run(plan, "--save-every", 2, status=1)
     last = err.splitlines()[-1]
     check(sorted(seen) == [1, 2, 3, 4], f"four steps are reported: {sorted(seen)}")
@@ -228,9 +240,9 @@ def check_nan(folder):
         check(part in last, f"'{part}' is in the message: {last}")
     _, err = run(plan, "--save-every", 2, "--resume", "--check-finite", status=1)
     check("step 5: " in err and '"w"' in err and "before the step began" in err, err)
-    plan = make_plan(folder / "nan-2", edit_kernels=bad)
+    plan = make_plan(folder / "nan-2", edit_kernels=bad, edit_host=host)
     last = fails(plan, 1, ["step 5: ", "no checkpoint was written yet"])
-    last = fails(plan, 1, ["step 4: ", '"lr", made by step 0 (schedule)'], "--check-finite")
+    last = fails(plan, 1, ["step 4: ", '"lr", made by step 1 (schedule)'], "--check-finite")
 
 
 def check_resume(folder):

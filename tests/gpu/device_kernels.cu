@@ -31,17 +31,3 @@ KERNEL(add_squares, 2, 32) {
     for (int m = 16; m > 0; m >>= 1) x += shfl_xor_f32(x, m);
     if (TID == 0) *(float *)ARG(1) += x;
 }
-
-/* From the parameters that came back from the host. */
-KERNEL(descend, 5, 32) {
-    float *w = (float *)ARG(0);
-    float *velocity = (float *)ARG(1);
-    const float *g = (const float *)ARG(2);
-    const float *rate = (const float *)ARG(3);
-    const float *old = (const float *)ARG(4);
-    if (TID < 12) {
-        float v = 0.5f * velocity[TID] + g[TID];
-        velocity[TID] = v;
-        w[TID] = old[TID] - *rate * v;
-    }
-}
