@@ -100,7 +100,10 @@ static void print_totals(const Comparison *c) {
            p->train ? "training" : "forward only", p->target, machine_name(c->r->machine),
            c->m->rounds);
     printf("%-26s %6s %12s %12s %10s\n", "", "steps", "predicted ms", "measured ms", "error");
-    if (c->m->us > 0) print_line("whole step", 0, c->r->run.us, c->m->us);
+    if (c->m->us > 0) {
+        print_line("whole step", 0, c->r->run.us, c->m->us);
+        print_line("  the fastest of them", 0, c->r->run.us, c->m->best_us);
+    }
     print_line("parts, one after another", c->all.steps, c->all.predicted, c->all.measured);
     for (int i = 0; i < PART_COUNT; i++) {
         char name[32];
@@ -173,6 +176,8 @@ static void print_json(const Comparison *c, int64_t top) {
                           "machine", machine_name(c->r->machine), "train", p->train,
                           "measured_steps", (json_int_t)c->m->rounds);
     json_object_set_new(o, "step", c->m->us > 0 ? sum_json(c->r->run.us, c->m->us) : json_null());
+    json_object_set_new(o, "fastest_ms",
+                        c->m->us > 0 ? json_real(c->m->best_us * 1e-3) : json_null());
     json_object_set_new(o, "parts", sum_json(c->all.predicted, c->all.measured));
     json_object_set_new(o, "absolute_error_percent",
                         json_real(c->all.measured > 0 ? 100 * c->off / c->all.measured : 0));

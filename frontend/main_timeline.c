@@ -92,14 +92,14 @@ static bool is_free(const char *row, int at, int n) {
 static void put_label(const Drawing *d, char **row, int rows, const Stretch *s) {
     int at = (int)(s->begin / d->column_us), n = (int)s->n + 2; /* a tick and a space */
     for (int i = 0; i < rows && at + n <= d->columns + 1; i++) {
-        if (!is_free(row[i], at, n)) continue;
+        int before = at > 0; /* no label ends right there */
+        if (!is_free(row[i], at - before, n + before)) continue;
         row[i][at] = '\'';
         memcpy(row[i] + at + 1, s->name, s->n);
         return;
     }
 }
 
-/* Labels may not touch: a tick behind a name belongs to the next. */
 static void draw_labels(const Drawing *d, StretchList list, int rows) {
     char *row[LABEL_ROWS];
     for (int i = 0; i < rows; i++) {

@@ -106,6 +106,7 @@ static Status run_timed(const Plan *p, Exec *e, int64_t steps, Arena *a, Timing 
     if (!s) {
         take_medians(&samples, a, out);
         out->us = middle(us, (uint32_t)steps);
+        out->best_us = us[0]; /* they are sorted now */
     }
     vec_free(&samples.us);
     free(us);

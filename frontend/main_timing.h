@@ -14,6 +14,7 @@ typedef struct {
 typedef struct {
     uint32_t rounds; /* steps of training that were looked at part by part */
     double us;       /* a whole step, free running: the median; 0: not measured */
+    double best_us;  /* the fastest of them */
     double *step_us; /* by step of the plan, in the arena: alone, the median */
 } Timing;
 
