@@ -132,8 +132,8 @@ static void bracket(Fit *f, int64_t first, int64_t *lo, int64_t *hi) {
     const FitArgs *a = f->args;
     int64_t least = MAX(a->from, 1), most = a->to ? a->to : INT32_MAX;
     *lo = *hi = 0;
-    for (int64_t v = first; v <= most && !*hi;) {
-        Try *t = try_near(f, v, *lo, most + 1);
+    for (int64_t v = MIN(first, most); !*hi;) {
+        Try *t = try_near(f, v, MAX(*lo, least - 1), most + 1);
         if (!t) break;
         if (t->v.fits)
             *lo = t->value;
@@ -267,7 +267,7 @@ static Status fit_config(const FitArgs *args, Arena *a, const char *name, json_t
     Status s = NULL;
     if (!f.plans)
         s = status_make(EXIT_INPUT, "%s=%" PRId64 " does not compile: %s", name, first,
-                        bad ? bad->v.error : "it is larger than --to");
+                        bad ? bad->v.error : "no value lies between --from and --to");
     if (f.plans && args->json) json_array_append_new(out, fit_json(&f, largest, best));
     if (f.plans && !args->json) print_fit(&f, largest, best);
     vec_free(&f.tries);
