@@ -4,12 +4,12 @@ and optimizer are the host's, against the stand-in for the driver and cuBLASLt (
 that nothing orders is done, with graphs and without; a wait that is left out shows. What is asked of
 the driver is calls_*.txt (M6C_BLESS=1 rewrites them). Every kind of failure ends with its message and
 exit status; a NaN ends the run; an interrupted run goes on with the same bits."""
-import json, os, pathlib, random, struct, subprocess, sys, tempfile
+import json, os, pathlib, random, struct, sys, tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "runtime"))
-from system import BUILD, M6C, SQUARES, check, m6c, steps
-from standin import STANDIN, compile_host
+from system import SQUARES, check, m6c
+from standin import STANDIN, compile_host, standin_run
 
 STEPS = 7
 
@@ -28,15 +28,8 @@ def make_plan(folder, edit_plan=(), edit_kernels=(), edit_host=()):
     return folder
 
 
-def run(plan, *args, status=0, n=STEPS, **env):
-    """m6c run on the stand-in; what it says of the steps, and stderr."""
-    data = [] if "--data" in args else ["--data", "random:1"]
-    p = subprocess.run([M6C, "run", str(plan), "--steps", str(n), "--json", *data, *map(str, args)],
-                       capture_output=True, text=True, timeout=120,
-                       env={**os.environ, **STANDIN, **{k: str(v) for k, v in env.items()}})
-    check(p.returncode == status, f"{args} {env}: exit status {p.returncode}, not {status}\n"
-                                  f"{p.stdout}{p.stderr}")
-    return steps(p.stdout), p.stderr
+def run(plan, *args, n=STEPS, **more):
+    return standin_run(plan, *args, n=n, **more)
 
 
 def figures(seen):
