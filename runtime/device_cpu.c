@@ -13,22 +13,15 @@
 #include "runtime/device.h"
 #include "runtime/disk.h"
 #include "runtime/gemm.h"
+#include "runtime/host_kernel.h"
 #include "runtime/host_memory.h"
 
-#include <dlfcn.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
-
-typedef void KernelFn(void *const *arg, int64_t lo, int64_t hi);
-
-typedef struct {
-    const char *source;
-    void *handle;
-} Library;
 
 typedef struct {
     Device base;
@@ -39,9 +32,9 @@ typedef struct {
     double link_free[2];   /* when it has carried what it was given, in and out */
     const char *folder;    /* of the disk */
     Disk *disk;            /* NULL: the plan has none */
-    KernelFn **kernel;     /* of each PlanKernel */
+    HostKernel **kernel;   /* of each PlanKernel */
     const GemmAlgo **algo; /* of each step, NULL unless it is a product */
-    VEC(Library) library;
+    HostLibraries libraries;
 } Cpu;
 
 enum {
@@ -169,46 +162,14 @@ static Status cpu_fill(Device *base, int stream, void *to, int64_t bytes) {
 
 /* ---- kernels and products ---- */
 
-/* DIR/X.so for the source X.c. */
-static void library_path(const char *dir, const char *source, Buf *path) {
-    const char *dot = strrchr(source, '.');
-    buf_printf(path, "%s/%.*s.so", dir[0] ? dir : ".",
-               dot ? (int)(dot - source) : (int)strlen(source), source);
-}
-
-static Status load_library(Cpu *d, const char *dir, const char *source, void **handle) {
-    for (uint32_t i = 0; i < d->library.n; i++)
-        if (strcmp(d->library.p[i].source, source) == 0) {
-            *handle = d->library.p[i].handle;
-            return NULL;
-        }
-    Buf path = {0};
-    library_path(dir, source, &path);
-    *handle = dlopen(path.p, RTLD_NOW | RTLD_LOCAL);
-    buf_free(&path);
-    if (!*handle) return status_make(EXIT_INPUT, "cannot load the plan's kernels: %s", dlerror());
-    vec_push(&d->library, ((Library){source, *handle}));
-    return NULL;
-}
-
 static Status load_kernels(Cpu *d, const Plan *plan, const char *dir) {
-    if (plan->kernel.n > 0 && plan->kernel.p[0].threads > 0)
+    if (target_is_gpu(plan->target) && plan->kernel.n > 0)
         return status_make(EXIT_INPUT,
                            "the plan is for %s: compile the model again with --target cpu",
                            plan->target);
     d->kernel = xcalloc(plan->kernel.n, sizeof *d->kernel);
-    for (uint32_t i = 0; i < plan->kernel.n; i++) {
-        const PlanKernel *k = &plan->kernel.p[i];
-        void *handle;
-        TRY(load_library(d, dir, k->source, &handle));
-        void *symbol = dlsym(handle, k->name);
-        if (!symbol)
-            return status_make(EXIT_INPUT,
-                               "the compiled %s has no kernel %s: compile the model "
-                               "again",
-                               k->source, k->name);
-        memcpy(&d->kernel[i], &symbol, sizeof symbol);
-    }
+    for (uint32_t i = 0; i < plan->kernel.n; i++)
+        TRY(host_kernel_load(&d->libraries, dir, &plan->kernel.p[i], &d->kernel[i]));
     return NULL;
 }
 
@@ -251,23 +212,10 @@ static Status cpu_load(Device *base, const Plan *plan, const char *dir) {
     return choose_algos(d, plan);
 }
 
-typedef struct {
-    KernelFn *fn;
-    void *const *arg;
-} Launch;
-
-static void launch_part(void *ctx, int64_t lo, int64_t hi, int thread) {
-    const Launch *l = ctx;
-    (void)thread;
-    l->fn(l->arg, lo, hi);
-}
-
 static Status cpu_launch(Device *base, const PlanStep *s, void *const *arg) {
     Cpu *d = (Cpu *)base;
-    if (s->stream != STREAM_COMPUTE)
-        d->kernel[s->kernel](arg, 0, s->items);
-    else
-        pool_run(d->pool, launch_part, &(Launch){d->kernel[s->kernel], arg}, s->items, s->grain);
+    Pool *pool = s->stream == STREAM_COMPUTE ? d->pool : NULL;
+    host_kernel_run(d->kernel[s->kernel], arg, s->items, s->grain, pool);
     return NULL;
 }
 
@@ -294,8 +242,7 @@ static int64_t cpu_beside(const Device *base) {
 
 static void cpu_close(Device *base) {
     Cpu *d = (Cpu *)base;
-    for (uint32_t i = 0; i < d->library.n; i++) dlclose(d->library.p[i].handle);
-    vec_free(&d->library);
+    host_kernel_unload(&d->libraries);
     gemm_close(d->gemm);
     free(d->kernel);
     free(d->algo);
