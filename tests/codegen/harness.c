@@ -267,6 +267,19 @@ static void choose_products(Plan *p) {
     pool_close(pool);
 }
 
+/* The kernels of the host of a plan that was not compiled: the emulator compiles the others. */
+static void compile_host(const Plan *p) {
+    for (uint32_t i = 0; i < p->kernel.n; i++) {
+        const char *source = p->kernel.p[i].source;
+        Buf command = {0};
+        if (p->kernel.p[i].threads) continue;
+        buf_printf(&command, "cc -O2 -march=native -w -fPIC -shared -o %s/%.*s.so %s/%s -lm",
+                   folder, (int)strlen(source) - 2, source, folder, source);
+        if (system(command.p) != 0) exit(3);
+        buf_free(&command);
+    }
+}
+
 static void run_plan(Run *r, Plan *p) {
     Buf one = {0}, two = {0};
     static const char *const other[] = {"two threads", "threads in another order", "a second run"};
@@ -315,6 +328,7 @@ int compare_graph(Graph *g, const Compare *how, const char *label) {
     if (gaps) place_all(g);
     Plan *p = codegen_plan(g, &o);
     if (p && gaps) r.gap = add_gaps(p);
+    if (p && o.plan_only) compile_host(p);
     if (p)
         run_plan(&r, p);
     else

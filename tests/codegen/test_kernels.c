@@ -287,6 +287,30 @@ static void test_epilogues(void) {
     arena_free(a);
 }
 
+/* A state that lies on the host and is updated there, next to kernels of the device. */
+static void test_host(void) {
+    static const char *const passes[] = {"lower", "lower,fuse,schedule,allocate"};
+    static const char text[] = "graph g\n" IN(
+        0, "x", "f32[37,11]") "%1 = state {name=\"m\", of=\"\", init=\"constant\", a=0.5, b=0} : "
+                              "f32[37,11] !mem=host\n"
+                              "%2 = mul %0 %0 : f32[37,11]\n"
+                              "%3 = copy_start %2 : f32[37,11] !stream=2 !mem=host\n"
+                              "%4 = copy_done %3 : f32[37,11] !mem=host\n"
+                              "%5 = mul %4 %1 : f32[37,11] !stream=3 !mem=host\n"
+                              "%6 = sum %5 {axes=[1]} : f32[37] !stream=3 !mem=host\n"
+                              "%7 = broadcast %6 {shape=[37,11], dims=[0]} : f32[37,11] !stream=3 "
+                              "!mem=host\n"
+                              "%8 = sub %4 %7 : f32[37,11] !stream=3 !mem=host\n"
+                              "%9 = copy_start %8 : f32[37,11] !stream=1\n"
+                              "%10 = copy_done %9 : f32[37,11]\n"
+                              "%11 = add %10 %0 : f32[37,11]\n" OUT(
+                                  12, 11, "y", "f32[37,11]") "%13 = assign %1 %8 : f32[37,11]\n";
+    for (size_t p = 0; p < COUNT(passes); p++) {
+        Compare c = {.passes = passes[p]};
+        CHECK(compare_text(text, &c, "on the host") == 0);
+    }
+}
+
 static void test_graphs(void) {
     static const char *const passes[] = {"lower", "lower,fuse", "lower,fuse,schedule,allocate"};
     for (size_t i = 0; i < COUNT(graphs); i++)
@@ -434,6 +458,7 @@ int main(int argc, char **argv) {
     test_elementwise();
     test_range();
     test_graphs();
+    test_host();
     test_wide();
     test_epilogues();
     test_attention();

@@ -1,4 +1,4 @@
-/* device_emulated.c: see device_emulated.h. All but kernels is device_cpu's. */
+/* device_emulated.c: see device_emulated.h. All but kernels of the GPU is device_cpu's. */
 #include "tests/gpu/device_emulated.h"
 
 #include <stdlib.h>
@@ -11,7 +11,8 @@ enum { MOST_ARGS = 512 };
 typedef struct {
     Device base;
     Device *cpu;
-    Plan products; /* the plan without kernels, for the cpu */
+    Plan host;       /* the plan with the host's kernels alone, for the cpu … */
+    uint32_t *index; /* … and where each kernel of the plan is in it */
     const Plan *plan;
     EmuModule **module; /* of each kernel; shared by those of a source */
     void **kernel;
@@ -57,19 +58,33 @@ static Status load_module(Emulated *d, const char *dir, uint32_t i) {
     return s;
 }
 
+static Status load_host(Emulated *d, const char *dir) {
+    const Plan *p = d->plan;
+    d->host = *p;
+    d->host.target = "cpu";
+    d->host.kernel.p = xcalloc(p->kernel.n + 1, sizeof *d->host.kernel.p);
+    d->host.kernel.n = 0;
+    d->index = xcalloc(p->kernel.n + 1, sizeof *d->index);
+    for (uint32_t i = 0; i < p->kernel.n; i++) {
+        if (p->kernel.p[i].threads) continue;
+        d->index[i] = d->host.kernel.n;
+        d->host.kernel.p[d->host.kernel.n++] = p->kernel.p[i];
+    }
+    return device_cpu.load(d->cpu, &d->host, dir);
+}
+
 static Status emulated_load(Device *base, const Plan *plan, const char *dir) {
     Emulated *d = (Emulated *)(void *)base;
     d->plan = plan;
-    d->products = *plan;
-    d->products.kernel.n = 0;
     d->module = xcalloc(plan->kernel.n + 1, sizeof *d->module);
     d->kernel = xcalloc(plan->kernel.n + 1, sizeof *d->kernel);
     for (uint32_t i = 0; i < plan->kernel.n; i++) {
+        if (plan->kernel.p[i].threads == 0) continue;
         TRY(load_module(d, dir, i));
         d->kernel[i] = emu_find(d->module[i], plan->kernel.p[i].name);
         if (!d->kernel[i]) return status_make(EXIT_INPUT, "no kernel %s", plan->kernel.p[i].name);
     }
-    return device_cpu.load(d->cpu, &d->products, dir);
+    return load_host(d, dir);
 }
 
 /* ---- launches ---- */
@@ -142,6 +157,11 @@ static Status take_back(const Regions *r, const PlanKernel *k) {
 static Status emulated_launch(Device *base, const PlanStep *s, void *const *arg) {
     Emulated *d = (Emulated *)(void *)base;
     const PlanKernel *k = &d->plan->kernel.p[s->kernel];
+    if (k->threads == 0) {
+        PlanStep host = *s;
+        host.kernel = d->index[s->kernel];
+        return device_cpu.launch(d->cpu, &host, arg);
+    }
     Regions r = regions_of(d, s, arg);
     void *copy[MOST_ARGS];
     for (uint32_t i = 0; i < s->nargs; i++) copy[i] = in_copy(&r, arg[i]);
@@ -179,6 +199,8 @@ static void emulated_close(Device *base) {
     }
     free(d->module);
     free(d->kernel);
+    free(d->host.kernel.p);
+    free(d->index);
     if (d->cpu) device_cpu.close(d->cpu);
     free(d);
 }
