@@ -178,7 +178,7 @@ static Quantity quantity(Reader *r, UnitKind kind) {
             memcmp(units[i].name, unit, length) == 0)
             q.unit = i, q.value = q.x * units[i].scale;
     r->p += length;
-    if (q.value == 0 && length > 0 && q.x > 0) FAIL(r, unit, "expected %s", unit_example[kind]);
+    if (q.value == 0 && q.x > 0) FAIL(r, unit, "expected %s", unit_example[kind]);
     if (!(q.value >= 1e-9 && q.value <= 1e24))
         FAIL(r, start, "expected %s, more than nothing", unit_example[kind]);
     return q;
@@ -278,8 +278,10 @@ static void read_attention_grad(Reader *r) {
 }
 
 static void times(Reader *r) {
-    if (r->p >= r->end || *r->p != 'x') FAIL(r, r->p, "expected a shape, such as 64x64x256");
-    r->p++;
+    if (r->p < r->end && *r->p == 'x')
+        r->p++;
+    else
+        FAIL(r, r->p, "expected a shape, such as 64x64x256");
 }
 
 /* "f32 nn 64x64x256 [batch 8]" */
