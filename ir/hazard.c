@@ -25,12 +25,18 @@ typedef struct {
     uint32_t done[STREAM_COUNT];
 } Clock;
 
+/* The cuts at which an access begins and ends. */
+typedef struct {
+    uint32_t from, to;
+} Extent;
+
 typedef struct {
     uint64_t *cut; /* distinct, ascending */
     uint32_t n;
     Segment *segment;       /* of each live cut */
     uint64_t *live[LEVELS]; /* bit i of level l + 1: word i of level l is not zero */
     Clock *after;           /* by step: what is known to be done once it is done */
+    Extent *extent;         /* of the accesses of the step that is looked at */
 } Hazard;
 
 /* ---- the set of live cuts ---- */
@@ -123,6 +129,9 @@ static void hazard_open(Hazard *h, const TimedStep *step, uint32_t n, Arena *a) 
     }
     h->segment = arena_array(a, Segment, h->n);
     h->after = arena_array(a, Clock, n);
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < n; i++) most = MAX(most, step[i].naccess);
+    h->extent = arena_array(a, Extent, most);
     set_live(h, 0);
     set_live(h, h->n - 1);
 }
@@ -130,49 +139,58 @@ static void hazard_open(Hazard *h, const TimedStep *step, uint32_t n, Arena *a) 
 /* ---- history ---- */
 
 /* Makes a cut live: its segment is the rest of the one it lies in. */
-static uint32_t cut_at(Hazard *h, uint64_t key) {
-    uint32_t i = find_cut(h, key), before = live_before(h, i);
-    if (before == i) return i;
+static void revive(Hazard *h, uint32_t i) {
+    uint32_t before = live_before(h, i);
+    if (before == i) return;
     h->segment[i] = h->segment[before];
     set_live(h, i);
-    return i;
+}
+
+static Extent extent_of(Hazard *h, const Access *x) {
+    Extent e = {find_cut(h, key_of(x->mem, x->at)), find_cut(h, key_of(x->mem, x->at + x->bytes))};
+    revive(h, e.from);
+    revive(h, e.to);
+    return e;
 }
 
 /* need[s]: the last step of stream s that this access must come after. */
-static void need_history(Hazard *h, const Access *x, uint32_t need[STREAM_COUNT],
+static void need_history(const Hazard *h, Extent e, bool write, uint32_t need[STREAM_COUNT],
                          const TimedStep *step) {
-    uint32_t from = cut_at(h, key_of(x->mem, x->at));
-    uint32_t to = cut_at(h, key_of(x->mem, x->at + x->bytes));
-    for (uint32_t i = from; i != to; i = live_after(h, i)) {
+    for (uint32_t i = e.from; i != e.to; i = live_after(h, i)) {
         const Segment *g = &h->segment[i];
         if (g->writer) {
             uint32_t *last = &need[step[g->writer - 1].stream];
             *last = MAX(*last, g->writer);
         }
-        for (int s = 0; x->write && s < STREAM_COUNT; s++) need[s] = MAX(need[s], g->reader[s]);
+        for (int s = 0; write && s < STREAM_COUNT; s++) need[s] = MAX(need[s], g->reader[s]);
     }
 }
 
-static void read_by(Hazard *h, const Access *x, Stream s, uint32_t number) {
-    uint32_t from = find_cut(h, key_of(x->mem, x->at));
-    uint32_t to = find_cut(h, key_of(x->mem, x->at + x->bytes));
-    for (uint32_t i = from; i != to; i = live_after(h, i)) h->segment[i].reader[s] = number;
+static void read_by(Hazard *h, Extent e, Stream s, uint32_t number) {
+    for (uint32_t i = e.from; i != e.to; i = live_after(h, i)) h->segment[i].reader[s] = number;
 }
 
-/* Its bytes have one history from now on. Cuts can be dead here: the step may write bytes twice. */
-static void written_by(Hazard *h, const Access *x, uint32_t number) {
-    uint32_t from = cut_at(h, key_of(x->mem, x->at));
-    uint32_t to = cut_at(h, key_of(x->mem, x->at + x->bytes));
-    for (uint32_t i = live_after(h, from); i != to; i = live_after(h, i)) set_dead(h, i);
-    h->segment[from] = (Segment){.writer = number};
+/* Its bytes have one history from now on. Cuts can be dead here: a step may write bytes twice. */
+static void written_by(Hazard *h, Extent e, uint32_t number) {
+    revive(h, e.from);
+    revive(h, e.to);
+    for (uint32_t i = live_after(h, e.from); i != e.to; i = live_after(h, i)) set_dead(h, i);
+    h->segment[e.from] = (Segment){.writer = number};
 }
 
-static void note_history(Hazard *h, const TimedStep *t, uint32_t number) {
+/* What step `number` must come after; then it is part of the history itself. */
+static void visit(Hazard *h, const TimedStep *step, uint32_t number, uint32_t need[STREAM_COUNT]) {
+    const TimedStep *t = &step[number - 1];
+    for (uint32_t i = 0; i < t->naccess; i++) {
+        if (t->access[i].bytes <= 0) continue;
+        h->extent[i] = extent_of(h, &t->access[i]);
+        need_history(h, h->extent[i], t->access[i].write, need, step);
+    }
     for (uint32_t i = 0; i < t->naccess; i++)
         if (t->access[i].bytes > 0 && !t->access[i].write)
-            read_by(h, &t->access[i], t->stream, number);
+            read_by(h, h->extent[i], t->stream, number);
     for (uint32_t i = 0; i < t->naccess; i++)
-        if (t->access[i].bytes > 0 && t->access[i].write) written_by(h, &t->access[i], number);
+        if (t->access[i].bytes > 0 && t->access[i].write) written_by(h, h->extent[i], number);
 }
 
 /* ---- waits ---- */
@@ -214,14 +232,11 @@ void steps_wait(TimedStep *step, uint32_t n, Arena *a) {
     scratch = arena_new();
     hazard_open(&h, step, n, scratch);
     for (uint32_t i = 0; i < n; i++) {
-        TimedStep *t = &step[i];
-        Clock *k = &known[t->stream];
+        Clock *k = &known[step[i].stream];
         uint32_t need[STREAM_COUNT] = {0};
-        for (uint32_t x = 0; x < t->naccess; x++)
-            if (t->access[x].bytes > 0) need_history(&h, &t->access[x], need, step);
-        note_history(&h, t, i + 1);
-        add_waits(&h, t, need, k, a);
-        k->done[t->stream] = i + 1;
+        visit(&h, step, i + 1, need);
+        add_waits(&h, &step[i], need, k, a);
+        k->done[step[i].stream] = i + 1;
         h.after[i] = *k;
     }
     arena_free(scratch);
