@@ -305,12 +305,8 @@ static bool check_annotations(Session *s, const Graph *g) {
     for (uint32_t i = 0; i < g->note.n; i++) {
         const Annotation *n = &g->note.p[i];
         bool several = (!strcmp(n->kind, "replicate") || !strcmp(n->kind, "split")) && n->n > 1;
-        bool moves = !strcmp(n->kind, "checkpoint") || !strcmp(n->kind, "offload");
-        if (!several && !moves) continue;
-        diag_error(s, n->loc,
-                   several ? "'%s' over several devices is not possible yet"
-                           : "'%s' blocks are not possible yet",
-                   n->kind);
+        if (!several) continue;
+        diag_error(s, n->loc, "'%s' over several devices is not possible yet", n->kind);
         ok = false;
     }
     return ok;
@@ -318,10 +314,6 @@ static bool check_annotations(Session *s, const Graph *g) {
 
 bool check_capabilities(Session *s, const File *f, const Graph *g) {
     const Settings *set = &g->set;
-    const char *bad_checkpoint =
-        strcmp(set->checkpoint, "none") && strcmp(set->checkpoint, "auto") ? set->checkpoint : NULL;
-    const char *bad_offload =
-        strcmp(set->offload, "none") && strcmp(set->offload, "auto") ? set->offload : NULL;
     bool larger = false;
     for (int i = 0; i < set->nmesh; i++) larger = larger || set->mesh[i].size > 1;
     const struct {
@@ -329,12 +321,6 @@ bool check_capabilities(Session *s, const File *f, const Graph *g) {
         const char *key, *text;
     } refused[] = {
         {larger, "mesh", "a mesh larger than 1 is not possible yet"},
-        {set->memory > 0, "memory", "a memory budget is not possible yet"},
-        {set->host_memory > 0, "host_memory", "a host memory budget is not possible yet"},
-        {set->disk > 0, "disk", "a disk budget is not possible yet"},
-        {set->cluster != NULL, "cluster", "a cluster other than this machine is not possible yet"},
-        {bad_checkpoint != NULL, "checkpoint", "'checkpoint' can only be none or auto yet"},
-        {bad_offload != NULL, "offload", "'offload' can only be none or auto yet"},
         {set->num_communicators > 1, "num_communicators",
          "several communicators are not possible yet"},
         {set->max_splits > 0, "max_splits", "split communication is not possible yet"},

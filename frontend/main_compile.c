@@ -9,6 +9,8 @@
 
 #include "codegen/codegen.h"
 #include "frontend/frontend.h"
+#include "frontend/main_edits.h"
+#include "frontend/main_price.h"
 #include "runtime/device.h"
 #include "runtime/gemm.h"
 
@@ -69,25 +71,78 @@ static bool choose(Session *s, const CompileArgs *a, Plan *plan) {
     return diag_status(s, choose_products(plan));
 }
 
+/* What the planner of memory decided, and what it promises. */
+static void record_memory(Plan *plan, const Graph *g, const MemoryReport *r) {
+    plan->budget[MEM_DEVICE] = g->set.memory;
+    plan->budget[MEM_HOST] = g->set.host_memory;
+    plan->budget[MEM_DISK] = g->set.disk;
+    plan->unconstrained = r->unconstrained;
+    plan->unconstrained_us = r->unconstrained_us;
+    plan->predicted_us = r->predicted_us;
+    plan->bound_us = r->bound_us;
+    for (uint32_t i = 0; i < r->decision.n; i++) {
+        const MemoryDecision *d = &r->decision.p[i];
+        PlanDecision made = {d->tensor, memory_how(d->how), d->bytes, d->us, d->hinted, d->loc};
+        vec_push(&plan->decision, made);
+    }
+}
+
+/* Every step gets its price, and the plan the name of the machine whose prices these are. */
+static bool record_prices(Session *s, const CompileArgs *a, const char *cluster, Plan *plan) {
+    Machine *m = machine_load(s, cluster, a->model.target);
+    if (!m) return false;
+    plan->machine = machine_name(m);
+    plan_price(plan, m);
+    return true;
+}
+
+/* The model as a graph that is ready for code. A training step that does not fit is an error; of
+ * the forward half the smallest plan is taken. */
+static Graph *make_graph(Session *s, const CompileArgs *a, bool forward, MemoryReport *r) {
+    ModelArgs model = a->model;
+    model.infer |= forward;
+    Graph *g = model_graph(s, &model, pipeline_default, r);
+    if (!g || r->fits || forward) return g;
+    explain_misfit(s, &model, g, r);
+    graph_free(g);
+    return NULL;
+}
+
 /* Compiles the model, or with `forward` its forward half, to DIR/NAME.txt. NULL after diagnostics.
  */
 static Plan *make_plan(Session *s, const CompileArgs *a, bool forward) {
-    ModelArgs model = a->model;
-    model.infer |= forward;
-    Graph *g = model_graph(s, &model, pipeline_default);
+    MemoryReport memory = {0};
+    Graph *g = make_graph(s, a, forward, &memory);
     if (!g) return NULL;
+    const char *cluster = g->set.cluster;
     CodegenOptions o = {.dir = a->dir,
                         .name = forward ? "forward" : "plan",
                         .target = a->model.target,
                         .command = a->command,
                         .plan_only = a->plan_only};
     Plan *plan = codegen_plan(g, &o);
+    if (plan) record_memory(plan, g, &memory);
+    vec_free(&memory.decision);
     graph_free(g);
     if (!plan) return NULL;
     record_sources(s, plan);
-    if (choose(s, a, plan) && codegen_write(plan, &o)) return plan;
+    bool good = record_prices(s, a, cluster, plan);
+    if (good && choose(s, a, plan) && codegen_write(plan, &o)) return plan;
     plan_free(plan);
     return NULL;
+}
+
+/* What the budgets cost. */
+static void report_memory(const Plan *p) {
+    printf("%.1f ms a step predicted, %.1f ms with everything kept (%.1f MiB)",
+           1e-3 * p->predicted_us, 1e-3 * p->unconstrained_us,
+           (double)p->unconstrained / 1048576.0);
+    for (int m = MEM_HOST; m < MEM_COUNT; m++)
+        if (p->arena[m]) printf(", %.1f MiB %s", (double)p->arena[m] / 1048576.0, mem_name((Mem)m));
+    if (p->bound_us > 0)
+        printf("\nplan is within %.1f %% of the best possible under this cost model",
+               100 * (p->predicted_us / p->bound_us - 1));
+    printf("\n");
 }
 
 static void report(const CompileArgs *a, const Plan *p, double seconds) {
@@ -96,13 +151,16 @@ static void report(const CompileArgs *a, const Plan *p, double seconds) {
                " parameters, %u steps, %u kernels, %.1f MiB, compiled in %.2f s\n",
                a->dir, plan_parameters(p), p->step.n, p->kernel.n,
                (double)p->arena[MEM_DEVICE] / 1048576.0, seconds);
+        if (p->budget[MEM_DEVICE] || p->decision.n) report_memory(p);
         return;
     }
-    json_t *o =
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:f}", "steps", (json_int_t)p->step.n, "kernels",
-                  (json_int_t)p->kernel.n, "parameters", (json_int_t)plan_parameters(p),
-                  "device_bytes", (json_int_t)p->arena[MEM_DEVICE], "host_bytes",
-                  (json_int_t)p->arena[MEM_HOST], "compile_seconds", seconds);
+    json_t *o = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "steps", (json_int_t)p->step.n,
+        "kernels", (json_int_t)p->kernel.n, "parameters", (json_int_t)plan_parameters(p),
+        "device_bytes", (json_int_t)p->arena[MEM_DEVICE], "host_bytes",
+        (json_int_t)p->arena[MEM_HOST], "disk_bytes", (json_int_t)p->arena[MEM_DISK],
+        "predicted_ms", 1e-3 * p->predicted_us, "bound_ms", 1e-3 * p->bound_us, "unconstrained_ms",
+        1e-3 * p->unconstrained_us, "compile_seconds", seconds);
     json_dumpf(o, stdout, JSON_REAL_PRECISION(6));
     printf("\n");
     json_decref(o);

@@ -15,7 +15,7 @@ static int dump(ModelArgs *a, const char *after, const char *all) {
     a->pass.dump_dir = all;
     Status bad = all ? make_dirs(all) : NULL;
     if (bad) return status_exit(bad);
-    Graph *g = model_graph(s, a, pipeline_default);
+    Graph *g = model_graph(s, a, pipeline_default, NULL);
     if (g) graph_free(g);
     int code = g ? EXIT_DONE : MAX(diag_exit(s), EXIT_INPUT);
     session_free(s);

@@ -6,18 +6,28 @@
 
 #include "frontend/elab.h"
 
+/* "DIR:SIZE" or "SIZE". */
+static const char *disk_size(const ModelArgs *a) {
+    const char *colon = a->disk ? strrchr(a->disk, ':') : NULL;
+    return colon ? colon + 1 : a->disk;
+}
+
 /* Settings of the command line that stand in for entries of `place`, as text of that block. */
 static const char *place_text(Session *s, const ModelArgs *a) {
     const struct {
         const char *key, *value;
-    } entry[] = {{"mesh", a->mesh},
-                 {"memory", a->memory},
-                 {"host_memory", a->host_memory},
-                 {"disk", a->disk},
-                 {"cluster", a->cluster}};
+        bool text;
+    } entry[] = {{"mesh", a->mesh, false},
+                 {"memory", a->memory, false},
+                 {"host_memory", a->host_memory, false},
+                 {"disk", disk_size(a), false},
+                 {"cluster", a->cluster, true},
+                 {"checkpoint", a->checkpoint, true},
+                 {"offload", a->offload, true}};
     Buf b = {0};
     for (size_t i = 0; i < COUNT(entry); i++)
-        if (entry[i].value) buf_printf(&b, "%s %s\n", entry[i].key, entry[i].value);
+        if (entry[i].value)
+            buf_printf(&b, entry[i].text ? "%s \"%s\"\n" : "%s %s\n", entry[i].key, entry[i].value);
     const char *text = b.p ? intern(s, b.p) : NULL;
     buf_free(&b);
     return text;
@@ -68,15 +78,24 @@ static const char *pipeline_of(Session *s, const Graph *g, const char *passes) {
     return text;
 }
 
-Graph *model_graph(Session *s, const ModelArgs *a, const char *passes) {
+Graph *model_graph(Session *s, const ModelArgs *a, const char *passes, MemoryReport *memory) {
     Graph *g = model_elaborate(s, a);
     if (!g) return NULL;
     PassContext cx = {.session = s,
                       .opt = a->pass,
-                      .gpu = target_is_gpu(a->target) ||
-                             (a->target && strcmp(a->target, "cuda") == 0)};
+                      .gpu =
+                          target_is_gpu(a->target) || (a->target && strcmp(a->target, "cuda") == 0),
+                      .memory = memory,
+                      .smallest = memory != NULL};
     pass_options_env(&cx.opt);
-    if (pipeline_run(g, pipeline_of(s, g, passes), &cx)) return g;
+    cx.machine = machine_load(s, g->set.cluster, a->target);
+    if (cx.machine && pipeline_run(g, pipeline_of(s, g, passes), &cx)) return g;
     graph_free(g);
     return NULL;
+}
+
+bool model_memory(Session *s, const ModelArgs *a, MemoryReport *memory) {
+    Graph *g = model_graph(s, a, pipeline_default, memory);
+    if (g) graph_free(g);
+    return g != NULL;
 }

@@ -3,6 +3,7 @@
 #define M6C_MAIN_MODEL_H
 
 #include "frontend/main.h"
+#include "passes/memory.h"
 #include "passes/passes.h"
 
 typedef struct {
@@ -13,7 +14,7 @@ typedef struct {
     bool describe;      /* also what cannot be compiled yet: for dumps */
     const char *name;   /* which model of the file; NULL: the only one */
     const char *target; /* NULL: cpu */
-    const char *precision, *mesh, *memory, *host_memory, *disk, *cluster;
+    const char *precision, *mesh, *memory, *host_memory, *disk, *cluster, *checkpoint, *offload;
     PassOptions pass;
 } ModelArgs;
 
@@ -29,14 +30,21 @@ typedef struct {
         {"mesh", OPT_TEXT, &(m).mesh, "AXIS=N,…", "how many ranks share the work"},                \
         {"memory", OPT_TEXT, &(m).memory, "SIZE", "budget of the device's memory"},                \
         {"host-memory", OPT_TEXT, &(m).host_memory, "SIZE", "budget of the host's memory"},        \
-        {"disk", OPT_TEXT, &(m).disk, "SIZE", "budget of the disk"},                               \
-        {"cluster", OPT_TEXT, &(m).cluster, "FILE", "the machines the plan is for"}, {             \
+        {"disk", OPT_TEXT, &(m).disk, "DIR:SIZE", "budget of a folder on a disk"},                 \
+        {"checkpoint", OPT_TEXT, &(m).checkpoint, "HOW",                                           \
+         "what is computed again: auto, none, all, sqrt, or scopes (auto)"},                       \
+        {"offload", OPT_TEXT, &(m).offload, "HOW",                                                 \
+         "what lives elsewhere: auto, none, all, optimizer, or scopes (auto)"},                    \
+        {"cluster", OPT_TEXT, &(m).cluster, "FILE", "the machine the plan is for"}, {             \
         "skip", OPT_TEXT, &(m).pass.skip, "PASS,…", "optional passes to leave out"                 \
     }
 
 /* Loads and elaborates. NULL after diagnostics. */
 Graph *model_elaborate(Session *s, const ModelArgs *a);
-/* Loads, elaborates and runs the passes named. NULL after diagnostics. */
-Graph *model_graph(Session *s, const ModelArgs *a, const char *passes);
+/* Loads, elaborates and runs the passes named. NULL after diagnostics. With `memory` a model that
+ * does not fit its budgets is no error: the graph is then the smallest plan found. */
+Graph *model_graph(Session *s, const ModelArgs *a, const char *passes, MemoryReport *memory);
+/* What model_graph would report. */
+bool model_memory(Session *s, const ModelArgs *a, MemoryReport *memory);
 
 #endif

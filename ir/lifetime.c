@@ -116,7 +116,7 @@ static void place_unit(Life *l, uint32_t u, bool *taken) {
         } else if ((in = takes_over(l, u, w, taken)) != NO_VALUE) {
             taken[in] = true;
             s->of[w] = s->of[in];
-            s->slot[s->of[w]].last = l->last[w];
+            s->slot[s->of[w]].last = MAX(l->last[w], l->when[u]);
         } else {
             s->of[w] = add_slot(s, l->when[u], MAX(l->last[w], l->when[u]), node_of(l->g, w));
         }

@@ -13,8 +13,8 @@ void settings_default(Settings *s) {
     s->groups = 1;
     s->micro_batches = 1;
     s->loss_scale_value = 65536;
-    s->checkpoint = "none";
-    s->offload = "none";
+    s->checkpoint = "auto";
+    s->offload = "auto";
     s->num_communicators = 1;
     s->fp16_scale = 1;
 }

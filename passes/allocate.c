@@ -6,7 +6,12 @@
 #include "passes/pack.h"
 #include "passes/passes.h"
 
-enum { SEARCH_EFFORT = 40000000 }; /* per memory, when no heuristic is near the bound */
+/* Per memory, when no heuristic is near the bound; under a budget many plans are placed. */
+enum { SEARCH_EFFORT = 40000000, SEARCH_EFFORT_OF_MANY = 1000000 };
+
+int64_t allocate_effort(const Graph *g) {
+    return g->set.memory > 0 ? SEARCH_EFFORT_OF_MANY : SEARCH_EFFORT;
+}
 
 int64_t allocate_slots(const Slots *s, Mem mem, int64_t effort, int64_t *offset, Arena *a) {
     uint32_t n = 0, *slot = arena_array(a, uint32_t, s->n);
@@ -36,7 +41,7 @@ bool pass_allocate(Graph *g, PassContext *cx) {
     if (!units_complete(g, &us)) return false;
     Slots s = slots_build(g, &us, units_when(g, &us, a), a);
     int64_t *offset = arena_array(a, int64_t, s.n);
-    for (int m = 0; m < MEM_COUNT; m++) allocate_slots(&s, (Mem)m, SEARCH_EFFORT, offset, a);
+    for (int m = 0; m < MEM_COUNT; m++) allocate_slots(&s, (Mem)m, allocate_effort(g), offset, a);
     for (Value v = 0; v < g->node.n; v++)
         node_of(g, v)->offset = s.of[v] == NO_SLOT ? -1 : offset[s.of[v]];
     return true;

@@ -1,9 +1,278 @@
-/* memory.c: what is kept, recomputed, or moved. */
-#include "passes/memory.h"
+/* memory.c: the pass: under budgets, which plan.
+ *
+ * Plans come from one family that does not depend on the device's budget: the choices of the greedy
+ * search at falling targets, and the fixed policies that people set by hand. Each is priced exactly
+ * when its turn comes: its graph is made, placed and simulated. The best that fits is taken. The
+ * cheap lower bounds of the rest (work of the busiest stream) tell when to stop looking. Where
+ * there is little to decide, the family is all choices there are. */
+#include "passes/memory_private.h"
 
-#include "passes/passes.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    EXACT_CHOICES = 4096, /* all of them are compared up to this number */
+    EXACT_WINDOWS = 3,    /* targets of windows tried for each */
+    MOST_LEVELS = 160
+};
+static const double LEVEL = 0.97; /* each target beside the one above */
+
+typedef struct {
+    uint32_t *choice;
+    int64_t target; /* of its windows */
+    double least;   /* no less time than this */
+    bool priced;
+    Price price;
+} Candidate;
+
+typedef struct {
+    Problem p;
+    VEC(Candidate) list;
+    uint32_t priced;
+    int64_t smallest; /* device bytes */
+    Candidate *best;
+} Planner;
+
+const char *memory_how(MemoryHow how) {
+    static const char *const name[] = {"recompute", "move-host", "move-disk",
+                                       "host",      "disk",      "update-host"};
+    _Static_assert(COUNT(name) == HOW_COUNT, "a name for each");
+    return name[how];
+}
+
+/* ---- candidates ---- */
+
+/* The busiest stream's work, the compute stream's with what copies take from it. */
+static double least_time(const Program *g) {
+    double least = 0;
+    for (int s = 0; s < STREAM_COUNT; s++) least = MAX(least, g->us[s]);
+    return least;
+}
+
+static void add_candidate(Planner *l, const Choice choice, int64_t target) {
+    uint32_t n = l->p.subject.n;
+    Program g;
+    program_make(&l->p, choice, &g);
+    Candidate c = {.choice = arena_array(l->p.arena, uint32_t, n + 1),
+                   .target = target,
+                   .least = least_time(&g)};
+    memcpy(c.choice, choice, n * sizeof *choice);
+    program_free(&g);
+    vec_push(&l->list, c);
+}
+
+static Graph *candidate_graph(Planner *l, const Candidate *c) {
+    Program g;
+    program_make(&l->p, c->choice, &g);
+    program_windows(&l->p, &g, c->target);
+    Graph *made = program_emit(&l->p, &g);
+    program_free(&g);
+    return made;
+}
+
+static void price_candidate(Planner *l, Candidate *c) {
+    if (c->priced) return;
+    Graph *g = candidate_graph(l, c);
+    c->price = memory_price(g, l->p.machine);
+    c->priced = true;
+    graph_free(g);
+    l->priced++;
+    bool elsewhere = true;
+    for (int m = MEM_HOST; m < MEM_COUNT; m++) elsewhere &= c->price.arena[m] <= l->p.budget[m];
+    if (elsewhere) l->smallest = MIN(l->smallest, c->price.arena[MEM_DEVICE]);
+}
+
+static bool fits(const Planner *l, const Candidate *c) {
+    for (int m = 0; m < MEM_COUNT; m++)
+        if (c->price.arena[m] > l->p.budget[m]) return false;
+    return true;
+}
+
+/* ---- the family ---- */
+
+static void add_levels(Planner *l, double weight) {
+    uint32_t n = l->p.subject.n, *choice = arena_array(l->p.arena, uint32_t, n + 1);
+    search_forced(&l->p, choice);
+    Program g;
+    program_make(&l->p, choice, &g);
+    double target = (double)g.peak[MEM_DEVICE];
+    program_free(&g);
+    for (int i = 0; i < MOST_LEVELS; i++) {
+        target *= LEVEL;
+        bool reached = search_greedy(&l->p, (int64_t)target, weight, choice);
+        add_candidate(l, choice, (int64_t)target);
+        if (!reached) return;
+    }
+}
+
+static void add_policies(Planner *l) {
+    uint32_t *choice = arena_array(l->p.arena, uint32_t, l->p.subject.n + 1);
+    for (int i = 0; search_policy(&l->p, i, choice); i++) {
+        add_candidate(l, choice, INT64_MAX);
+        add_candidate(l, choice, 0);
+    }
+}
+
+/* Number of choices there are, or more than EXACT_CHOICES. */
+static uint64_t count_choices(const Problem *p) {
+    uint64_t n = 1;
+    for (uint32_t i = 0; i < p->subject.n && n <= EXACT_CHOICES; i++)
+        if (!p->subject.p[i].hinted) n *= p->subject.p[i].noption + 1;
+    return n;
+}
+
+static void add_all(Planner *l, uint64_t count) {
+    const Problem *p = &l->p;
+    uint32_t *choice = arena_array(p->arena, uint32_t, p->subject.n + 1);
+    for (uint64_t k = 0; k < count; k++) {
+        uint64_t rest = k;
+        search_forced(p, choice);
+        for (uint32_t i = 0; i < p->subject.n; i++) {
+            const Subject *s = &p->subject.p[i];
+            if (s->hinted) continue;
+            uint32_t o = (uint32_t)(rest % (s->noption + 1));
+            rest /= s->noption + 1;
+            choice[i] = o ? s->option + o - 1 : NONE;
+        }
+        for (int w = 0; w < EXACT_WINDOWS; w++)
+            add_candidate(l, choice, w ? p->slots.bound[MEM_DEVICE] * w / (EXACT_WINDOWS - 1) : 0);
+    }
+}
+
+static void add_family(Planner *l) {
+    uint32_t *choice = arena_array(l->p.arena, uint32_t, l->p.subject.n + 1);
+    search_forced(&l->p, choice);
+    add_candidate(l, choice, INT64_MAX);
+    if (l->p.budget[MEM_DEVICE] == INT64_MAX) return;
+    uint64_t count = count_choices(&l->p);
+    add_policies(l);
+    if (count <= EXACT_CHOICES)
+        add_all(l, count);
+    else
+        for (double weight = 1; weight < 5; weight *= 4) add_levels(l, weight);
+}
+
+/* ---- which one ---- */
+
+static int by_least(const void *a, const void *b) {
+    const Candidate *x = a, *y = b;
+    if (x->least != y->least) return x->least < y->least ? -1 : 1;
+    return (x->target < y->target) - (x->target > y->target);
+}
+
+static void choose(Planner *l) {
+    qsort(l->list.p, l->list.n, sizeof *l->list.p, by_least);
+    for (uint32_t i = 0; i < l->list.n; i++) {
+        Candidate *c = &l->list.p[i];
+        if (l->best && c->least >= l->best->price.us) return;
+        price_candidate(l, c);
+        if (fits(l, c) && (!l->best || c->price.us < l->best->price.us)) l->best = c;
+    }
+}
+
+/* Of plans that all do not fit: the one that takes the least of the device. */
+static void choose_smallest(Planner *l) {
+    for (uint32_t i = 0; i < l->list.n; i++) {
+        Candidate *c = &l->list.p[i];
+        bool elsewhere = true;
+        for (int m = MEM_HOST; m < MEM_COUNT; m++) elsewhere &= c->price.arena[m] <= l->p.budget[m];
+        if (elsewhere && c->price.arena[MEM_DEVICE] == l->smallest) l->best = c;
+    }
+}
+
+/* ---- the report ---- */
+
+static void report_decisions(const Planner *l, MemoryReport *r) {
+    const Problem *p = &l->p;
+    for (uint32_t i = 0; i < p->subject.n; i++) {
+        uint32_t choice = l->best->choice[i];
+        const Subject *s = &p->subject.p[i];
+        if (choice == NONE) continue;
+        const Option *o = &p->option.p[choice];
+        MemoryDecision d = {.how = o->how, .hinted = s->hinted};
+        d.tensor = problem_name(p, s, &d.loc);
+        if (o->states_only)
+            d.tensor = intern(p->g->session, arena_printf(p->arena, "%s/*", d.tensor));
+        for (uint32_t k = 0; k < s->nleaf; k++)
+            if (!o->states_only || p->leaf.p[s->leaf + k].state)
+                d.bytes += type_bytes(type_of(p->g, p->leaf.p[s->leaf + k].leaf));
+        if (s->v != NO_VALUE) d.bytes = type_bytes(type_of(p->g, s->v));
+        for (int k = 0; k < STREAM_COUNT; k++) d.us += o->us[k];
+        vec_push(&r->decision, d);
+    }
+}
+
+static void report_program(const Planner *l, MemoryReport *r) {
+    Program g;
+    program_make(&l->p, l->best->choice, &g);
+    for (uint32_t i = 0; i < g.run.n; i++)
+        if (g.run.p[i].kind == RUN_AGAIN) r->recompute_us += l->p.price[g.run.p[i].unit];
+    for (uint32_t i = 0; i < g.move.n; i++) {
+        double bytes = (double)type_bytes(type_of(l->p.g, g.version.p[g.move.p[i].from].v));
+        bool in = g.version.p[g.move.p[i].to].mem == MEM_DEVICE;
+        *(in ? &r->in_bytes : &r->out_bytes) += bytes;
+    }
+    program_free(&g);
+}
+
+static void report(const Planner *l, MemoryReport *r) {
+    Price all = memory_price(l->p.g, l->p.machine);
+    r->fits = fits(l, l->best);
+    memcpy(r->arena, l->best->price.arena, sizeof r->arena);
+    r->smallest = l->smallest;
+    r->unconstrained = all.arena[MEM_DEVICE];
+    r->unconstrained_us = all.us;
+    r->predicted_us = l->best->price.us;
+    r->bound_us = memory_bound(&l->p);
+    r->candidates = l->priced;
+    report_program(l, r);
+    report_decisions(l, r);
+}
+
+/* ---- the pass ---- */
+
+static void misfit(const Planner *l) {
+    const Problem *p = &l->p;
+    diag_error(p->g->session, (Loc){0},
+               "the model does not fit: the smallest plan found takes %.2f MiB of the device, the "
+               "budget is %.2f MiB",
+               (double)l->smallest / 1048576.0, (double)p->budget[MEM_DEVICE] / 1048576.0);
+}
+
+static void take_graph(Graph *g, Graph *from) {
+    Graph old = *g;
+    g->node = from->node;
+    g->operand = from->operand;
+    from->node = old.node;
+    from->operand = old.operand;
+    graph_free(from);
+}
+
+static bool any_forced(const Problem *p) {
+    for (uint32_t i = 0; i < p->subject.n; i++)
+        if (p->subject.p[i].forced != NONE) return true;
+    return false;
+}
 
 bool pass_memory(Graph *g, PassContext *cx) {
-    (void)g, (void)cx;
-    return false;
+    Planner l = {.smallest = INT64_MAX};
+    Arena *a = cx->scratch;
+    if (!cx->machine) return false;
+    problem_build(&l.p, g, cx, a);
+    search_settings(&l.p);
+    bool complete = units_complete(g, &l.p.us), changed = false;
+    bool asked = l.p.budget[MEM_DEVICE] != INT64_MAX || any_forced(&l.p);
+    if (complete && (asked || cx->memory)) {
+        add_family(&l);
+        choose(&l);
+        bool found = l.best != NULL;
+        if (!found) choose_smallest(&l);
+        if (cx->memory && l.best) report(&l, cx->memory);
+        if (!found && !cx->smallest) misfit(&l);
+        changed = asked && l.best && (found || cx->smallest);
+        if (changed) take_graph(g, candidate_graph(&l, l.best));
+    }
+    problem_free(&l.p);
+    vec_free(&l.list);
+    return changed;
 }
