@@ -449,9 +449,12 @@ uint64_t codegen_hash(void) {
 
 /* ---- tokens ---- */
 
-/* Is v a parameter, cast or seen through views? */
+/* Is v a parameter, cast, fetched or seen through views? */
 static bool is_parameter(const Graph *g, Value v) {
-    while (is_view(node_of(g, v)) || node_of(g, v)->op == OP_cast) v = operand(g, v, 0);
+    for (const Node *n = node_of(g, v);
+         is_view(n) || n->op == OP_cast || n->op == OP_copy_start || n->op == OP_copy_done;
+         n = node_of(g, v))
+        v = operand(g, v, 0);
     return node_of(g, v)->op == OP_param;
 }
 

@@ -10,6 +10,7 @@
 #include "codegen/codegen.h"
 #include "frontend/frontend.h"
 #include "frontend/main_edits.h"
+#include "frontend/main_memory.h"
 #include "frontend/main_price.h"
 #include "runtime/device.h"
 #include "runtime/gemm.h"
@@ -71,22 +72,6 @@ static bool choose(Session *s, const CompileArgs *a, Plan *plan) {
     return diag_status(s, choose_products(plan));
 }
 
-/* What the planner of memory decided, and what it promises. */
-static void record_memory(Plan *plan, const Graph *g, const MemoryReport *r) {
-    plan->budget[MEM_DEVICE] = g->set.memory;
-    plan->budget[MEM_HOST] = g->set.host_memory;
-    plan->budget[MEM_DISK] = g->set.disk;
-    plan->unconstrained = r->unconstrained;
-    plan->unconstrained_us = r->unconstrained_us;
-    plan->predicted_us = r->predicted_us;
-    plan->bound_us = r->bound_us;
-    for (uint32_t i = 0; i < r->decision.n; i++) {
-        const MemoryDecision *d = &r->decision.p[i];
-        PlanDecision made = {d->tensor, memory_how(d->how), d->bytes, d->us, d->hinted, d->loc};
-        vec_push(&plan->decision, made);
-    }
-}
-
 /* Every step gets its price, and the plan the name of the machine whose prices these are. */
 static bool record_prices(Session *s, const CompileArgs *a, const char *cluster, Plan *plan) {
     Machine *m = machine_load(s, cluster, a->model.target);
@@ -121,7 +106,7 @@ static Plan *make_plan(Session *s, const CompileArgs *a, bool forward) {
                         .command = a->command,
                         .plan_only = a->plan_only};
     Plan *plan = codegen_plan(g, &o);
-    if (plan) record_memory(plan, g, &memory);
+    if (plan) memory_record(plan, g, &memory);
     vec_free(&memory.decision);
     graph_free(g);
     if (!plan) return NULL;

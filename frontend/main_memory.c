@@ -155,26 +155,43 @@ static const char *shape_of(Session *s, const PlanBuffer *b) {
     return shape;
 }
 
+/* What a copy is a copy of, through all memories it went through. */
+static uint32_t origin_of(const Classes *c, uint32_t b) {
+    for (uint32_t i = 0; i < MEM_COUNT && c->p->buffer.p[b].kind == BUF_TEMP && c->writer[b]; i++) {
+        const PlanStep *w = &c->p->step.p[c->writer[b] - 1];
+        if (w->kind != STEP_COPY) break;
+        b = w->arg[1].buffer;
+    }
+    return b;
+}
+
+/* A tensor's name, or of a temporary the scope and the operations that compute it. */
+static const char *name_of(const Classes *c, uint32_t b, const char **scope) {
+    Session *s = c->p->session;
+    const PlanBuffer *f = &c->p->buffer.p[b];
+    const PlanStep *w = c->writer[b] ? &c->p->step.p[c->writer[b] - 1] : NULL;
+    *scope = f->kind == BUF_GRAD ? f->name + strlen("grad/") : f->name;
+    if (f->kind == BUF_INPUT || f->kind == BUF_OUTPUT) *scope = "";
+    if (f->kind != BUF_TEMP) return f->name;
+    *scope = w && w->scope ? w->scope : "";
+    const char *what = w && w->what ? w->what : "";
+    return arena_printf(session_arena(s), "%s%s%s", *scope, **scope ? ": " : "", what);
+}
+
 static MemoryRow row_of(const Classes *c, uint32_t b) {
     Session *s = c->p->session;
     const PlanBuffer *f = &c->p->buffer.p[b];
+    const PlanStep *w = c->writer[b] ? &c->p->step.p[c->writer[b] - 1] : NULL;
+    uint32_t origin = origin_of(c, b);
+    const char *scope, *name = name_of(c, origin, &scope);
+    if (origin != b) name = arena_printf(session_arena(s), "%s (copy)", name);
     MemoryRow r = {.bytes = rounded(f->bytes),
                    .kind = (MemoryClass)c->kind[b],
-                   .name = f->name,
+                   .name = intern(s, name),
+                   .scope = layer_of(s, scope),
                    .shape = shape_of(s, f),
                    .loc = f->loc};
-    bool temp = f->kind == BUF_TEMP;
-    const PlanStep *w = c->writer[b] ? &c->p->step.p[c->writer[b] - 1] : NULL;
-    const char *scope = f->kind == BUF_GRAD ? f->name + 5 : f->name;
-    if (temp) {
-        scope = w && w->scope ? w->scope : "";
-        const char *what = w && w->what ? w->what : "";
-        r.name =
-            intern(s, arena_printf(session_arena(s), "%s%s%s", scope, *scope ? ": " : "", what));
-        if (!r.loc.line && w) r.loc = w->loc;
-    }
-    bool port = f->kind == BUF_INPUT || f->kind == BUF_OUTPUT;
-    r.scope = layer_of(s, port ? "" : scope);
+    if (!r.loc.line && w && f->kind == BUF_TEMP) r.loc = w->loc;
     return r;
 }
 
