@@ -100,16 +100,16 @@ static int64_t height_of(const Sections *p, const int64_t *offset) {
 }
 
 static void narrow(Narrow *w, const Sections *p, Arena *a) {
-    Search *q = search_new(p, a);
+    Search *q = search_new(p, w->unit, a);
     int64_t *offset = arena_array(a, int64_t, p->n), total = w->limits->effort;
-    double effort = 256.0 * p->n + 100000;
+    double effort = q ? (double)search_dive(q) : 0;
     for (uint32_t round = 0; q && w->height > goal(w); round++) {
         int64_t left = total - search_spent(q), height = ask(w, round);
         bool late = w->until > 0 && now_seconds() > w->until;
         bool hopeless = w->limits->enough && w->bound > w->limits->enough;
         if (left <= 0 || late || hopeless) break;
-        PackAnswer got =
-            search_run(q, height, round / 2, MIN(left, (int64_t)effort), w->until, offset);
+        PackAnswer got = search_run(q, height, w->limits->enough >= w->bound ? round : round / 2,
+                                    MIN(left, (int64_t)effort), w->until, offset);
         if (got == PACK_IMPOSSIBLE) w->bound = height + w->unit;
         if (got == PACK_FITS) {
             w->height = height_of(p, offset);

@@ -20,12 +20,13 @@ int64_t pack_quickly(const Sections *p, int64_t goal, int64_t *offset, Arena *a)
 typedef enum { PACK_FITS, PACK_IMPOSSIBLE, PACK_UNSETTLED } PackAnswer;
 
 typedef struct Search Search;
-/* NULL when the instance is too large to search. Everything lies in the arena. */
-Search *search_new(const Sections *p, Arena *a);
-/* Looks for offsets with which every buffer ends at `capacity` or below. `order` says which buffers
- * are tried first; what earlier calls learned about the hard sections is used. */
+/* All sizes are multiples of `unit`. NULL when the instance is too large to search. Everything lies in the arena. */
+Search *search_new(const Sections *p, int64_t unit, Arena *a);
+/* Looks for offsets with which every buffer ends at `capacity` or below. `order` says in
+ * which order branches are tried; what earlier calls learned about the hard sections is used. */
 PackAnswer search_run(Search *q, int64_t capacity, uint32_t order, int64_t effort, double until,
                       int64_t *offset);
+int64_t search_dive(const Search *q);  /* about the effort of placing all without a step back */
 int64_t search_spent(const Search *q); /* effort of all runs so far */
 
 #endif

@@ -22,15 +22,25 @@
 #include <string.h>
 
 #define NOT_YET INT64_MAX
-enum { MAX_MEETINGS = 1 << 22 }; /* pairs of buffers, and of buffers and sections */
+/* Which section a node takes. No rule is best everywhere; runs take turns. */
+typedef enum { LOWEST_FLOOR, FEWEST, LEAST_SLACK, FEWEST_WEIGHED, POLICIES } Policy;
+enum {
+    MAX_MEETINGS = 1 << 22, /* pairs of buffers, and of buffers and sections */
+    MAX_DEPTH = 8000        /* of the recursion */
+};
 
 typedef struct {
     int64_t *at, old;
 } Change;
+/* Sections from <= s < to; none when from >= to. */
+typedef struct {
+    uint32_t from, to;
+} Range;
 
 struct Search {
     const Sections *p;
-    int64_t capacity;
+    int64_t capacity, unit; /* all sizes are multiples of the unit */
+    Policy policy;
     /* Who meets whom: row i is at[i] … at[i + 1]. */
     uint32_t *meets_at, *meets; /* by buffer: buffers */
     uint32_t *alive_at, *alive; /* by section: buffers */
@@ -51,13 +61,23 @@ struct Search {
     VEC(uint32_t) choice; /* buffers of the open nodes' branches */
     uint32_t *dirty, ndirty;
     bool *is_dirty;
-    double *key; /* by buffer: smaller is tried first */
-    struct {
-        int64_t at, size;
-    } * release; /* of one section's buffers */
+    double *key;    /* by buffer: smaller is tried first */
+    Range touched;  /* by the branch being taken */
+    Range conflict; /* of the last failure: it follows from the state in these sections alone */
+    uint32_t depth;
     int64_t effort, spent;
     double until;
 };
+
+static Range hull(Range a, Range b) {
+    if (a.from >= a.to) return b;
+    if (b.from >= b.to) return a;
+    return (Range){MIN(a.from, b.from), MAX(a.to, b.to)};
+}
+
+static bool apart(Range a, Range b) { return a.to <= b.from || b.to <= a.from; }
+
+static Range life_of(const Sections *p, uint32_t i) { return (Range){p->from[i], p->to[i]}; }
 
 /* ---- undoing ---- */
 
@@ -77,11 +97,21 @@ static void undo(Search *q, uint32_t mark) {
 /* ---- bounds ---- */
 
 static void touch(Search *q, uint32_t from, uint32_t to) {
+    q->touched = hull(q->touched, (Range){from, to});
     for (uint32_t s = from; s < to; s++)
         if (!q->is_dirty[s]) q->is_dirty[s] = true, q->dirty[q->ndirty++] = s;
 }
 
+/* Where the buffers live that are still to be placed in section s. */
+static Range reach(const Search *q, uint32_t s) {
+    Range r = {s, s + 1};
+    for (uint32_t e = q->alive_at[s]; e < q->alive_at[s + 1]; e++)
+        if (!q->placed[q->alive[e]]) r = hull(r, life_of(q->p, q->alive[e]));
+    return r;
+}
+
 static bool blame(Search *q, uint32_t section) {
+    q->conflict = reach(q, section);
     q->weight[section] += q->gain;
     q->gain *= 1.0005;
     if (q->gain > 1e100) {
@@ -101,18 +131,16 @@ static bool is_branch(const Search *q, uint32_t i) {
     return !on || p->size[k] < p->size[i] || (p->size[k] == p->size[i] && k < i);
 }
 
-/* Buffers that come one after the other and not before their lowest offset: the end of the last
- * must not be above the capacity. */
-static bool releases_fit(Search *q, uint32_t n) {
-    int64_t end = 0;
-    for (uint32_t i = 1; i < n; i++)
-        for (uint32_t k = i; k && q->release[k].at < q->release[k - 1].at; k--) {
-            int64_t at = q->release[k].at, size = q->release[k].size;
-            q->release[k] = q->release[k - 1];
-            q->release[k - 1].at = at, q->release[k - 1].size = size;
-        }
-    for (uint32_t i = 0; i < n; i++) end = MAX(end, q->release[i].at) + q->release[i].size;
-    return end <= q->capacity;
+/* Sorts the buffers of a section by their lowest offset; they nearly are from the time before. */
+static void sort_alive(Search *q, uint32_t s) {
+    uint32_t *row = q->alive + q->alive_at[s], n = q->alive_at[s + 1] - q->alive_at[s];
+    for (uint32_t e = 1; e < n; e++) {
+        uint32_t i = row[e], to = e;
+        for (; to && q->least[i] < q->least[row[to - 1]]; to--) row[to] = row[to - 1];
+        row[to] = i;
+        q->spent += e - to;
+    }
+    q->spent += n;
 }
 
 /* Whether all floors below buffer i are where it would rest. */
@@ -144,7 +172,10 @@ static bool raise_floor(Search *q, uint32_t s, int64_t floor) {
         uint32_t i = q->alive[e];
         if (q->placed[i]) continue;
         if (q->least[i] == floor) touch(q, p->from[i], p->to[i]);
-        if (p->size[i] <= floor - q->top[s] && fits_below(q, i)) return false;
+        if (p->size[i] <= floor - q->top[s] && fits_below(q, i)) {
+            q->conflict = hull(life_of(p, i), (Range){s, s + 1});
+            return false;
+        }
     }
     return true;
 }
@@ -168,24 +199,21 @@ static bool count_branches(Search *q, uint32_t s) {
     return branches || blame(q, s);
 }
 
-/* Raises a section's floor to the lowest offset of its buffers, and counts its branches. */
+/* Raises a section's floor to the lowest offset of its buffers, and counts its branches. False when
+ * the buffers, none below its lowest offset, would end above the capacity. */
 static bool refresh(Search *q, uint32_t s) {
     const Sections *p = q->p;
     if (!q->left[s]) return true;
-    int64_t least = INT64_MAX, most = 0;
-    uint32_t n = 0;
+    int64_t least = -1, end = 0;
+    sort_alive(q, s);
     for (uint32_t e = q->alive_at[s]; e < q->alive_at[s + 1]; e++) {
         uint32_t i = q->alive[e];
         if (q->placed[i]) continue;
-        q->release[n].at = q->least[i];
-        q->release[n++].size = p->size[i];
-        least = MIN(least, q->least[i]);
-        most = MAX(most, q->least[i]);
+        if (least < 0) least = q->least[i];
+        end = MAX(end, q->least[i]) + p->size[i];
     }
-    q->spent += q->alive_at[s + 1] - q->alive_at[s];
-    if (least + q->rest[s] > q->capacity) return blame(q, s);
+    if (end > q->capacity) return blame(q, s);
     if (least > q->floor[s] && !raise_floor(q, s, least)) return false;
-    if (least < most && !releases_fit(q, n)) return blame(q, s);
     return count_branches(q, s);
 }
 
@@ -218,6 +246,7 @@ static void lift_others(Search *q, uint32_t i) {
 static bool place(Search *q, uint32_t i) {
     const Sections *p = q->p;
     int64_t end = q->least[i] + p->size[i];
+    q->touched = life_of(p, i);
     set(q, &q->placed[i], true);
     for (uint32_t s = p->from[i]; s < p->to[i]; s++) {
         set(q, &q->floor[s], end);
@@ -253,6 +282,7 @@ static int64_t above_gap(Search *q, uint32_t s, uint32_t i) {
 static bool leave_gap(Search *q, uint32_t s) {
     const Sections *p = q->p;
     int64_t next = INT64_MAX;
+    q->touched = (Range){s, s + 1};
     for (uint32_t e = q->alive_at[s]; e < q->alive_at[s + 1]; e++)
         if (!q->placed[q->alive[e]]) next = MIN(next, above_gap(q, s, q->alive[e]));
     if (next == INT64_MAX || next + q->rest[s] > q->capacity) return blame(q, s);
@@ -269,18 +299,30 @@ static bool leave_gap(Search *q, uint32_t s) {
 
 /* ---- the tree ---- */
 
-/* Most promising to fail among the sections from … to; `to` when all is placed. */
+/* How early section s is to be branched on: the least comes first. */
+static double cost_of(const Search *q, uint32_t s) {
+    double branches = (double)q->branches[s], scale = 1 + q->weight[s] / q->gain;
+    switch (q->policy) {
+    case LOWEST_FLOOR: return (double)(q->floor[s] / q->unit) + 1e-3 * branches / scale;
+    case LEAST_SLACK: return (double)(q->capacity - q->floor[s] - q->rest[s]) / scale;
+    case FEWEST_WEIGHED: return branches / scale;
+    case FEWEST: return branches;
+    default: BUG("policy %d", (int)q->policy);
+    }
+}
+
+/* The section to branch on among from … to; `to` when all is placed. One branch is no choice. */
 static uint32_t choose_section(Search *q, uint32_t from, uint32_t to) {
     uint32_t best = to;
     double least = 0;
+    q->spent += to - from;
     for (uint32_t s = from; s < to; s++) {
         if (!q->left[s] || q->branches[s] == NOT_YET) continue;
         if (q->branches[s] == 1) return s;
-        double cost = (double)q->branches[s] / (1 + q->weight[s] / q->gain);
+        double cost = cost_of(q, s);
         if (best == to || cost < least || (cost == least && q->floor[s] < q->floor[best]))
             best = s, least = cost;
     }
-    q->spent += to - from;
     return best;
 }
 
@@ -300,7 +342,8 @@ static void push_choices(Search *q, uint32_t s) {
 }
 
 static bool out_of_effort(const Search *q) {
-    return q->spent > q->effort || (q->until > 0 && now_seconds() > q->until);
+    return q->spent > q->effort || q->depth > MAX_DEPTH ||
+           (q->until > 0 && now_seconds() > q->until);
 }
 
 static PackAnswer solve(Search *q, uint32_t from, uint32_t to);
@@ -322,33 +365,46 @@ static PackAnswer solve_parts(Search *q, uint32_t from, uint32_t to, bool *one) 
     return PACK_FITS;
 }
 
-/* Places what lives in the sections from … to. Undoes what it did unless all fits. The depth is at
- * most twice the number of buffers. */
+/* What one branch comes to: placing buffer i, or with i = n a gap in section s. *reason grows by
+ * what the failure follows from; *reason alone when the branch has no part in it. */
+static PackAnswer try_branch(Search *q, Range range, uint32_t s, uint32_t i, Range *reason,
+                             bool *no_part) {
+    uint32_t mark = q->change.n;
+    bool ok = i < q->p->n ? place(q, i) : leave_gap(q, s);
+    Range touched = q->touched;
+    PackAnswer got = ok ? solve(q, range.from, range.to) : PACK_IMPOSSIBLE;
+    if (got != PACK_IMPOSSIBLE) return got;
+    undo(q, mark);
+    *no_part = apart(q->conflict, touched);
+    *reason = *no_part ? q->conflict : hull(*reason, hull(q->conflict, touched));
+    return got;
+}
+
+/* Places what lives in the sections from … to. Undoes what it did unless all fits. When a failure
+ * does not follow from a branch taken, the other branches of that node would fail alike, and it is
+ * left at once (as in conflict-directed backjumping: Prosser 1993). */
 static PackAnswer solve(Search *q, uint32_t from, uint32_t to) {
     uint32_t mark = q->change.n, begin = q->choice.n;
-    PackAnswer got = PACK_IMPOSSIBLE;
-    for (;;) {
-        bool one = false;
-        if (out_of_effort(q)) return PACK_UNSETTLED;
-        got = solve_parts(q, from, to, &one);
-        if (!one) break;
-        uint32_t s = choose_section(q, from, to);
-        if (s == to) return PACK_FITS;
-        push_choices(q, s);
-        uint32_t end = q->choice.n, inner = q->change.n;
-        for (uint32_t c = begin; c < end; c++) {
-            if (place(q, q->choice.p[c])) {
-                got = solve(q, from, to);
-                if (got != PACK_IMPOSSIBLE) return got;
-            }
-            undo(q, inner);
-        }
-        q->choice.n = begin;
-        got = PACK_IMPOSSIBLE;
-        if (!leave_gap(q, s)) break;
+    bool one = false, no_part = false;
+    if (out_of_effort(q)) return PACK_UNSETTLED;
+    PackAnswer got = solve_parts(q, from, to, &one);
+    if (!one) {
+        if (got == PACK_IMPOSSIBLE) undo(q, mark);
+        return got;
     }
+    uint32_t s = choose_section(q, from, to);
+    if (s == to) return PACK_FITS;
+    Range reason = reach(q, s);
+    push_choices(q, s);
+    uint32_t end = q->choice.n;
+    vec_push(&q->choice, q->p->n);
+    q->depth++;
+    got = PACK_IMPOSSIBLE;
+    for (uint32_t c = begin; c <= end && got == PACK_IMPOSSIBLE && !no_part; c++)
+        got = try_branch(q, (Range){from, to}, s, q->choice.p[c], &reason, &no_part);
+    q->depth--;
     q->choice.n = begin;
-    if (got == PACK_IMPOSSIBLE) undo(q, mark);
+    q->conflict = reason;
     return got;
 }
 
@@ -403,7 +459,7 @@ static void list_twins(Search *q) {
     }
 }
 
-Search *search_new(const Sections *p, Arena *a) {
+Search *search_new(const Sections *p, int64_t unit, Arena *a) {
     Search *q = arena_new_of(a, Search);
     uint32_t n = p->n, m = p->nsection;
     q->p = p;
@@ -420,10 +476,10 @@ Search *search_new(const Sections *p, Arena *a) {
     for (size_t i = 0; i < COUNT(by_buffer); i++) *by_buffer[i] = arena_array(a, int64_t, n);
     q->weight = arena_array(a, double, m);
     q->key = arena_array(a, double, n);
-    q->release = arena_alloc(a, n * sizeof *q->release);
     q->dirty = arena_array(a, uint32_t, m);
     q->is_dirty = arena_array(a, bool, m);
     q->gain = 1;
+    q->unit = unit;
     return q;
 }
 
@@ -437,12 +493,13 @@ static double key_of(const Sections *p, uint32_t i, uint32_t order) {
 static bool start(Search *q, int64_t capacity, uint32_t order) {
     const Sections *p = q->p;
     q->capacity = capacity;
-    q->change.n = q->choice.n = 0;
+    q->policy = order % POLICIES;
+    q->change.n = q->choice.n = q->depth = 0;
     for (uint32_t i = 0; i < p->n; i++) {
         q->least[i] = 0;
         q->rests[i] = true;
         q->placed[i] = p->from[i] == p->to[i];
-        q->key[i] = key_of(p, i, order);
+        q->key[i] = key_of(p, i, order / POLICIES);
     }
     for (uint32_t s = 0; s < p->nsection; s++) {
         q->floor[s] = q->top[s] = q->rest[s] = q->cross[s] = 0;
@@ -470,3 +527,7 @@ PackAnswer search_run(Search *q, int64_t capacity, uint32_t order, int64_t effor
 }
 
 int64_t search_spent(const Search *q) { return q->spent; }
+
+int64_t search_dive(const Search *q) {
+    return 1000 + (int64_t)q->alive_at[q->p->nsection] * q->p->n;
+}
