@@ -312,6 +312,37 @@ static bool check_annotations(Session *s, const Graph *g) {
     return ok;
 }
 
+static bool scope_covers(const char *scope, const char *w, size_t n) {
+    return !strncmp(scope, w, n) && (scope[n] == 0 || strchr(".[/", scope[n]));
+}
+
+static bool is_scope(const Graph *g, const char *w, size_t n) {
+    for (Value v = 0; v < g->node.n; v++) {
+        const Node *node = node_of(g, v);
+        if (scope_covers(node->scope, w, n)) return true;
+        if (node->op == OP_param && scope_covers(attr_str(node, "name"), w, n)) return true;
+    }
+    return false;
+}
+
+/* A list of scopes names layers or parameters of the model. */
+static bool check_scopes(Session *s, const File *f, const Graph *g, const char *key,
+                         const char *list) {
+    static const char *const words[] = {"none", "auto", "all", "sqrt", "optimizer"};
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(words); i++)
+        if (!strcmp(list, words[i])) return true;
+    for (const char *w = list; *w;) {
+        size_t n = strcspn(w, ",");
+        if (n && !is_scope(g, w, n)) {
+            diag_error(s, entry_loc(f, key), "'%s': the model has no scope '%.*s'", key, (int)n, w);
+            ok = false;
+        }
+        w += n + (w[n] == ',');
+    }
+    return ok;
+}
+
 bool check_capabilities(Session *s, const File *f, const Graph *g) {
     const Settings *set = &g->set;
     bool larger = false;
@@ -327,6 +358,8 @@ bool check_capabilities(Session *s, const File *f, const Graph *g) {
         {set->fp16 > 0, "fp16", "communication in half precision is not possible yet"},
     };
     bool ok = check_annotations(s, g);
+    ok = check_scopes(s, f, g, "checkpoint", set->checkpoint) && ok;
+    ok = check_scopes(s, f, g, "offload", set->offload) && ok;
     for (size_t i = 0; i < COUNT(refused); i++)
         if (refused[i].wanted) {
             diag_error(s, entry_loc(f, refused[i].key), "%s", refused[i].text);
