@@ -96,16 +96,20 @@ static const char *place_text(Arena *a, const Variant *base, Mem mem) {
     return size_text(a, MAX(MAX(2 * base->budget[mem], all), 1 << 20));
 }
 
-void variants_smaller(Arena *a, const Variant *base, VariantList *list) {
+void variants_elsewhere(Arena *a, const Variant *base, const char *more, VariantList *list) {
     ModelArgs m = base->args;
     m.checkpoint = m.offload = "auto";
-    if (!base->decides) variant_add(list, "--checkpoint auto --offload auto", m, 1);
+    if (!base->decides)
+        variant_add(list, arena_printf(a, "%s--checkpoint auto --offload auto", more), m, 1);
     m.host_memory = place_text(a, base, MEM_HOST);
-    variant_add(list, arena_printf(a, "--host-memory %s", m.host_memory), m, 1);
+    variant_add(list, arena_printf(a, "%s--host-memory %s", more, m.host_memory), m, 1);
     m = base->args;
     m.disk = place_text(a, base, MEM_DISK);
-    variant_add(list, arena_printf(a, "--disk DIR:%s", m.disk), m, 1);
-    m = base->args;
+    variant_add(list, arena_printf(a, "%s--disk DIR:%s", more, m.disk), m, 1);
+}
+
+void variants_smaller(Arena *a, const Variant *base, VariantList *list) {
+    ModelArgs m = base->args;
     m.precision = "bf16";
     if (!base->args.precision) variant_add(list, "--precision bf16", m, 1);
     add_batches(a, &base->args, "", list);
@@ -207,6 +211,7 @@ void explain_misfit(Session *s, const ModelArgs *args, const Graph *g, const Mem
     if (p) memory_print(p, false, stderr);
     if (p) plan_free(p);
     if (g->set.memory && r->smallest > g->set.memory) add_smallest(a, &base, &list);
+    variants_elsewhere(a, &base, "", &list);
     variants_smaller(a, &base, &list);
     ModelArgs both = *args;
     both.host_memory = place_text(a, &base, MEM_HOST);

@@ -30,7 +30,9 @@ const char *size_text(Arena *a, int64_t bytes);
 void variant_add(VariantList *list, const char *what, ModelArgs args, double work);
 /* Compiles the variant up to its plan of memory, in a session of its own. */
 void variant_make(Arena *a, Variant *v);
-/* Variants of `base`, which is made, that need less of the device's memory. */
+/* Variants of `base`, which is made, that may keep tensors elsewhere, their names behind `more`. */
+void variants_elsewhere(Arena *a, const Variant *base, const char *more, VariantList *list);
+/* Variants that are less work, or in a smaller type. */
 void variants_smaller(Arena *a, const Variant *base, VariantList *list);
 /* By how many bytes a budget is exceeded, the most of all memories; 0: all are kept. */
 int64_t variant_excess(const Variant *v);

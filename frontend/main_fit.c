@@ -190,18 +190,18 @@ static int by_value(const void *a, const void *b) {
 /* ---- tables ---- */
 
 static void print_head(const char *first) {
-    printf("%-36s %12s %12s %12s %12s %12s\n", first, "device MiB", "host MiB", "disk MiB",
+    printf("%-44s %12s %12s %12s %12s %12s\n", first, "device MiB", "host MiB", "disk MiB",
            "ms a step", "tokens/s");
 }
 
 static void print_numbers(const char *name, const Variant *v) {
     if (!v->made) {
-        printf("%-36s does not compile: %s\n", name, v->error);
+        printf("%-44s does not compile: %s\n", name, v->error);
         return;
     }
     const int64_t *arena = v->report.arena;
     double us = v->report.predicted_us;
-    printf("%-36s %12.2f %12.2f %12.2f %12.3f %12.0f  ", name, mib(arena[MEM_DEVICE]),
+    printf("%-44s %12.2f %12.2f %12.2f %12.3f %12.0f  ", name, mib(arena[MEM_DEVICE]),
            mib(arena[MEM_HOST]), mib(arena[MEM_DISK]), us * 1e-3,
            us > 0 ? (double)v->tokens / us * 1e6 : 0);
     if (v->fits)
@@ -277,10 +277,13 @@ static Status fit_config(const FitArgs *args, Arena *a, const char *name, json_t
 static void add_hints(Arena *a, const Variant *base, VariantList *list) {
     static const char *const checkpoint[] = {"none", "sqrt", "all"};
     static const char *const offload[] = {"none", "optimizer", "all"};
-    int64_t batch, half = base->report.arena[MEM_DEVICE] / 2;
-    ModelArgs m = base->args;
-    m.memory = size_text(a, half);
-    variant_add(list, arena_printf(a, "--memory %s, half of it", m.memory), m, 1);
+    int64_t batch;
+    Variant half = *base;
+    half.args.memory = size_text(a, base->report.arena[MEM_DEVICE] / 2);
+    const char *less = arena_printf(a, "--memory %s ", half.args.memory);
+    ModelArgs m = half.args;
+    variant_add(list, arena_printf(a, "%s(half)", less), m, 1);
+    variants_elsewhere(a, &half, less, list);
     for (size_t i = 0; i < COUNT(checkpoint); i++) {
         m = base->args;
         m.checkpoint = checkpoint[i];

@@ -172,7 +172,7 @@ static void print_decisions(const Plan *p, bool all, FILE *out) {
         if (list.p[i].n > 1) snprintf(times, sizeof times, "%ux", list.p[i].n);
         fprintf(out, "  %10.2f MiB %10.3f ms %5s %-11s %-40s %s%s\n", mib(d->bytes), d->us * 1e-3,
                 times, d->how, d->tensor, loc_text(p->session, d->loc),
-                d->hinted ? " (asked for in the model)" : "");
+                d->hinted ? " (asked for)" : "");
     }
     vec_free(&list);
 }
