@@ -4,13 +4,13 @@ those of the plan that keeps all on the device, bit by bit, with graphs and with
 order work that nothing orders is done. Tensors larger than the room between disk and device pass
 through it in parts; a disk that breaks is told.
 TIMEOUT: 300"""
-import os, pathlib, shutil, subprocess, sys
+import os, pathlib, re, shutil, subprocess, sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "runtime"))
 from system import M6C, check, m6c, workspace
 from spread import spread
-from standin import STANDIN, standin_run
+from standin import STANDIN, compile_host, standin_run
 
 # `large` passes between disk and device in three parts.
 LARGE = 5_000_000
@@ -49,6 +49,11 @@ step 1 kernel k0 items=1 grain=1 args=b1,b2 writes=3 wait=0 ; "touch" - -
 step 2 copy bytes={4 * LARGE} stream=5 args=b0,b1 wait=1 ; "write" - -
 step 3 copy bytes=64 stream=4 args=b3,b0+{2 * LARGE} wait=2 ; "read" - -
 step 4 copy bytes=64 stream=5 args=b0+{2 * LARGE},b3 wait=3 ; "write" - -"""
+
+
+# Device, and what lies beside it.
+BUDGETS = [["12MB", "--host-memory", "1GB"], ["6MB", "--host-memory", "1GB"],
+           ["8MB", "--host-memory", "1MB", "--disk", "DIR:1GB"], ["8MB", "--disk", "DIR:1GB"]]
 
 
 def large_plan(folder, place, disk, text):
@@ -105,10 +110,34 @@ def figures(out):
     return [(o["loss"], o["grad_norm"]) for _, o in sorted(out.items())]
 
 
+def compile_causal(plan, *args):
+    m6c("compile", HERE / "causal.m6", "--target", "sm_80", "--plan-only", *args, "-o", plan)
+    compile_host(plan)
+    return plan
+
+
+def check_budgets(folder, plan):
+    """What the compiler makes of the same model under budgets: part of it recomputed, or moved to the
+    host or the disk, or updated by the host's cores."""
+    want, _ = standin_run(plan, "--seed", 3, "--save", folder / "want", n=3)
+    seen = set()
+    for i, (device, *more) in enumerate(BUDGETS):
+        more = [x.replace("DIR", str(folder)) for x in more]
+        small = compile_causal(folder / f"budget-{i}", "--memory", device, *more)
+        text = (small / "plan.txt").read_text()
+        seen |= set(re.findall(r" stream=(\d)", text))
+        ways = [([], {"M6C_STANDIN_SEED": i}), (["--no-graph"], {"M6C_STANDIN_SEED": 10 + i})]
+        for args, env in ways + [(["--check-finite"], {})] * (i == 2):
+            got, _ = standin_run(small, "--seed", 3, "--save", folder / "got", *args, n=3, **env)
+            check(figures(got) == figures(want), f"{device} {more} {args}: {figures(got)}")
+            check((folder / "got").read_bytes() == (folder / "want").read_bytes(),
+                  f"{device} {more} {args}: other parameters")
+    check(seen >= {"1", "2", "3", "4", "5"}, f"every stream is used: {seen}")
+
+
 def check_spread(folder):
     """A compiled model, a third of its tensors in each memory."""
-    plan, copy = folder / "causal", folder / "spread"
-    m6c("compile", HERE / "causal.m6", "--target", "sm_80", "--plan-only", "-o", plan)
+    plan, copy = compile_causal(folder / "causal"), folder / "spread"
     shutil.copytree(plan, copy)
     text, room = spread((plan / "plan.txt").read_text())
     check(min(room.values()) > 0, f"something lies on host and disk: {room}")
@@ -127,6 +156,7 @@ def check_spread(folder):
     (copy / "checkpoints/step-00000004.safetensors").unlink()
     rest, _ = standin_run(copy, *run, "--resume", n=4)
     check(figures(rest) == figures(want)[2:], f"resumed: {figures(rest)}")
+    check_budgets(folder, plan)
     return copy
 
 
