@@ -15,6 +15,7 @@ enum { WARM_UP = 3 };
 
 typedef struct {
     const Plan *plan;
+    bool fastest;
     VEC(double) us; /* of step i in round r: us[r * plan->step.n + i] */
 } Samples;
 
@@ -29,21 +30,22 @@ static int ascending(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-/* Sorts. */
-static double middle(double *x, uint32_t n) {
+/* The median or the least; sorts. */
+static double pick(double *x, uint32_t n, bool fastest) {
     if (n == 0) return 0;
     qsort(x, n, sizeof *x, ascending);
+    if (fastest) return x[0];
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
 
-static void take_medians(const Samples *s, Arena *a, Timing *out) {
+static void summarize(const Samples *s, Arena *a, Timing *out) {
     uint32_t n = s->plan->step.n;
     out->rounds = n ? s->us.n / n : 0;
     out->step_us = arena_array(a, double, n);
     double *x = xcalloc((size_t)out->rounds + 1, sizeof *x);
     for (uint32_t i = 0; i < n; i++) {
         for (uint32_t r = 0; r < out->rounds; r++) x[r] = s->us.p[(size_t)r * n + i];
-        out->step_us[i] = middle(x, out->rounds);
+        out->step_us[i] = pick(x, out->rounds, s->fastest);
     }
     free(x);
 }
@@ -104,15 +106,16 @@ static Status run_steps(const Plan *p, Exec *e, int64_t steps, Samples *s, doubl
     return NULL;
 }
 
-static Status run_timed(const Plan *p, Exec *e, int64_t steps, Arena *a, Timing *out) {
-    Samples samples = {.plan = p};
+static Status run_timed(const Plan *p, Exec *e, int64_t steps, bool fastest, Arena *a,
+                        Timing *out) {
+    Samples samples = {.plan = p, .fastest = fastest};
     double *us = xcalloc((size_t)steps, sizeof *us);
     Status s = exec_init_params(e, 1);
     if (!s) s = write_inputs(p, e);
     if (!s) s = run_steps(p, e, steps, &samples, us);
     if (!s) {
-        take_medians(&samples, a, out);
-        out->us = middle(us, (uint32_t)steps);
+        summarize(&samples, a, out);
+        out->us = pick(us, (uint32_t)steps, fastest);
         out->best_us = us[0]; /* they are sorted now */
     }
     vec_free(&samples.us);
@@ -133,7 +136,7 @@ Status timing_run(const Plan *p, const char *dir, const TimingOptions *o, Arena 
     ExecOptions options = {
         .device = device, .pool = pool, .dir = dir, .link = o->link, .disk = o->disk};
     Status s = exec_open(p, &options, &e);
-    if (!s) s = run_timed(p, e, o->steps, a, out);
+    if (!s) s = run_timed(p, e, o->steps, o->fastest, a, out);
     exec_close(e);
     pool_close(pool);
     return s;
@@ -170,7 +173,7 @@ static Status read_events(json_t *events, const char *path, Samples *s) {
     return NULL;
 }
 
-Status timing_trace(const Plan *p, const char *path, Arena *a, Timing *out) {
+Status timing_trace(const Plan *p, const char *path, bool fastest, Arena *a, Timing *out) {
     json_error_t error = {0};
     char *text = NULL;
     size_t n;
@@ -178,7 +181,7 @@ Status timing_trace(const Plan *p, const char *path, Arena *a, Timing *out) {
     TRY(file_read(path, &text, &n));
     json_t *events = json_loadb(text, n, 0, &error);
     free(text);
-    Samples samples = {.plan = p};
+    Samples samples = {.plan = p, .fastest = fastest};
     Status s = NULL;
     if (!json_is_array(events))
         s = status_make(EXIT_INPUT, "%s: no trace of m6c run: %s", path,
@@ -186,7 +189,7 @@ Status timing_trace(const Plan *p, const char *path, Arena *a, Timing *out) {
     if (!s) s = read_events(events, path, &samples);
     if (!s && samples.us.n < MAX(p->step.n, 1u))
         s = status_make(EXIT_INPUT, "%s: it does not hold a whole step of the plan", path);
-    if (!s) take_medians(&samples, a, out);
+    if (!s) summarize(&samples, a, out);
     json_decref(events);
     vec_free(&samples.us);
     return s;

@@ -144,7 +144,8 @@ def comparison(folder, plan):
     text, _ = m6c("compare", plan, "--steps", 1, "--top", 4, "--threads", 1)
     check("whole step" in text and "products" in text and "fused kernels" in text, text)
     check(len(re.findall(r"^ *\d+ compute ", text, re.M)) == 4, f"four steps:\n{text}")
-    forward = json.loads(m6c("compare", plan, "--forward", "--steps", 2, "--json")[0])
+    forward = json.loads(m6c("compare", plan, "--forward", "--steps", 2, "--fastest", "--json")[0])
+    check(forward["fastest_ms"] == forward["step"]["measured_ms"], "the fastest is asked for")
     check(not forward["train"] and len(forward["steps"]) < n, "a forward plan")
 
 
@@ -159,6 +160,9 @@ def from_trace(folder, plan):
         times.setdefault(e["args"]["step"], []).append(e["dur"])
     check(all(near(s["measured_us"], statistics.median(times[s["step"]]), 1e-6)
               for s in o["steps"]), "medians of the trace")
+    o = json.loads(m6c("compare", plan, "--trace", trace, "--json", "--fastest")[0])
+    check(all(near(s["measured_us"], min(times[s["step"]]), 1e-6) for s in o["steps"]),
+          "the fastest of the trace")
     return trace
 
 
