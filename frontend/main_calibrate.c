@@ -47,6 +47,20 @@ double undisturbed(double *x, size_t n) {
     return x[n / 5];
 }
 
+void stopwatch_start(Calibration *c) {
+    if (!c->used) c->used = xcalloc(2 * (size_t)pool_threads(c->pool), sizeof *c->used);
+    pool_cpu_seconds(c->pool, c->used);
+    c->started = now_seconds();
+}
+
+double stopwatch_stop(Calibration *c) {
+    double wall = now_seconds() - c->started, most = 0;
+    int n = pool_threads(c->pool);
+    pool_cpu_seconds(c->pool, c->used + n);
+    for (int i = 0; i < n; i++) most = MAX(most, c->used[n + i] - c->used[i]);
+    return most > 0 ? MIN(most, wall) : wall;
+}
+
 /* ---- the head ---- */
 
 /* The processor's name, without what a quoted string cannot hold. */
@@ -128,12 +142,16 @@ static void report(const CalibrateArgs *a, const Machine *m, const char *path, u
            rd, wr);
 }
 
-/* Parses the text as a check, and writes it. */
+/* Parses the text as a check, and writes it in the usual order of lines. */
 static Status finish(Session *s, const Buf *path, const Buf *text, Machine **m) {
     const char *kept = arena_strdup(session_arena(s), text->p, text->n);
+    Buf out = {0};
     *m = machine_parse(s, path->p, kept, text->n);
     if (!*m) return status_make(EXIT_SYSTEM, "the measured profile is not valid");
-    return file_write_atomic(path->p, text->p, text->n);
+    machine_print(*m, &out);
+    Status failure = file_write_atomic(path->p, out.p, out.n);
+    buf_free(&out);
+    return failure;
 }
 
 /* ---- the two commands ---- */
@@ -196,7 +214,8 @@ static int measure_steps(Calibration *c, const CalibrateArgs *a, const char *dir
     Machine *m = p && !s ? base_machine(c->session, p, path.p) : NULL;
     if (m) {
         calibrate_progress(c, "the plan's steps");
-        s = measure_plan(p, dir, c->pool, a->disk ? a->disk : dir, c->quick, m, &pieces);
+        if (!a->disk) c->disk = dir;
+        s = measure_plan(c, p, dir, m, &pieces);
         machine_print(m, &text);
         if (!s) s = finish(c->session, &path, &text, &m);
         if (!s) report(a, m, path.p, pieces, now_seconds() - begin);
@@ -234,6 +253,7 @@ static int calibrate(const CalibrateArgs *a, const char *dir) {
         return status_exit(status_make(EXIT_SYSTEM, "cannot start threads"));
     c.session = session_new();
     int code = dir ? measure_steps(&c, a, dir, begin) : status_exit(measure_machine(&c, a, begin));
+    free(c.used);
     pool_close(c.pool);
     session_free(c.session);
     return code;

@@ -15,6 +15,8 @@ typedef struct {
     double link;        /* bytes a second of copies from and to the host; 0: all they can */
     Buf text;           /* the profile so far */
     int parts, part;    /* progress */
+    double *used;       /* by thread of the pool: stopwatch */
+    double started;
 } Calibration;
 
 /* One line on stderr. */
@@ -25,6 +27,11 @@ void calibrate_put(Calibration *c, double x, double scale, const char *unit);
 double median(double *x, size_t n); /* sorts */
 /* The time that a fifth of the runs stay below: sorts. */
 double undisturbed(double *x, size_t n);
+
+/* Seconds since the start that the busiest thread of the pool had a processor: what a run takes
+ * when other programs share the machine, or the time on the wall where that is less. */
+void stopwatch_start(Calibration *c);
+double stopwatch_stop(Calibration *c);
 
 /* ---- main_measure.c: kernels that are generated for the purpose ---- */
 Status measure_kernels(Calibration *c);
@@ -42,7 +49,6 @@ Status measure_disk(Calibration *c);
 
 /* Runs the plan's steps one at a time on random data and gives every distinct piece of work its
  * median time in m. */
-Status measure_plan(const Plan *p, const char *dir, Pool *pool, const char *disk, bool quick,
-                    Machine *m, uint32_t *pieces);
+Status measure_plan(Calibration *c, const Plan *p, const char *dir, Machine *m, uint32_t *pieces);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "frontend/main_calibrate.h"
 #include "runtime/disk.h"
@@ -19,20 +20,27 @@ typedef struct {
     Stream stream;
     char *to, *from;
     atomic_bool *stop;
-    double rate; /* bytes a second */
+    double rate, own; /* bytes a second; the same of the time that the thread had a processor */
     Status failure;
     pthread_t thread;
 } Copier;
 
+static double thread_seconds(void) {
+    struct timespec t = {0};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 static void *copy_on(void *ctx) {
     Copier *c = ctx;
-    double bytes = 0, begin = now_seconds();
     pool_unpin_thread(c->pool);
+    double bytes = 0, begin = now_seconds(), used = thread_seconds();
     for (int64_t at = 0; !atomic_load(c->stop) && !c->failure; at = (at + CHUNK) % AREA) {
         c->failure = c->device->ops->copy(c->device, c->stream, c->to + at, c->from + at, CHUNK);
         bytes += CHUNK;
     }
     c->rate = bytes / (now_seconds() - begin);
+    c->own = bytes / MAX(thread_seconds() - used, 1e-9);
     return NULL;
 }
 
@@ -48,7 +56,7 @@ typedef struct {
 
 /* Bytes, or products, a second of each stream of the set while all of the set work. */
 typedef struct {
-    double rate[STREAM_COUNT];
+    double rate[STREAM_COUNT], own[STREAM_COUNT];
 } Rates;
 
 static double run_products(Bench *b, double seconds) {
@@ -95,6 +103,7 @@ static Status run_set(Bench *b, unsigned set, Rates *r) {
         if (!(set >> streams[i] & 1)) continue;
         pthread_join(copier[i].thread, NULL);
         r->rate[streams[i]] = copier[i].rate;
+        r->own[streams[i]] = b->c->link > 0 ? copier[i].rate : copier[i].own;
         if (failure)
             free(copier[i].failure);
         else
@@ -174,8 +183,8 @@ static Status measure_sets(Bench *b) {
     Rates all[1u << STREAM_COUNT] = {0};
     double wake = wake_us(b->c->pool);
     for (size_t i = 0; i < COUNT(sets); i++) TRY(run_set(b, sets[i], &all[sets[i]]));
-    put_copy(b->c, STREAM_IN, all[IN].rate[STREAM_IN], wake);
-    put_copy(b->c, STREAM_OUT, all[OUT].rate[STREAM_OUT], wake);
+    put_copy(b->c, STREAM_IN, all[IN].own[STREAM_IN], wake);
+    put_copy(b->c, STREAM_OUT, all[OUT].own[STREAM_OUT], wake);
     for (size_t i = 4; i < COUNT(sets); i++)
         for (int s = 0; s < STREAM_COUNT; s++)
             if (sets[i] >> s & 1) put_slow(b->c, (Stream)s, sets[i], all);

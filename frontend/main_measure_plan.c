@@ -7,13 +7,18 @@
 
 typedef struct {
     const Plan *plan;
+    Calibration *c;
     VEC(double) * seconds; /* by step */
     bool on;
 } Timing;
 
+/* The pool works for the device's own stream; what other streams do is their threads'. */
 static void on_step(void *ctx, uint32_t step, double begin, double end) {
     Timing *t = ctx;
-    if (t->on) vec_push(&t->seconds[step], end - begin);
+    double wall = end - begin, used = stopwatch_stop(t->c);
+    if (t->plan->step.p[step].stream == STREAM_COMPUTE) wall = MIN(wall, used);
+    if (t->on) vec_push(&t->seconds[step], wall);
+    stopwatch_start(t->c);
 }
 
 /* ---- data ---- */
@@ -86,20 +91,21 @@ static Status run(Exec *e, const Plan *p, Timing *t, bool quick) {
     double end = now_seconds() + (quick ? 3 : 20);
     for (int i = 0; i < most + 2 && (i < 4 || now_seconds() < end); i++) {
         t->on = i >= 2; /* the first steps touch memory for the first time */
+        stopwatch_start(t->c);
         TRY(exec_step(e, i + 1));
     }
     return NULL;
 }
 
-Status measure_plan(const Plan *p, const char *dir, Pool *pool, const char *disk, bool quick,
-                    Machine *m, uint32_t *pieces) {
+Status measure_plan(Calibration *c, const Plan *p, const char *dir, Machine *m, uint32_t *pieces) {
     Exec *e = NULL;
     const DeviceOps *device = device_find(p->target);
     if (!device) return status_make(EXIT_INPUT, "no device runs plans for '%s'", p->target);
-    ExecOptions o = {.device = device, .pool = pool, .dir = dir, .disk = disk};
-    Timing t = {.plan = p, .seconds = xcalloc(p->step.n + 1, sizeof *t.seconds)};
+    ExecOptions o = {
+        .device = device, .pool = c->pool, .dir = dir, .disk = c->disk, .link = c->link};
+    Timing t = {.plan = p, .c = c, .seconds = xcalloc(p->step.n + 1, sizeof *t.seconds)};
     Status s = exec_open(p, &o, &e);
-    if (!s) s = run(e, p, &t, quick);
+    if (!s) s = run(e, p, &t, c->quick);
     if (e) exec_close(e);
     if (!s) *pieces = set_prices(p, &t, m);
     for (uint32_t i = 0; i < p->step.n; i++) vec_free(&t.seconds[i]);

@@ -46,14 +46,14 @@ static double flops_of(const PlanGemm *s) {
 /* Seconds of one run, or 0 where nothing runs this shape. */
 static double time_product(Calibration *c, Gemm *g, const PlanGemm *s, void *const area[3]) {
     const GemmAlgo *algo = gemm_choose(g, s);
-    double seconds[MOST_RUNS], budget = c->quick ? 0.006 : 0.025, begin = now_seconds();
+    double seconds[MOST_RUNS], budget = c->quick ? 0.006 : 0.015, begin = now_seconds();
     size_t n = 0;
     if (!algo) return 0;
     algo->run(algo, g, s, area[0], area[1], area[2]);
     while (n < MOST_RUNS && (n < 5 || now_seconds() - begin < budget)) {
-        double at = now_seconds();
+        stopwatch_start(c);
         algo->run(algo, g, s, area[0], area[1], area[2]);
-        seconds[n++] = now_seconds() - at;
+        seconds[n++] = stopwatch_stop(c);
     }
     return undisturbed(seconds, n);
 }
