@@ -96,9 +96,9 @@ static void print_line(const char *name, uint32_t steps, double predicted, doubl
 
 static void print_totals(const Comparison *c) {
     const Plan *p = c->r->plan;
-    printf("model %s, %s, target %s; predicted for %s, measured over %u steps\n\n", p->model,
+    printf("model %s, %s, target %s; predicted for %s, measured over %u step%s\n\n", p->model,
            p->train ? "training" : "forward only", p->target, machine_name(c->r->machine),
-           c->m->rounds);
+           c->m->rounds, c->m->rounds == 1 ? "" : "s");
     printf("%-26s %6s %12s %12s %10s\n", "", "steps", "predicted ms", "measured ms", "error");
     if (c->m->us > 0) {
         print_line("whole step", 0, c->r->run.us, c->m->us);
