@@ -4,14 +4,18 @@
 #include "frontend/main_edits.h"
 
 #include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "codegen/codegen.h"
 #include "frontend/main_memory.h"
 
 static const double EDIT_SECONDS = 2; /* for all variants together */
-enum { MAX_HALVINGS = 6 };
+enum { MAX_HALVINGS = 6, MAX_CHILDREN = 16 };
 
 static double mib(int64_t bytes) { return (double)bytes / (1024.0 * 1024.0); }
 
@@ -159,34 +163,95 @@ static void print_edit(const Variant *v) {
     fputs("\n", stderr);
 }
 
-/* Variants as far as the time goes; of smaller batches only the largest that fits. */
-static void try_edits(Arena *a, VariantList *list) {
-    double end = now_seconds() + EDIT_SECONDS;
-    bool batch = false;
-    for (uint32_t i = 0; i < list->n && now_seconds() < end; i++) {
-        Variant *v = &list->p[i];
-        if (v->made || (v->work < 1 && batch)) continue;
+/* ---- many variants in little time: each in a process of its own, ended when time is up ---- */
+
+typedef struct {
+    pid_t pid;
+    Variant *v;
+} Child;
+
+typedef struct {
+    Child child[MAX_CHILDREN];
+    struct pollfd poll[MAX_CHILDREN]; /* what the child of the same place writes */
+    uint32_t n;
+} Children;
+
+static bool start_child(Arena *a, Children *c, Variant *v) {
+    int ends[2];
+    if (pipe(ends) != 0) return false;
+    pid_t pid = fork();
+    if (pid == 0) {
         variant_make(a, v);
-        batch |= v->work < 1 && v->made && v->fits;
+        _exit(write(ends[1], v, sizeof *v) == (ssize_t)sizeof *v ? 0 : 1);
     }
+    close(ends[1]);
+    if (pid < 0) return close(ends[0]), false;
+    c->child[c->n] = (Child){pid, v};
+    c->poll[c->n++] = (struct pollfd){.fd = ends[0], .events = POLLIN};
+    return true;
 }
 
-static void print_edits(VariantList *list) {
-    VEC(Variant) fit = {0};
+/* Its result, if it wrote one; of its own memory nothing is left. */
+static void end_child(Children *c, uint32_t i) {
+    Variant made, *v = c->child[i].v;
+    if (c->poll[i].revents && read(c->poll[i].fd, &made, sizeof made) == (ssize_t)sizeof made) {
+        made.what = v->what;
+        made.args = v->args;
+        made.error = made.made ? NULL : "";
+        *v = made;
+    } else {
+        kill(c->child[i].pid, SIGKILL);
+    }
+    close(c->poll[i].fd);
+    waitpid(c->child[i].pid, NULL, 0);
+    c->n--;
+    c->child[i] = c->child[c->n];
+    c->poll[i] = c->poll[c->n];
+}
+
+static void try_edits(Arena *a, VariantList *list) {
+    double end = now_seconds() + EDIT_SECONDS;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    Children c = {.n = 0};
+    fflush(NULL);
+    for (uint32_t next = 0; next < list->n || c.n;) {
+        Variant *v = next < list->n ? &list->p[next] : NULL;
+        if (v && (long)c.n < MIN(MAX(cores, 1), MAX_CHILDREN)) {
+            next++;
+            if (!v->made && !start_child(a, &c, v)) break;
+            continue;
+        }
+        double left = end - now_seconds();
+        if (left <= 0 || poll(c.poll, c.n, (int)(left * 1e3) + 1) <= 0) break;
+        for (uint32_t i = c.n; i-- > 0;)
+            if (c.poll[i].revents) end_child(&c, i);
+    }
+    while (c.n) end_child(&c, c.n - 1);
+}
+
+/* Of smaller batches the largest that fits is enough. */
+static bool is_worse_batch(const VariantList *fit, const Variant *v) {
+    for (uint32_t i = 0; v->work < 1 && i < fit->n; i++)
+        if (fit->p[i].work < 1 && fit->p[i].args.host_memory == v->args.host_memory) return true;
+    return false;
+}
+
+static void print_edits(const VariantList *list) {
+    VariantList fit = {0};
     uint32_t tried = 0;
     for (uint32_t i = 0; i < list->n; i++) {
-        tried += list->p[i].made || list->p[i].error;
-        if (list->p[i].made && list->p[i].fits) vec_push(&fit, list->p[i]);
+        const Variant *v = &list->p[i];
+        tried += v->made || v->error;
+        if (v->made && v->fits && !is_worse_batch(&fit, v)) vec_push(&fit, *v);
     }
-    if (fit.n) {
-        qsort(fit.p, fit.n, sizeof *fit.p, by_time);
-        fprintf(stderr, "what would make it fit, the fastest first (%u of %u edits tried do):\n",
-                fit.n, tried);
-    } else {
-        fprintf(stderr, "none of %u edits tried makes it fit\n", tried);
-    }
+    if (fit.n) qsort(fit.p, fit.n, sizeof *fit.p, by_time);
+    fprintf(stderr, fit.n ? "what would make it fit, the fastest first:\n"
+                          : "no edit that was tried makes it fit\n");
     for (uint32_t i = 0; i < fit.n; i++) print_edit(&fit.p[i]);
-    fprintf(stderr, "m6c fit MODEL tells what these and other settings save and cost\n");
+    fprintf(stderr,
+            "%u of %u edits could be tried in %.0f s; m6c fit tells of these and others what "
+            "they save and cost\n",
+            tried, list->n, EDIT_SECONDS);
     vec_free(&fit);
 }
 
