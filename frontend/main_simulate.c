@@ -12,6 +12,8 @@
 
 enum { DEFAULT_WIDTH = 100, MOST_WIDTH = 1000, SHOWN_STALLS = 5 };
 
+static const double LEAST_STALL = 0.5; /* us: shorter ones would be printed as 0 */
+
 typedef struct {
     const char *cluster, *trace;
     bool json, timeline, steps, forward;
@@ -105,7 +107,7 @@ static StallList find_stalls(const PlanRun *r) {
         for (uint32_t w = 0; w < t->nwait; w++)
             if (stall.until == UINT32_MAX || r->run.end[t->wait[w]] > r->run.end[stall.until])
                 stall.until = t->wait[w];
-        if (stall.us > 1e-6 && stall.until != UINT32_MAX) vec_push(&list, stall);
+        if (stall.us >= LEAST_STALL && stall.until != UINT32_MAX) vec_push(&list, stall);
         free_at = r->run.end[i];
     }
     if (list.n) qsort(list.p, list.n, sizeof *list.p, longest_stall);
