@@ -122,6 +122,12 @@ static Status read_around(Disk *d, char *data, int64_t blocks, int64_t offset, i
     return NULL;
 }
 
+static Status transfer(Lane *l, Piece *p) {
+    TRY(move_all(l->disk, l->writes, p->data, p->bytes, p->offset));
+    forget(l->disk, p, l->writes);
+    return NULL;
+}
+
 static void *serve(void *arg) {
     Lane *l = arg;
     pthread_mutex_lock(&l->lock);
@@ -132,8 +138,7 @@ static void *serve(void *arg) {
             continue;
         }
         pthread_mutex_unlock(&l->lock);
-        p->failure = move_all(l->disk, l->writes, p->data, p->bytes, p->offset);
-        if (!p->failure) forget(l->disk, p, l->writes);
+        p->failure = transfer(l, p);
         pthread_mutex_lock(&l->lock);
         p->progress = DONE;
         pthread_cond_broadcast(&l->changed);
@@ -221,11 +226,22 @@ static Status settle_all(Lane *l, Status s) {
     return s;
 }
 
+/* What is one piece has nothing to overlap with: the caller moves it itself. */
+static Status read_small(Lane *l, char *host, int64_t offset, int64_t bytes) {
+    Piece *p = &l->piece[0];
+    int64_t lo, hi;
+    place(p, offset, bytes, 0, &lo, &hi);
+    TRY(transfer(l, p));
+    memcpy(host, p->data + lo, (size_t)bytes);
+    return NULL;
+}
+
 Status disk_read(Disk *d, void *host, const void *from, int64_t bytes) {
     Lane *l = &d->in;
     int64_t offset = (const char *)from - d->base, n = pieces(offset, bytes), lo, hi;
     Status s = NULL;
     if (bytes == 0) return NULL;
+    if (n == 1) return read_small(l, host, offset, bytes);
     for (int64_t k = 0; k <= n && !s; k++) {
         if (k < n) {
             place(&l->piece[k % 2], offset, bytes, k, &lo, &hi);
@@ -262,6 +278,7 @@ Status disk_write(Disk *d, void *to, const void *host, int64_t bytes) {
         place(p, offset, bytes, k, &lo, &hi);
         const char *from = host ? (const char *)host + (p->offset + lo - offset) : NULL;
         s = fill_piece(d, p, from, lo, hi);
+        if (!s && n == 1) return transfer(l, p);
         if (!s) ask(l, p);
     }
     return settle_all(l, s);
