@@ -7,7 +7,7 @@
 #include "passes/passes.h"
 
 /* Per memory, when no heuristic is near the bound; under a budget many plans are placed. */
-enum { SEARCH_EFFORT = 40000000, SEARCH_EFFORT_OF_MANY = 1000000 };
+enum { SEARCH_EFFORT = 40000000, SEARCH_EFFORT_OF_MANY = 0 };
 
 int64_t allocate_effort(const Graph *g) {
     return g->set.memory > 0 ? SEARCH_EFFORT_OF_MANY : SEARCH_EFFORT;

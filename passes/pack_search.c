@@ -23,7 +23,8 @@
 
 #define NOT_YET INT64_MAX
 /* Which section a node takes. No rule is best everywhere; runs take turns. */
-typedef enum { LOWEST_FLOOR, FEWEST, LEAST_SLACK, FEWEST_WEIGHED, POLICIES } Policy;
+typedef enum { LOWEST_FLOOR, FEWEST, FEWEST_WEIGHED } Policy;
+static const Policy turns[] = {LOWEST_FLOOR, FEWEST, LOWEST_FLOOR, FEWEST_WEIGHED};
 enum {
     MAX_MEETINGS = 1 << 22, /* pairs of buffers, and of buffers and sections */
     MAX_DEPTH = 8000        /* of the recursion */
@@ -304,7 +305,6 @@ static double cost_of(const Search *q, uint32_t s) {
     double branches = (double)q->branches[s], scale = 1 + q->weight[s] / q->gain;
     switch (q->policy) {
     case LOWEST_FLOOR: return (double)(q->floor[s] / q->unit) + 1e-3 * branches / scale;
-    case LEAST_SLACK: return (double)(q->capacity - q->floor[s] - q->rest[s]) / scale;
     case FEWEST_WEIGHED: return branches / scale;
     case FEWEST: return branches;
     default: BUG("policy %d", (int)q->policy);
@@ -493,13 +493,13 @@ static double key_of(const Sections *p, uint32_t i, uint32_t order) {
 static bool start(Search *q, int64_t capacity, uint32_t order) {
     const Sections *p = q->p;
     q->capacity = capacity;
-    q->policy = order % POLICIES;
+    q->policy = turns[order % COUNT(turns)];
     q->change.n = q->choice.n = q->depth = 0;
     for (uint32_t i = 0; i < p->n; i++) {
         q->least[i] = 0;
         q->rests[i] = true;
         q->placed[i] = p->from[i] == p->to[i];
-        q->key[i] = key_of(p, i, order / POLICIES);
+        q->key[i] = key_of(p, i, order / COUNT(turns));
     }
     for (uint32_t s = 0; s < p->nsection; s++) {
         q->floor[s] = q->top[s] = q->rest[s] = q->cross[s] = 0;
