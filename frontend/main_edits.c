@@ -255,13 +255,13 @@ static void print_edits(const VariantList *list) {
     vec_free(&fit);
 }
 
-/* The budget that the plan at hand would need; nothing has to be compiled for that. */
+/* The budget that the plan at hand would need; where it has its price nothing is compiled. */
 static void add_smallest(Arena *a, const Variant *base, VariantList *list) {
     Variant v = *base;
     v.args.memory = size_text(a, v.report.smallest);
     v.what = arena_printf(a, "--memory %s", v.args.memory);
     v.work = 1;
-    v.fits = true;
+    v.made = v.fits = v.report.predicted_us > 0;
     vec_push(list, v);
 }
 

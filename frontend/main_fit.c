@@ -87,11 +87,14 @@ static Status make_base(Arena *a, FitArgs *f, Setting *t) {
 }
 
 static void print_setting(const Setting *t) {
-    printf(t->base.budget[MEM_DEVICE] ? "budget" : "no budget of the device");
-    for (int m = 0; m < MEM_COUNT; m++)
-        if (t->base.budget[m])
-            printf(" %s %.2f MiB%s", mem_name((Mem)m), mib(t->base.budget[m]),
-                   m == MEM_DEVICE && !t->stated ? " (all the machine has)" : "");
+    const char *before = "budgets: ";
+    for (int m = 0; m < MEM_COUNT; m++) {
+        if (!t->base.budget[m]) continue;
+        printf("%s%s %.2f MiB%s", before, mem_name((Mem)m), mib(t->base.budget[m]),
+               m == MEM_DEVICE && !t->stated ? " (all the machine has)" : "");
+        before = ", ";
+    }
+    if (*before == 'b') printf("%snone", before);
     printf("; times predicted for %s\n", t->machine);
 }
 
