@@ -6,8 +6,9 @@
 #include "passes/pack.h"
 #include "passes/passes.h"
 
-/* Per memory, when no heuristic is near the bound; under a budget many plans are placed. */
-enum { SEARCH_EFFORT = 40000000, SEARCH_EFFORT_OF_MANY = 0 };
+/* Per memory, when no heuristic is near the bound; under a budget many plans are placed. Far from
+ * it, that is more than one percent, there is MORE times the effort. */
+enum { SEARCH_EFFORT = 40000000, SEARCH_EFFORT_OF_MANY = 0, MORE = 20 };
 
 int64_t allocate_effort(const Graph *g) {
     return g->set.memory > 0 ? SEARCH_EFFORT_OF_MANY : SEARCH_EFFORT;
@@ -31,6 +32,10 @@ int64_t allocate_slots(const Slots *s, Mem mem, int64_t effort, int64_t *offset,
     int64_t *at = arena_array(a, int64_t, n), bound = s->bound[mem];
     PackLimits limits = {STORAGE_ALIGN, bound + bound / 200 - base, effort, 0};
     int64_t height = n ? pack_limited(item, n, &limits, at, NULL, a) : 0;
+    if (effort && base + height > bound + bound / 100) {
+        limits.effort *= MORE;
+        height = pack_limited(item, n, &limits, at, NULL, a);
+    }
     for (uint32_t i = 0; i < n; i++) offset[slot[i]] = base + at[i];
     return base + height;
 }

@@ -24,10 +24,10 @@ int64_t pack_limited(const PackItem *item, uint32_t n, const PackLimits *limits,
 int64_t pack(const PackItem *item, uint32_t n, int64_t align, int64_t enough, int64_t effort,
              int64_t *offset, int64_t *bound, Arena *a);
 
+int64_t allocate_effort(const Graph *g); /* that the graph's plan is placed with */
 /* Offsets of the slots of one memory, by slot (those of others are left alone): fixed slots at the
  * bottom, the others packed above. Returns the height of it all. With effort 0 it is quick enough
  * to be asked for often: heuristics until one is within half a percent of the bound. */
-int64_t allocate_effort(const Graph *g); /* that the graph's plan is placed with */
 int64_t allocate_slots(const Slots *s, Mem mem, int64_t effort, int64_t *offset, Arena *a);
 
 #endif

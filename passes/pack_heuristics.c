@@ -12,7 +12,10 @@
 
 #include "passes/pack_private.h"
 
-enum { GAP_BUFFERS = 12000 }; /* best fit is quadratic */
+enum {
+    GAP_BUFFERS = 12000, /* best fit is quadratic */
+    BLAME_COST = 1000000 /* pairs of buffers that one order of try_blame looks at */
+};
 
 typedef struct {
     const Sections *p;
@@ -217,6 +220,26 @@ static bool low_enough(Tries *t) {
     return t->height <= t->goal;
 }
 
+/* Places in gaps again and again; each time what ended above the goal comes earlier (squeaky wheel
+ * optimization: Joslin & Clements 1999). */
+static void try_blame(Tries *t, KeyFn *first, Arena *a) {
+    uint32_t n = t->p->n;
+    Key *key = arena_array(a, Key, n);
+    for (uint32_t i = 0; i < n; i++) key[i] = (Key){first(t->p, i), i};
+    qsort(key, n, sizeof *key, by_key);
+    for (uint32_t i = 0; i < n; i++) key[i].key = -(double)i;
+    for (uint32_t round = 0; round < BLAME_COST / n / n && t->height > t->goal; round++) {
+        for (uint32_t i = 0; i < n; i++) t->order[i] = key[i].buffer;
+        try_gaps(t, a);
+        low_enough(t);
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t b = key[i].buffer;
+            if (t->offset[b] + t->p->size[b] > t->goal) key[i].key += 0.2 * n;
+        }
+        qsort(key, n, sizeof *key, by_key);
+    }
+}
+
 int64_t pack_quickly(const Sections *p, int64_t goal, int64_t *offset, Arena *a) {
     static const uint32_t lives[] = {8, 64, 0};
     Tries t = {
@@ -242,7 +265,8 @@ int64_t pack_quickly(const Sections *p, int64_t goal, int64_t *offset, Arena *a)
     for (size_t i = 0; i < COUNT(orders) && p->n <= GAP_BUFFERS; i++) {
         sort_buffers(&t, orders[i], a);
         try_gaps(&t, a);
-        if (low_enough(&t)) break;
+        if (low_enough(&t)) return t.height;
     }
+    for (size_t i = 0; i < COUNT(orders); i++) try_blame(&t, orders[i], a);
     return t.height;
 }

@@ -20,7 +20,8 @@ int64_t pack_quickly(const Sections *p, int64_t goal, int64_t *offset, Arena *a)
 typedef enum { PACK_FITS, PACK_IMPOSSIBLE, PACK_UNSETTLED } PackAnswer;
 
 typedef struct Search Search;
-/* All sizes are multiples of `unit`. NULL when the instance is too large to search. Everything lies in the arena. */
+/* All sizes are multiples of `unit`. NULL when the instance is too large to search. Everything lies
+ * in the arena. */
 Search *search_new(const Sections *p, int64_t unit, Arena *a);
 /* Looks for offsets with which every buffer ends at `capacity` or below. `order` says in
  * which order branches are tried; what earlier calls learned about the hard sections is used. */

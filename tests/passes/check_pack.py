@@ -45,7 +45,7 @@ def answers(folder):
     _, err = m6c("pack", FIVE, "--capacity", "11B", status=1)
     check("cannot fit into 11 bytes: it needs at least 12" in err, err)
     out, _ = m6c("pack", FIVE.parent / "columns.csv")
-    check(out == 'id,lower,upper,size,offset\na,-1,3,7,0\nb,2,9,0,0\n', out)
+    check(out == 'id,lower,upper,size,offset\na,-1,3,7,0\nb,2,9,0,7\n', out)
     (folder / "none.csv").write_text("id,lower,upper,size\n")
     check(m6c("pack", folder / "none.csv")[0] == "id,lower,upper,size,offset\n", "no rows")
 
