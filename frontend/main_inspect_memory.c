@@ -189,13 +189,14 @@ static void print_total(const Plan *p, FILE *out) {
                 "no plan within the budgets is faster than %.3f ms: "
                 "this one is within %.1f %% of the best possible under this cost model\n",
                 p->bound_us * 1e-3, 100 * MAX(p->predicted_us / p->bound_us - 1, 0));
-    if (p->unconstrained) fprintf(out, "everything kept: %.2f MiB", mib(p->unconstrained));
-    if (p->unconstrained && p->unconstrained_us > 0)
-        fprintf(out, ", %.3f ms a step; this plan: %.1f %% of the memory, %+.1f %% time",
-                p->unconstrained_us * 1e-3,
-                100.0 * (double)p->arena[MEM_DEVICE] / (double)p->unconstrained,
-                100 * (p->predicted_us / p->unconstrained_us - 1));
-    if (p->unconstrained) fputs("\n", out);
+    if (!p->unconstrained) return;
+    fprintf(out, "everything kept: %.2f MiB", mib(p->unconstrained));
+    if (p->unconstrained_us > 0) fprintf(out, ", %.3f ms a step", p->unconstrained_us * 1e-3);
+    fprintf(out, "; this plan: %.1f %% of the memory",
+            100.0 * (double)p->arena[MEM_DEVICE] / (double)p->unconstrained);
+    if (p->unconstrained_us > 0 && p->predicted_us > 0)
+        fprintf(out, ", %+.1f %% time", 100 * (p->predicted_us / p->unconstrained_us - 1));
+    fputs("\n", out);
 }
 
 void memory_print(const Plan *p, bool all, FILE *out) {
