@@ -91,7 +91,7 @@ def check_numbers(folder):
         check(close(read_tensor(folder / "w", "w"), w), f"{more}: the parameters")
         check(close(read_tensor(folder / "out", "error"), error), f"{more}: the last output")
     events = json.loads((folder / "trace.json").read_text())
-    check(len(events) == 15 * STEPS, "the trace has every step")
+    check(sum(e["ph"] == "X" for e in events) == 15 * STEPS, "the trace has every step")
 
 
 def check_orders(folder):
