@@ -35,7 +35,7 @@ typedef struct {
          "what is computed again: auto, none, all, sqrt, or scopes (auto)"},                       \
         {"offload", OPT_TEXT, &(m).offload, "HOW",                                                 \
          "what lives elsewhere: auto, none, all, optimizer, or scopes (auto)"},                    \
-        {"cluster", OPT_TEXT, &(m).cluster, "FILE", "the machine the plan is for"}, {             \
+        {"cluster", OPT_TEXT, &(m).cluster, "FILE", "the machine the plan is for"}, {              \
         "skip", OPT_TEXT, &(m).pass.skip, "PASS,…", "optional passes to leave out"                 \
     }
 

@@ -13,24 +13,28 @@
 enum {
     EXACT_CHOICES = 4096, /* all of them are compared up to this number */
     EXACT_WINDOWS = 3,    /* targets of windows tried for each */
-    MOST_LEVELS = 160
+    MOST_LEVELS = 160,
+    SMALLEST_OF = 8 /* candidates compared when nothing fits */
 };
 static const double LEVEL = 0.97; /* each target beside the one above */
 
 typedef struct {
     uint32_t *choice;
     int64_t target; /* of its windows */
+    int64_t peak;   /* live bytes of the device, without windows, as far as can be told */
     double least;   /* no less time than this */
-    bool priced;
-    Price price;
+    bool timed, placed;
+    double us;                /* once timed */
+    int64_t arena[MEM_COUNT]; /* once placed */
 } Candidate;
 
 typedef struct {
     Problem p;
     VEC(Candidate) list;
-    uint32_t priced;
+    uint32_t timed;
     int64_t smallest; /* device bytes */
     Candidate *best;
+    Price unconstrained;
 } Planner;
 
 const char *memory_how(MemoryHow how) {
@@ -43,9 +47,10 @@ const char *memory_how(MemoryHow how) {
 /* ---- candidates ---- */
 
 /* The busiest stream's work, the compute stream's with what copies take from it. */
-static double least_time(const Program *g) {
-    double least = 0;
-    for (int s = 0; s < STREAM_COUNT; s++) least = MAX(least, g->us[s]);
+static double least_time(const Problem *p, const Program *g) {
+    double least = g->us[STREAM_COMPUTE];
+    for (int s = 1; s < STREAM_COUNT; s++) least += p->share * g->us[s];
+    for (int s = 1; s < STREAM_COUNT; s++) least = MAX(least, g->us[s]);
     return least;
 }
 
@@ -55,7 +60,8 @@ static void add_candidate(Planner *l, const Choice choice, int64_t target) {
     program_make(&l->p, choice, &g);
     Candidate c = {.choice = arena_array(l->p.arena, uint32_t, n + 1),
                    .target = target,
-                   .least = least_time(&g)};
+                   .peak = g.peak[MEM_DEVICE],
+                   .least = least_time(&l->p, &g)};
     memcpy(c.choice, choice, n * sizeof *choice);
     program_free(&g);
     vec_push(&l->list, c);
@@ -70,22 +76,43 @@ static Graph *candidate_graph(Planner *l, const Candidate *c) {
     return made;
 }
 
-static void price_candidate(Planner *l, Candidate *c) {
-    if (c->priced) return;
+static void time_candidate(Planner *l, Candidate *c) {
+    if (c->timed) return;
+    Program g;
+    program_make(&l->p, c->choice, &g);
+    program_windows(&l->p, &g, c->target);
+    c->us = program_time(&l->p, &g);
+    c->timed = true;
+    l->timed++;
+    program_free(&g);
+}
+
+static void place_candidate(Planner *l, Candidate *c) {
+    if (c->placed) return;
     Graph *g = candidate_graph(l, c);
-    c->price = memory_price(g, l->p.machine);
-    c->priced = true;
+    memory_place(g, c->arena);
+    c->placed = true;
     graph_free(g);
-    l->priced++;
     bool elsewhere = true;
-    for (int m = MEM_HOST; m < MEM_COUNT; m++) elsewhere &= c->price.arena[m] <= l->p.budget[m];
-    if (elsewhere) l->smallest = MIN(l->smallest, c->price.arena[MEM_DEVICE]);
+    for (int m = MEM_HOST; m < MEM_COUNT; m++) elsewhere &= c->arena[m] <= l->p.budget[m];
+    if (elsewhere) l->smallest = MIN(l->smallest, c->arena[MEM_DEVICE]);
 }
 
 static bool fits(const Planner *l, const Candidate *c) {
     for (int m = 0; m < MEM_COUNT; m++)
-        if (c->price.arena[m] > l->p.budget[m]) return false;
+        if (c->arena[m] > l->p.budget[m]) return false;
     return true;
+}
+
+/* The graph as it is. */
+static void price_unconstrained(Planner *l) {
+    uint32_t *choice = arena_array(l->p.arena, uint32_t, l->p.subject.n + 1);
+    for (uint32_t i = 0; i < l->p.subject.n; i++) choice[i] = NONE;
+    Program g;
+    program_make(&l->p, choice, &g);
+    l->unconstrained.us = program_time(&l->p, &g);
+    memory_place(l->p.g, l->unconstrained.arena);
+    program_free(&g);
 }
 
 /* ---- the family ---- */
@@ -160,23 +187,54 @@ static int by_least(const void *a, const void *b) {
     return (x->target < y->target) - (x->target > y->target);
 }
 
+static int by_peak(const void *a, const void *b) {
+    const Candidate *x = a, *y = b;
+    if (x->peak != y->peak) return x->peak < y->peak ? -1 : 1;
+    if (x->target != y->target) return x->target < y->target ? -1 : 1;
+    return (x->least > y->least) - (x->least < y->least);
+}
+
+/* Of the candidates that are timed and not placed: the fastest, or NULL. */
+static Candidate *fastest_open(const Planner *l, uint32_t timed) {
+    Candidate *best = NULL;
+    for (uint32_t i = 0; i < timed; i++) {
+        Candidate *c = &l->list.p[i];
+        if (c->timed && !c->placed && (!best || c->us < best->us)) best = c;
+    }
+    return best;
+}
+
+/* The fastest that fits, best first: a candidate is timed when its lower bound is the least of what
+ * is not timed, and placed when no other can be faster. */
 static void choose(Planner *l) {
     qsort(l->list.p, l->list.n, sizeof *l->list.p, by_least);
-    for (uint32_t i = 0; i < l->list.n; i++) {
-        Candidate *c = &l->list.p[i];
-        if (l->best && c->least >= l->best->price.us) return;
-        price_candidate(l, c);
-        if (fits(l, c) && (!l->best || c->price.us < l->best->price.us)) l->best = c;
+    for (uint32_t i = 0;;) {
+        while (i < l->list.n && l->list.p[i].peak > l->p.budget[MEM_DEVICE]) i++;
+        Candidate *c = fastest_open(l, i);
+        if (c && (i == l->list.n || c->us <= l->list.p[i].least)) {
+            place_candidate(l, c);
+            if (fits(l, c)) {
+                l->best = c;
+                return;
+            }
+        } else if (i < l->list.n) {
+            time_candidate(l, &l->list.p[i++]);
+        } else {
+            return;
+        }
     }
 }
 
-/* Of plans that all do not fit: the one that takes the least of the device. */
+/* Of plans that all do not fit: the one that takes the least of the device. Those with the lowest
+ * peaks are looked at. */
 static void choose_smallest(Planner *l) {
+    qsort(l->list.p, l->list.n, sizeof *l->list.p, by_peak);
+    for (uint32_t i = 0; i < l->list.n && i < SMALLEST_OF; i++) place_candidate(l, &l->list.p[i]);
     for (uint32_t i = 0; i < l->list.n; i++) {
         Candidate *c = &l->list.p[i];
         bool elsewhere = true;
-        for (int m = MEM_HOST; m < MEM_COUNT; m++) elsewhere &= c->price.arena[m] <= l->p.budget[m];
-        if (elsewhere && c->price.arena[MEM_DEVICE] == l->smallest) l->best = c;
+        for (int m = MEM_HOST; m < MEM_COUNT; m++) elsewhere &= c->arena[m] <= l->p.budget[m];
+        if (c->placed && elsewhere && c->arena[MEM_DEVICE] == l->smallest) l->best = c;
     }
 }
 
@@ -216,15 +274,14 @@ static void report_program(const Planner *l, MemoryReport *r) {
 }
 
 static void report(const Planner *l, MemoryReport *r) {
-    Price all = memory_price(l->p.g, l->p.machine);
     r->fits = fits(l, l->best);
-    memcpy(r->arena, l->best->price.arena, sizeof r->arena);
+    memcpy(r->arena, l->best->arena, sizeof r->arena);
     r->smallest = l->smallest;
-    r->unconstrained = all.arena[MEM_DEVICE];
-    r->unconstrained_us = all.us;
-    r->predicted_us = l->best->price.us;
+    r->unconstrained = l->unconstrained.arena[MEM_DEVICE];
+    r->unconstrained_us = l->unconstrained.us;
+    r->predicted_us = l->best->us;
     r->bound_us = memory_bound(&l->p);
-    r->candidates = l->priced;
+    r->candidates = l->timed;
     report_program(l, r);
     report_decisions(l, r);
 }
@@ -261,8 +318,10 @@ bool pass_memory(Graph *g, PassContext *cx) {
     problem_build(&l.p, g, cx, a);
     search_settings(&l.p);
     bool complete = units_complete(g, &l.p.us), changed = false;
+
     bool asked = l.p.budget[MEM_DEVICE] != INT64_MAX || any_forced(&l.p);
     if (complete && (asked || cx->memory)) {
+        price_unconstrained(&l);
         add_family(&l);
         choose(&l);
         bool found = l.best != NULL;

@@ -92,7 +92,7 @@ static void add_choices(Bound *b) {
 
 /* What one microsecond of copying takes from the compute stream at least: hidden copies slow it
  * down, others run beside nothing. */
-static double copy_share(const Machine *m) {
+double copy_share(const Machine *m) {
     double share = INFINITY;
     for (unsigned set = 2; set < 1u << STREAM_COUNT; set += 2) { /* without the compute stream */
         double beside = 0, alone = 0;
@@ -109,7 +109,7 @@ static double copy_share(const Machine *m) {
 
 static void add_lanes(Bound *b) {
     const Problem *p = b->p;
-    double all = 0, share = copy_share(p->machine);
+    double all = 0, share = p->share;
     for (uint32_t u = 0; u < p->us.n; u++) all += p->price[u];
     for (int k = 0; k < STREAM_COUNT; k++) {
         int n = put(b, 0, time_column(b), 1);

@@ -47,6 +47,16 @@ static uint32_t time_assigns(const Graph *g, const Machine *m, const int64_t *at
     return n;
 }
 
+void memory_place(const Graph *g, int64_t arena[MEM_COUNT]) {
+    Arena *a = arena_new();
+    Units us = units_build(g, a);
+    Slots s = slots_build(g, &us, units_when(g, &us, a), a);
+    int64_t *slot = arena_array(a, int64_t, s.n + 1);
+    for (int i = 0; i < MEM_COUNT; i++)
+        arena[i] = allocate_slots(&s, (Mem)i, allocate_effort(g), slot, a);
+    arena_free(a);
+}
+
 Price memory_price(const Graph *g, const Machine *m) {
     Arena *a = arena_new();
     Price price = {0};

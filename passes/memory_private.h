@@ -3,6 +3,7 @@
  *     memory_problem.c   graph + order     -> Problem: what can be decided, what each option saves
  *     memory_program.c   choices           -> Program: runs, clones and copies, in order
  *     memory_window.c    Program + target  -> when its copies start and must be done
+ *     memory_time.c      Program           -> time
  *     memory_emit.c      Program           -> graph
  *     memory_price.c     graph             -> bytes and time, exactly
  *     memory_search.c    target            -> choices (greedy); the fixed policies people use
@@ -79,6 +80,7 @@ typedef struct {
     VEC(Leaf) leaf;
     VEC(uint32_t) use;
     int64_t budget[MEM_COUNT]; /* INT64_MAX: none */
+    double share;              /* copy_share of the machine */
 } Problem;
 
 void problem_build(Problem *p, Graph *g, PassContext *cx, Arena *a);
@@ -144,6 +146,8 @@ void program_live(const Problem *p, Program *g);
 /* Lets copies begin earlier and end later, so that they hide behind runs, while the device's live
  * bytes stay within `target`. */
 void program_windows(const Problem *p, Program *g, int64_t target);
+/* Microseconds that its plan takes at most, wherever its bytes lie. */
+double program_time(const Problem *p, const Program *g);
 /* The graph that does this; the old one stays. */
 Graph *program_emit(const Problem *p, const Program *g);
 
@@ -154,7 +158,9 @@ typedef struct {
     double us;
 } Price;
 
-/* Of a graph in its order. */
+/* Bytes of each arena, once the graph's values have places. */
+void memory_place(const Graph *g, int64_t arena[MEM_COUNT]);
+/* That, and the time of the graph's steps with the waits that their bytes ask for. */
 Price memory_price(const Graph *g, const Machine *m);
 
 /* ---- search ---- */
@@ -171,5 +177,7 @@ bool search_policy(const Problem *p, int i, Choice choice);
 
 /* A proven lower bound of a step's time under p's budgets; 0 when even the bound does not fit. */
 double memory_bound(const Problem *p);
+/* What a microsecond of work beside the compute stream takes from it at least. */
+double copy_share(const Machine *m);
 
 #endif

@@ -423,6 +423,7 @@ void problem_build(Problem *p, Graph *g, PassContext *cx, Arena *a) {
     p->gap_of = no_values(a, n);
     p->param_of = no_values(a, n);
     p->gap_start = arena_array(a, uint32_t, p->end + 1);
+    p->share = copy_share(p->machine);
     find_budgets(p);
     find_prices(p);
     find_last_uses(p);

@@ -133,7 +133,7 @@ static void need(Gen *gen, Value x, uint32_t time) {
 }
 
 static void need_on_host(Gen *gen, Value x, uint32_t time) {
-    if (gen->away[x] != NONE) return;
+    if (gen->away[x] != NONE && gen->g->version.p[gen->away[x]].mem == MEM_HOST) return;
     need(gen, x, time);
     send_away(gen, x, MEM_HOST);
 }
