@@ -8,9 +8,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from system import HERE, M6C, check, compile_small, m6c, make_data, steps, workspace
 
 FIELDS = ["step", "loss", "lr", "grad_norm", "seconds", "tokens"]
-COMPILE_FIELDS = ["steps", "kernels", "parameters", "device_bytes", "host_bytes", "compile_seconds"]
-PASSES = ["simplify", "raise", "precision", "differentiate", "optimize", "lower", "epilogue", "fuse", "schedule",
-          "allocate"]
+COMPILE_FIELDS = ["steps", "kernels", "parameters", "device_bytes", "host_bytes", "disk_bytes",
+                  "predicted_ms", "bound_ms", "unconstrained_ms", "compile_seconds"]
+PASSES = ["simplify", "raise", "precision", "differentiate", "optimize", "lower", "epilogue", "fuse",
+          "schedule", "memory", "allocate"]
 MODELS = [HERE / "small.m6", *sorted((HERE.parent.parent / "examples").glob("*.m6")),
           *sorted((HERE.parent / "bench").glob("*.m6"))]
 
@@ -129,6 +130,8 @@ def inspect(plan):
     o = json.loads(out)
     check(list(o) == COMPILE_FIELDS, f"fields of compile --json: {list(o)}")
     check(o["parameters"] == whole["parameters"] and o["device_bytes"] > 0, out)
+    check(o["host_bytes"] == o["disk_bytes"] == 0, "without a budget all is on the device")
+    check(o["predicted_ms"] == o["unconstrained_ms"] >= o["bound_ms"] > 0, out)
 
 
 def texts(folder):
