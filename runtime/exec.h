@@ -87,7 +87,8 @@ int64_t exec_arena_bytes(const Exec *e, Mem mem);
 /* Those of them that lie in the host's memory, and what the device has allocated besides. */
 int64_t exec_host_bytes(const Exec *e);
 int64_t exec_beside_bytes(const Exec *e);
-/* Host address of a buffer in memory that is visible to the host, otherwise NULL. */
+/* Host address of a buffer in memory that is visible to the host, otherwise NULL; for use when all
+ * steps that were submitted have been collected. */
 void *exec_pointer(Exec *e, uint32_t buffer);
 
 #endif

@@ -3,7 +3,7 @@
 those of the plan that keeps all on the device, bit by bit, with graphs and without, in whatever
 order work that nothing orders is done. Tensors larger than the room between disk and device pass
 through it in parts; a disk that breaks is told.
-TIMEOUT: 300"""
+TIMEOUT: 600"""
 import os, pathlib, re, shutil, subprocess, sys
 
 HERE = pathlib.Path(__file__).resolve().parent
