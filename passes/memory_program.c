@@ -285,7 +285,7 @@ static void drop_unread_moves(Gen *gen) {
             g->move.p[--kept] = g->move.p[i];
         }
     g->move.n -= kept;
-    memmove(g->move.p, g->move.p + kept, g->move.n * sizeof *g->move.p);
+    if (kept) memmove(g->move.p, g->move.p + kept, g->move.n * sizeof *g->move.p);
     for (uint32_t i = 0; i < g->version.n; i++) /* no bytes either */
         if (!g->read[i] && !g->version.p[i].fixed && g->version.p[i].mem != MEM_DEVICE)
             g->version.p[i].place = PLACE_LEAF;
