@@ -2,11 +2,12 @@
  *
  * Every section keeps a floor: nothing more is placed below it. A node of the search takes one
  * section and branches on what comes next above its floor: one of the buffers that would rest
- * there, or a gap. The branches exclude each other and leave nothing out, whichever section is
- * taken; so it is the one with the fewest branches, weighed by how often a section made the search
- * fail (as dom/wdeg does for constraint satisfaction: Boussemart et al., ECAI 2004). Gaps are paid
- * for from the section's slack, the capacity minus floor and what is still to be placed; in tight
- * instances nearly all branches die of that.
+ * there, or a gap. The branches exclude each other and leave nothing out as long as no other buffer
+ * can still come below one of them (count_branches). It is a section on the lowest floor, or the one
+ * with the fewest branches, weighed by how often a section made the search fail (as dom/wdeg does
+ * for constraint satisfaction: Boussemart et al., ECAI 2004). Gaps are paid for from the section's
+ * slack, the capacity minus floor and what is still to be placed; in tight instances nearly all
+ * branches die of that.
  *
  * Only solutions in which the sum of all offsets cannot be lowered by moving one buffer down or by
  * exchanging two neighbours of equal life are looked for (compare the canonical solutions of
@@ -23,8 +24,8 @@
 
 #define NOT_YET INT64_MAX
 /* Which section a node takes. No rule is best everywhere; runs take turns. */
-typedef enum { LOWEST_FLOOR, FEWEST, FEWEST_WEIGHED } Policy;
-static const Policy turns[] = {LOWEST_FLOOR, FEWEST, LOWEST_FLOOR, FEWEST_WEIGHED};
+typedef enum { LOWEST_FLOOR, FEWEST } Policy;
+static const Policy turns[] = {LOWEST_FLOOR, LOWEST_FLOOR, LOWEST_FLOOR, FEWEST};
 enum {
     MAX_MEETINGS = 1 << 22, /* pairs of buffers, and of buffers and sections */
     MAX_DEPTH = 8000        /* of the recursion */
@@ -302,13 +303,9 @@ static bool leave_gap(Search *q, uint32_t s) {
 
 /* How early section s is to be branched on: the least comes first. */
 static double cost_of(const Search *q, uint32_t s) {
-    double branches = (double)q->branches[s], scale = 1 + q->weight[s] / q->gain;
-    switch (q->policy) {
-    case LOWEST_FLOOR: return (double)(q->floor[s] / q->unit) + 1e-3 * branches / scale;
-    case FEWEST_WEIGHED: return branches / scale;
-    case FEWEST: return branches;
-    default: BUG("policy %d", (int)q->policy);
-    }
+    double branches = (double)q->branches[s];
+    if (q->policy == FEWEST) return branches;
+    return (double)(q->floor[s] / q->unit) + 1e-3 * branches / (1 + q->weight[s] / q->gain);
 }
 
 /* The section to branch on among from … to; `to` when all is placed. One branch is no choice. */
