@@ -16,7 +16,7 @@ enum {
     MOST_LEVELS = 160,
     SMALLEST_OF = 8 /* candidates compared when nothing fits */
 };
-static const double LEVEL = 0.97; /* each target beside the one above */
+static const double LEVEL = 0.96; /* each target beside the one above */
 
 typedef struct {
     uint32_t *choice;
@@ -54,16 +54,13 @@ static double least_time(const Problem *p, const Program *g) {
     return least;
 }
 
-static void add_candidate(Planner *l, const Choice choice, int64_t target) {
+static void add_candidate(Planner *l, const Choice choice, const Program *g, int64_t target) {
     uint32_t n = l->p.subject.n;
-    Program g;
-    program_make(&l->p, choice, &g);
     Candidate c = {.choice = arena_array(l->p.arena, uint32_t, n + 1),
                    .target = target,
-                   .peak = g.peak[MEM_DEVICE],
-                   .least = least_time(&l->p, &g)};
+                   .peak = g->peak[MEM_DEVICE],
+                   .least = least_time(&l->p, g)};
     memcpy(c.choice, choice, n * sizeof *choice);
-    program_free(&g);
     vec_push(&l->list, c);
 }
 
@@ -126,8 +123,9 @@ static void add_levels(Planner *l, double weight) {
     program_free(&g);
     for (int i = 0; i < MOST_LEVELS; i++) {
         target *= LEVEL;
-        bool reached = search_greedy(&l->p, (int64_t)target, weight, choice);
-        add_candidate(l, choice, (int64_t)target);
+        bool reached = search_greedy(&l->p, (int64_t)target, weight, choice, &g);
+        add_candidate(l, choice, &g, (int64_t)target);
+        program_free(&g);
         if (!reached) return;
     }
 }
@@ -135,8 +133,11 @@ static void add_levels(Planner *l, double weight) {
 static void add_policies(Planner *l) {
     uint32_t *choice = arena_array(l->p.arena, uint32_t, l->p.subject.n + 1);
     for (int i = 0; search_policy(&l->p, i, choice); i++) {
-        add_candidate(l, choice, INT64_MAX);
-        add_candidate(l, choice, 0);
+        Program g;
+        program_make(&l->p, choice, &g);
+        add_candidate(l, choice, &g, INT64_MAX);
+        add_candidate(l, choice, &g, 0);
+        program_free(&g);
     }
 }
 
@@ -161,15 +162,22 @@ static void add_all(Planner *l, uint64_t count) {
             rest /= s->noption + 1;
             choice[i] = o ? s->option + o - 1 : NONE;
         }
+        Program g;
+        program_make(p, choice, &g);
         for (int w = 0; w < EXACT_WINDOWS; w++)
-            add_candidate(l, choice, w ? p->slots.bound[MEM_DEVICE] * w / (EXACT_WINDOWS - 1) : 0);
+            add_candidate(l, choice, &g,
+                          w ? p->slots.bound[MEM_DEVICE] * w / (EXACT_WINDOWS - 1) : 0);
+        program_free(&g);
     }
 }
 
 static void add_family(Planner *l) {
     uint32_t *choice = arena_array(l->p.arena, uint32_t, l->p.subject.n + 1);
+    Program g;
     search_forced(&l->p, choice);
-    add_candidate(l, choice, INT64_MAX);
+    program_make(&l->p, choice, &g);
+    add_candidate(l, choice, &g, INT64_MAX);
+    program_free(&g);
     if (l->p.budget[MEM_DEVICE] == INT64_MAX) return;
     uint64_t count = count_choices(&l->p);
     add_policies(l);

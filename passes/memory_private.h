@@ -166,8 +166,8 @@ Price memory_price(const Graph *g, const Machine *m);
 /* ---- search ---- */
 
 /* Options so that live bytes come to `target`; lanes cost `weight` times what they seem to. False:
- * it cannot be reached; choice then has the least found. */
-bool search_greedy(const Problem *p, int64_t target, double weight, Choice choice);
+ * it cannot be reached; choice then has the least found. `last` is the program of the choice. */
+bool search_greedy(const Problem *p, int64_t target, double weight, Choice choice, Program *last);
 /* Marks what the settings checkpoint and offload ask for as a whole: all, sqrt, optimizer. */
 void search_settings(Problem *p);
 /* Choices that are made before any search: hints and settings. */

@@ -171,20 +171,18 @@ static bool round_of(Search *s, Choice choice, int64_t target, Offer *offer) {
     return true;
 }
 
-bool search_greedy(const Problem *p, int64_t target, double weight, Choice choice) {
+bool search_greedy(const Problem *p, int64_t target, double weight, Choice choice, Program *last) {
     Search s = {.p = p, .choice = choice, .weight = weight};
     s.seen = xcalloc((size_t)p->us.n + 1, sizeof *s.seen);
     s.again = xcalloc((size_t)p->us.n + 1, sizeof *s.again);
     Offer *offer = xcalloc((size_t)p->subject.n + 1, sizeof *offer);
     bool reached = false;
-    for (int round = 0; round < MOST_ROUNDS && !reached; round++) {
-        Program g;
-        program_make(p, choice, &g);
-        s.g = &g;
-        reached = g.peak[MEM_DEVICE] <= target;
-        bool more = reached || round_of(&s, choice, target, offer);
-        program_free(&g);
-        if (!more) break;
+    for (int round = 0;; round++) {
+        program_make(p, choice, last);
+        s.g = last;
+        reached = last->peak[MEM_DEVICE] <= target;
+        if (reached || round == MOST_ROUNDS || !round_of(&s, choice, target, offer)) break;
+        program_free(last);
     }
     free(offer);
     free(s.seen);
