@@ -3,11 +3,11 @@
  * Every section keeps a floor: nothing more is placed below it. A node of the search takes one
  * section and branches on what comes next above its floor: one of the buffers that would rest
  * there, or a gap. The branches exclude each other and leave nothing out as long as no other buffer
- * can still come below one of them (count_branches). It is a section on the lowest floor, or the one
- * with the fewest branches, weighed by how often a section made the search fail (as dom/wdeg does
- * for constraint satisfaction: Boussemart et al., ECAI 2004). Gaps are paid for from the section's
- * slack, the capacity minus floor and what is still to be placed; in tight instances nearly all
- * branches die of that.
+ * can still come below one of them (count_branches). It is a section on the lowest floor, or the
+ * one with the fewest branches, weighed by how often a section made the search fail (as dom/wdeg
+ * does for constraint satisfaction: Boussemart et al., ECAI 2004). Gaps are paid for from the
+ * section's slack, the capacity minus floor and what is still to be placed; in tight instances
+ * nearly all branches die of that.
  *
  * Only solutions in which the sum of all offsets cannot be lowered by moving one buffer down or by
  * exchanging two neighbours of equal life are looked for (compare the canonical solutions of
