@@ -130,8 +130,3 @@ int64_t pack_limited(const PackItem *item, uint32_t n, const PackLimits *limits,
     if (bound) *bound = w.bound;
     return w.height;
 }
-
-int64_t pack(const PackItem *item, uint32_t n, int64_t align, int64_t enough, int64_t effort,
-             int64_t *offset, int64_t *bound, Arena *a) {
-    return pack_limited(item, n, &(PackLimits){align, enough, effort, 0}, offset, bound, a);
-}

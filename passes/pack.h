@@ -21,8 +21,6 @@ typedef struct {
  * that low is possible. Deterministic. The sum of the sizes must be below 2^62. */
 int64_t pack_limited(const PackItem *item, uint32_t n, const PackLimits *limits, int64_t *offset,
                      int64_t *bound, Arena *a);
-int64_t pack(const PackItem *item, uint32_t n, int64_t align, int64_t enough, int64_t effort,
-             int64_t *offset, int64_t *bound, Arena *a);
 
 int64_t allocate_effort(const Graph *g); /* that the graph's plan is placed with */
 /* Offsets of the slots of one memory, by slot (those of others are left alone): fixed slots at the
