@@ -20,9 +20,9 @@ static const double LEVEL = 0.96; /* each target beside the one above */
 
 typedef struct {
     uint32_t *choice;
-    int64_t target; /* of its windows */
-    int64_t peak;   /* live bytes of the device, without windows, as far as can be told */
-    double least;   /* no less time than this */
+    int64_t target;          /* of its windows */
+    int64_t peak[MEM_COUNT]; /* live bytes without windows: no less than these */
+    double least;            /* no less time than this */
     bool timed, placed;
     double us;                /* once timed */
     int64_t arena[MEM_COUNT]; /* once placed */
@@ -58,9 +58,9 @@ static void add_candidate(Planner *l, const Choice choice, const Program *g, int
     uint32_t n = l->p.subject.n;
     Candidate c = {.choice = arena_array(l->p.arena, uint32_t, n + 1),
                    .target = target,
-                   .peak = g->peak[MEM_DEVICE],
                    .least = least_time(&l->p, g)};
     memcpy(c.choice, choice, n * sizeof *choice);
+    memcpy(c.peak, g->peak, sizeof c.peak);
     vec_push(&l->list, c);
 }
 
@@ -93,6 +93,13 @@ static void place_candidate(Planner *l, Candidate *c) {
     bool elsewhere = true;
     for (int m = MEM_HOST; m < MEM_COUNT; m++) elsewhere &= c->arena[m] <= l->p.budget[m];
     if (elsewhere) l->smallest = MIN(l->smallest, c->arena[MEM_DEVICE]);
+}
+
+/* Do its live bytes in memory `from` and those after it keep the budgets? */
+static bool may_fit(const Planner *l, const Candidate *c, int from) {
+    for (int m = from; m < MEM_COUNT; m++)
+        if (c->peak[m] > l->p.budget[m]) return false;
+    return true;
 }
 
 static bool fits(const Planner *l, const Candidate *c) {
@@ -197,7 +204,8 @@ static int by_least(const void *a, const void *b) {
 
 static int by_peak(const void *a, const void *b) {
     const Candidate *x = a, *y = b;
-    if (x->peak != y->peak) return x->peak < y->peak ? -1 : 1;
+    if (x->peak[MEM_DEVICE] != y->peak[MEM_DEVICE])
+        return x->peak[MEM_DEVICE] < y->peak[MEM_DEVICE] ? -1 : 1;
     if (x->target != y->target) return x->target < y->target ? -1 : 1;
     return (x->least > y->least) - (x->least < y->least);
 }
@@ -217,7 +225,7 @@ static Candidate *fastest_open(const Planner *l, uint32_t timed) {
 static void choose(Planner *l) {
     qsort(l->list.p, l->list.n, sizeof *l->list.p, by_least);
     for (uint32_t i = 0;;) {
-        while (i < l->list.n && l->list.p[i].peak > l->p.budget[MEM_DEVICE]) i++;
+        while (i < l->list.n && !may_fit(l, &l->list.p[i], MEM_DEVICE)) i++;
         Candidate *c = fastest_open(l, i);
         if (c && (i == l->list.n || c->us <= l->list.p[i].least)) {
             place_candidate(l, c);

@@ -298,7 +298,9 @@ static void host_option(Problem *p, const Subject *s) {
     }
     for (uint32_t i = 0; i < p->us.unit[u].nread; i++) {
         Value x = p->us.unit[u].read[i];
-        if (!is_store(node_of(p->g, x))) move_work(p, &o, MEM_HOST, bytes_of(p, x), 0, 1);
+        if (is_store(node_of(p->g, x))) continue;
+        move_work(p, &o, MEM_HOST, bytes_of(p, x), 0, 1);
+        o.away[MEM_HOST] += bytes_of(p, x);
     }
     o.us[STREAM_HOST] += p->host[u];
     add_option(p, o);

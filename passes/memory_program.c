@@ -64,6 +64,8 @@ static void add_move(Gen *gen, uint32_t from, uint32_t to) {
               .us = cost_us(gen->p->machine, &w),
               .stream = stream_of_copy(a, b)};
     vec_push(&g->move, m);
+    Version *source = &g->version.p[from];
+    if (g->run.n) source->death = MAX(source->death, g->run.n - 1);
     if (m.stream == STREAM_OUT) gen->lane = MAX(gen->lane, gen->clock) + m.us;
 }
 
