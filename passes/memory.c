@@ -84,27 +84,26 @@ static void time_candidate(Planner *l, Candidate *c) {
     program_free(&g);
 }
 
+/* Does it keep the budgets of memory `from` and those after it? */
+static bool keeps(const Planner *l, const Candidate *c, int from) {
+    for (int m = from; m < MEM_COUNT; m++)
+        if (c->arena[m] > l->p.budget[m]) return false;
+    return true;
+}
+
 static void place_candidate(Planner *l, Candidate *c) {
     if (c->placed) return;
     Graph *g = candidate_graph(l, c);
     memory_place(g, c->arena);
     c->placed = true;
     graph_free(g);
-    bool elsewhere = true;
-    for (int m = MEM_HOST; m < MEM_COUNT; m++) elsewhere &= c->arena[m] <= l->p.budget[m];
-    if (elsewhere) l->smallest = MIN(l->smallest, c->arena[MEM_DEVICE]);
+    if (keeps(l, c, MEM_HOST)) l->smallest = MIN(l->smallest, c->arena[MEM_DEVICE]);
 }
 
 /* Do its live bytes in memory `from` and those after it keep the budgets? */
 static bool may_fit(const Planner *l, const Candidate *c, int from) {
     for (int m = from; m < MEM_COUNT; m++)
         if (c->peak[m] > l->p.budget[m]) return false;
-    return true;
-}
-
-static bool fits(const Planner *l, const Candidate *c) {
-    for (int m = 0; m < MEM_COUNT; m++)
-        if (c->arena[m] > l->p.budget[m]) return false;
     return true;
 }
 
@@ -229,7 +228,7 @@ static void choose(Planner *l) {
         Candidate *c = fastest_open(l, i);
         if (c && (i == l->list.n || c->us <= l->list.p[i].least)) {
             place_candidate(l, c);
-            if (fits(l, c)) {
+            if (keeps(l, c, MEM_DEVICE)) {
                 l->best = c;
                 return;
             }
@@ -245,12 +244,15 @@ static void choose(Planner *l) {
  * peaks are looked at. */
 static void choose_smallest(Planner *l) {
     qsort(l->list.p, l->list.n, sizeof *l->list.p, by_peak);
-    for (uint32_t i = 0; i < l->list.n && i < SMALLEST_OF; i++) place_candidate(l, &l->list.p[i]);
+    for (uint32_t i = 0, n = 0; i < l->list.n && n < SMALLEST_OF; i++) {
+        if (!may_fit(l, &l->list.p[i], MEM_HOST)) continue;
+        n++;
+        time_candidate(l, &l->list.p[i]);
+        place_candidate(l, &l->list.p[i]);
+    }
     for (uint32_t i = 0; i < l->list.n; i++) {
         Candidate *c = &l->list.p[i];
-        bool elsewhere = true;
-        for (int m = MEM_HOST; m < MEM_COUNT; m++) elsewhere &= c->arena[m] <= l->p.budget[m];
-        if (c->placed && elsewhere && c->arena[MEM_DEVICE] == l->smallest) l->best = c;
+        if (c->placed && keeps(l, c, MEM_HOST) && c->arena[MEM_DEVICE] == l->smallest) l->best = c;
     }
 }
 
@@ -290,7 +292,7 @@ static void report_program(const Planner *l, MemoryReport *r) {
 }
 
 static void report(const Planner *l, MemoryReport *r) {
-    r->fits = fits(l, l->best);
+    r->fits = keeps(l, l->best, MEM_DEVICE);
     memcpy(r->arena, l->best->arena, sizeof r->arena);
     r->smallest = l->smallest;
     r->unconstrained = l->unconstrained.arena[MEM_DEVICE];
