@@ -70,12 +70,13 @@ static double option_price(Search *s, const Option *o) {
     return price;
 }
 
-/* A lane whose work the compute stream hides is cheap. */
+/* A lane whose work the compute stream hides costs what it takes from that stream. */
 static void set_rates(Search *s) {
     double compute = s->g->us[STREAM_COMPUTE];
     for (int k = 0; k < STREAM_COUNT; k++) {
         double full = compute > 0 ? s->g->us[k] / compute : 1;
-        s->rate[k] = s->weight * (full < 0.9 ? HIDDEN + 0.1 * full * full : 1);
+        double hidden = MAX(HIDDEN + 0.1 * full * full, s->p->share);
+        s->rate[k] = s->weight * (full < 0.9 ? hidden : 1);
     }
     s->rate[STREAM_COMPUTE] = 1;
 }
