@@ -72,6 +72,12 @@ static bool choose(Session *s, const CompileArgs *a, Plan *plan) {
     return diag_status(s, choose_products(plan));
 }
 
+/* "DIR:SIZE" names the folder of what lies on disk. */
+static const char *disk_folder(Session *s, const ModelArgs *a) {
+    const char *colon = a->disk ? strrchr(a->disk, ':') : NULL;
+    return colon ? intern_n(s, a->disk, (size_t)(colon - a->disk)) : "";
+}
+
 /* Every step gets its price, and the plan the name of the machine whose prices these are. */
 static bool record_prices(Session *s, const CompileArgs *a, const char *cluster, Plan *plan) {
     Machine *m = machine_load(s, cluster, a->model.target);
@@ -106,7 +112,10 @@ static Plan *make_plan(Session *s, const CompileArgs *a, bool forward) {
                         .command = a->command,
                         .plan_only = a->plan_only};
     Plan *plan = codegen_plan(g, &o);
-    if (plan) memory_record(plan, g, &memory);
+    if (plan) {
+        memory_record(plan, g, &memory);
+        plan->disk = disk_folder(s, &a->model);
+    }
     vec_free(&memory.decision);
     graph_free(g);
     if (!plan) return NULL;

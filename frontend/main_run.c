@@ -38,7 +38,7 @@ static Status parse(RunArgs *a, int argc, char **argv, TextList *positional, boo
         {"threads", OPT_INT, &a->threads, "N", "of the CPU device (all cores)"},
         {"device", OPT_TEXT, &o->device, "NAME", "cpu, cuda or null (the plan's target)"},
         {"link", OPT_TEXT, &a->link, "RATE", "on the CPU: of copies from and to the host (4GB/s)"},
-        {"disk", OPT_TEXT, &o->disk, "DIR", "for what the plan keeps on disk (the plan's folder)"},
+        {"disk", OPT_TEXT, &o->disk, "DIR", "for what the plan keeps on disk (where it says)"},
         {"no-graph", OPT_FLAG, &o->no_graph, NULL, "on a GPU: launch every step anew"},
     };
     const OptionTable table = {"run DIR --data SOURCE --steps N [options]", options, COUNT(options),

@@ -87,7 +87,7 @@ const PlanField plan_field[PLAN_FIELDS] = {
 Plan *plan_new(Session *s) {
     Plan *p = arena_new_of(session_arena(s), Plan);
     p->session = s;
-    p->model = p->target = p->machine = "";
+    p->model = p->target = p->machine = p->disk = "";
     return p;
 }
 
@@ -244,6 +244,11 @@ static void print_promises(const Plan *p, Buf *b) {
     }
     if (p->budget[MEM_DEVICE] || p->budget[MEM_HOST] || p->budget[MEM_DISK])
         print_memories(b, "budget", p->budget);
+    if (*p->disk) {
+        buf_puts(b, "disk ");
+        put_word(b, p->disk);
+        buf_puts(b, "\n");
+    }
     if (p->predicted_us || p->bound_us || p->unconstrained_us || p->unconstrained) {
         put_number(b, "predicted us=", p->predicted_us);
         put_number(b, " bound=", p->bound_us);

@@ -166,6 +166,7 @@ typedef struct Plan {
     double flops;                   /* of the matrix products and attention in one step */
     const char *machine;            /* whose prices were used; "" without */
     int64_t budget[MEM_COUNT];      /* asked for; 0: none */
+    const char *disk;               /* folder of what lies on disk; "": the plan's own */
     int64_t unconstrained;          /* device bytes with everything kept; 0: not known */
     double predicted_us, bound_us, unconstrained_us; /* of a step; 0: not known */
     VEC(PlanDecision) decision;

@@ -241,6 +241,7 @@ static double amount(Reader *r, const char *what) {
 }
 
 static void read_machine(Reader *r) { r->plan->machine = word(r, "a machine", false); }
+static void read_disk(Reader *r) { r->plan->disk = word(r, "a folder", false); }
 static void read_budget(Reader *r) { read_memories(r, r->plan->budget); }
 
 static void read_predicted(Reader *r) {
@@ -584,6 +585,7 @@ static const struct {
     {"work", read_work, ONE},
     {"machine", read_machine, AT_MOST_ONE},
     {"budget", read_budget, AT_MOST_ONE},
+    {"disk", read_disk, AT_MOST_ONE},
     {"predicted", read_predicted, AT_MOST_ONE},
     {"decision", read_decision, ANY},
     {"source", read_source, ANY},

@@ -112,6 +112,12 @@ static Status next_batch(Run *r, bool again, const LoaderBatch **batch) {
 
 /* ---- opening and closing ---- */
 
+/* What lies on disk: where the run says, or else the plan, or else beside the plan. */
+static const char *disk_folder(const Run *r) {
+    if (r->o->disk) return r->o->disk;
+    return *r->plan->disk ? r->plan->disk : r->o->dir;
+}
+
 static Status open_exec(Run *r) {
     const char *name = r->o->device ? r->o->device : r->plan->target;
     const DeviceOps *device = device_find(name);
@@ -123,7 +129,7 @@ static Status open_exec(Run *r) {
                            .dir = r->o->dir,
                            .no_graph = r->o->no_graph,
                            .link = r->o->link,
-                           .disk = r->o->disk};
+                           .disk = disk_folder(r)};
     return exec_open(r->plan, &options, &r->exec);
 }
 
@@ -333,7 +339,7 @@ static void report_tiers(const Run *r, double mib) {
     if (bytes[MEM_HOST] + bytes[MEM_DISK] > 0)
         report_line(r->report, "tiers: device %.1f MiB, host %.1f MiB, disk %.1f MiB in %s",
                     bytes[MEM_DEVICE] / mib, bytes[MEM_HOST] / mib, bytes[MEM_DISK] / mib,
-                    r->o->disk ? r->o->disk : r->o->dir);
+                    disk_folder(r));
 }
 
 static void report_memory(Run *r) {
