@@ -351,8 +351,10 @@ static void copy_steps(Make *m) {
         if (n->op != OP_assign) continue;
         Value leaf = operand(m->g, v, 0), x = view_base(m->g, operand(m->g, v, 1));
         if (m->buffer[leaf] == m->buffer[x]) continue;
+        Mem from = (Mem)node_of(m->g, x)->mem, to = (Mem)node_of(m->g, leaf)->mem;
         PlanStep s = {.kind = STEP_COPY,
                       .phase = (PlanPhase)n->phase,
+                      .stream = stream_of_copy(from, to),
                       .bytes = type_bytes(type_of(m->g, leaf)),
                       .loc = n->loc};
         if (n->scope && *n->scope) s.scope = intern(m->p->session, n->scope);

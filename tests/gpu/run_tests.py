@@ -8,8 +8,8 @@ import subprocess
 
 from run_base import HERE, ROOT, Failed, inputs_of, read_tensors, write_batch
 
-# What is trained a few steps: every example, and what the examples have not.
-MODELS = sorted((ROOT / "examples").glob("*.m6")) + [ROOT / "tests/runtime/small.m6", HERE / "causal.m6"]
+# What is trained a few steps: the example that fits anywhere, and what it has not.
+MODELS = [ROOT / "examples/m6-tiny.m6", ROOT / "tests/runtime/small.m6", HERE / "causal.m6"]
 TINY = {"m6-tiny": ["hidden=32", "ffn_width=64", "batch=4", "vocab=64", "length=8", "patch=48", "layers=1"],
         "small": ["vocab=64", "batch=4"], "causal": ["hidden=32", "width=64", "vocab=64", "length=17"]}
 EXAMPLE = ROOT / "examples/m6-tiny.m6"
