@@ -387,16 +387,11 @@ void print_store(Print *p, const Store *s, const char *index) {
         line(p, "a%u[%s] = v%u;", s->arg, index, s->inst);
 }
 
-/* Operations of the whole kernel into c; how much work an item is, in elements of one operation. */
-double count_work(const Print *p, Code *c) {
+/* How much work an item of the kernel is, in elements of one operation. */
+double count_work(const Print *p, const Code *c) {
     const Kernel *k = p->k;
     double cost = 1, full = (double)k->rows * (double)k->cols;
-    for (uint32_t r = 0; r < k->inst.n; r++) {
-        bool work = inst(p, r)->kind == INST_EW || inst(p, r)->kind == INST_REDUCE;
-        double n =
-            inst(p, r)->level == LEVEL_ROW && inst(p, r)->kind == INST_EW ? (double)k->rows : full;
-        if (work) c->flops += n;
+    for (uint32_t r = 0; r < k->inst.n; r++)
         if (inst(p, r)->level == LEVEL_FULL) cost += op_cost(inst(p, r)) / 8;
-    }
     return cost * full / (double)c->items;
 }

@@ -67,7 +67,7 @@ int store_phase(const Print *p, const Store *s);
 bool in_loop(const Inst *i, int phase);
 /* Marks what the loop of this phase computes; false when it has nothing to do. */
 bool plan_loop(Print *p, int phase);
-/* Operations of the whole kernel, and how much work an item is, in elements. */
-double count_work(const Print *p, Code *c);
+/* How much work an item of the kernel is, in elements of one operation. */
+double count_work(const Print *p, const Code *c);
 
 #endif

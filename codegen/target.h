@@ -21,7 +21,6 @@ typedef struct {
     int64_t items, grain;
     int threads;    /* CUDA: of a block, of which there are `items` .. */
     int64_t shared; /* .. and its dynamic shared memory */
-    double flops, traffic;
     Buf inner; /* CUDA: what does not say which blocks and pointers; empty: it cannot be joined */
     int64_t elements; /* its size, if it does not say that either; else 0 */
 } Code;

@@ -692,7 +692,6 @@ void target_cuda_print(const Kernel *k, Code *code) {
     print_body(&c, code);
     code->items = blocks_of(&c);
     code->threads = threads_of(&c);
-    count_work(&c.p, code);
     free(c.wide);
     print_close(&c.p);
 }
