@@ -54,11 +54,11 @@ class Plan:
     def __init__(self, name, folder, told, link):
         self.name, self.folder, self.told, self.link = name, folder, told, link
         self.predicted, self.device = told["predicted_ms"], told["device_bytes"]
-        self.rounds, self.fastest = [], []
+        self.rounds, self.fastest, self.failed = [], [], None
 
     @property
     def measured(self):
-        return statistics.median(self.rounds)
+        return float("inf") if self.failed else statistics.median(self.rounds)
 
     def text(self):
         return (self.folder / "plan.txt").read_text()
@@ -145,21 +145,28 @@ class M6c:
         process.kill()
         error = process.communicate()[1]
         if len(seconds) < steps + warm:
-            lines = [l for l in error.splitlines() if l.startswith(("m6c:", "error"))]
-            raise Failure((lines or error.splitlines() or ["the run ended early"])[-1])
+            lines = [l for l in error.splitlines() if "error:" in l or l.startswith("m6c:")]
+            raise Failure((lines or error.splitlines() or ["the run ended early"])[0])
         return seconds[warm:]
 
 
 def take_turns(m6c, plans, deadline, steps=6, least=2, most=7):
-    """Runs the plans in turns until the deadline (time.monotonic); at least `least` rounds."""
+    """Runs the plans in turns until the deadline (time.monotonic); at least `least` rounds. A plan
+    whose run fails is left out from then on."""
     longest = 0
     for turn in range(most):
         begin = time.monotonic()
+        plans = [p for p in plans if not p.failed]
         if turn >= least and begin + longest > deadline:
             break
         at = turn * max(len(plans) // most, 1) % len(plans)
         for plan in plans[at:] + plans[:at]:
-            seconds = m6c.run(plan, steps)
+            try:
+                seconds = m6c.run(plan, steps)
+            except Failure as error:
+                plan.failed = str(error)
+                log(f"  {plan.name} failed: {error}")
+                continue
             plan.rounds.append(1e3 * statistics.median(seconds))
             plan.fastest.append(1e3 * min(seconds))
         longest = max(longest, time.monotonic() - begin)
@@ -169,7 +176,8 @@ def take_turns(m6c, plans, deadline, steps=6, least=2, most=7):
 def noise(plans):
     """Two standard errors of the ratio of two plans' times, from how a plan's rounds differ after
     what all plans of a round have in common is taken out."""
-    rounds = min(len(p.rounds) for p in plans)
+    plans = [p for p in plans if not p.failed]
+    rounds = min((len(p.rounds) for p in plans), default=0)
     if rounds < 2 or len(plans) < 2:
         return float("nan")
     apart = [[p.rounds[r] / p.measured for p in plans] for r in range(rounds)]
@@ -188,7 +196,12 @@ def mib(n):
     return f"{n / MIB:.1f}"
 
 
+def failures(plans):
+    """Lines about the plans that did not run, which a table must not hide."""
+    return "".join(f"\n**Failed**: {p.name}: {p.failed}" for p in plans if p.failed)
+
+
 def record(plan):
     return {"name": plan.name, "predicted_ms": plan.predicted, "device_bytes": plan.device,
             "host_bytes": plan.told["host_bytes"], "rounds_ms": plan.rounds,
-            "fastest_ms": plan.fastest}
+            "fastest_ms": plan.fastest, "failed": plan.failed}

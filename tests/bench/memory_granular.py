@@ -4,7 +4,8 @@ ways to recompute and the planner's own prefetching.
 """
 import time
 
-from memory_common import BIG, HOST, Failure, M6c, log, mib, noise, record, table, take_turns
+from memory_common import (BIG, HOST, Failure, M6c, failures, log, mib, noise, record, table,
+                           take_turns)
 
 MODELS = {
     "thin": (BIG[0], dict(layers=8, hidden=384, heads=4, ffn_width=1536, batch=2, length=16,
@@ -49,10 +50,11 @@ def measure(m6c, name, machine, budget_share, args):
 
 def row(case):
     planner, rivals = case["planner"], case["rivals"]
+    rivals = [p for p in rivals if not p.failed]
     cells = [case["model"], case["link"] or "not paced", mib(case["state"]), mib(case["budget"]),
              f"{case['whole'].measured:.1f}", f"{planner.predicted:.1f}", f"{planner.measured:.1f}"]
     if not rivals:
-        return cells + ["(does not fit)", "", "", ""]
+        return cells + ["(none)", "", "", ""]
     best = min(rivals, key=lambda p: p.measured)
     case["ratio"] = best.measured / planner.measured
     return cells + [best.what, f"{best.predicted:.1f}", f"{best.measured:.1f}",
@@ -76,7 +78,8 @@ def run(m6c, args):
     print(table(["model", "link", "state MiB", "device MiB", "all on the device, ms",
                  "planner, predicted ms", "measured", "best of offload all", "predicted ms",
                  "measured", "all or nothing / planner"], map(row, cases)))
-    print(f"\nNoise (two standard errors of a ratio): {100 * noise(plans):.1f} %.", flush=True)
+    print(f"\nNoise (two standard errors of a ratio): {100 * noise(plans):.1f} %."
+          + failures(plans), flush=True)
     return {"cases": [{"model": c["model"], "link": c["link"], "state": c["state"],
                        "budget": c["budget"], "ratio": c.get("ratio"),
                        "plans": [dict(record(p), what=getattr(p, "what", "all kept")) for p in

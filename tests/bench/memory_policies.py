@@ -6,7 +6,8 @@ budget when nothing beyond the choice had to be decided. Equal plans are run onc
 import concurrent.futures
 import time
 
-from memory_common import (HOST, MODELS, Failure, log, mib, noise, record, table, take_turns)
+from memory_common import (HOST, MODELS, Failure, failures, log, mib, noise, record, table,
+                           take_turns)
 
 POLICIES = [(again, away) for away in ("none", "optimizer", "all")
             for again in ("none", "all", "sqrt")]
@@ -82,6 +83,7 @@ def measure_model(m6c, name, profile, args, deadline):
 def judge(case, apart):
     """Adds the rivals' best, and whether the planner is slower than it."""
     planner, rivals = case["planner"], case["rivals"]
+    rivals = {policy: plan for policy, plan in rivals.items() if not plan.failed}
     case["noise"] = apart
     if not rivals:
         case.update(best=None, ratio=None, verdict="no fixed policy fits")
@@ -136,7 +138,7 @@ def run(m6c, args):
     print(f"\n### The planner against fixed policies, link {m6c.link or 'not paced'}\n")
     print(table(["model", "budget (MiB)", "planner, predicted ms", "measured", "best fixed policy",
                  "predicted ms", "measured", "planner / best", ""], map(row, results)))
-    print("\n" + summary(results), flush=True)
+    print("\n" + summary(results) + failures(all_plans), flush=True)
     return {"link": m6c.link, "plans": [record(p) for p in all_plans],
             "cases": [{"model": c["model"], "budget": c["budget"], "planner": c["planner"].name,
                        "best": c["best"] and policy_name(c["best"]), "ratio": c["ratio"],

@@ -7,7 +7,7 @@ machine's profile says without them.
 import statistics
 import time
 
-from memory_common import HOST, MODELS, log, mib, record, table, take_turns
+from memory_common import HOST, MODELS, failures, log, mib, record, table, take_turns
 
 BATCHES = (1, 0.5)  # of the model's batch
 
@@ -80,10 +80,12 @@ def run(m6c, args):
         for share in BATCHES:
             plans += make_plans(m6c, name, share, machine, args.quick)
     take_turns(m6c, plans, begin + 60 * args.minutes, args.steps)
+    failed = failures(plans)
+    plans = [p for p in plans if not p.failed]
     print(f"\n### Predicted and measured, {len(plans)} plans, link {m6c.link or 'not paced'}\n")
     print(table(["model", "batch", "plan", "device MiB (of all kept)", "predicted ms", "measured",
                  "error", "of the fastest step", "machine alone"], map(row, plans)))
-    print("\n" + summary(plans), flush=True)
+    print("\n" + summary(plans) + failed, flush=True)
     return {"link": m6c.link, "plans": [
         record(p) | {"model": p.model, "batch": p.batch, "what": p.what, "alone_ms": p.alone}
         for p in plans]}
