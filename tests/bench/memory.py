@@ -17,7 +17,7 @@ import memory_policies
 import memory_predict
 from memory_common import M6c
 
-MINUTES = {"policies": 6, "predict": 5, "granular": 2, "disk": 30}  # the time it may take
+MINUTES = {"policies": 5, "predict": 4.5, "granular": 2.5, "disk": 0}  # begins no round after that
 COMMANDS = {"policies": memory_policies.run, "predict": memory_predict.run,
             "granular": memory_granular.run, "disk": memory_disk.run}
 
@@ -29,7 +29,8 @@ def arguments():
         args = each.add_parser(name)
         args.add_argument("--link", default="2GB/s", help="rate of copies, each way; none: as fast "
                                                           "as the cores copy (2GB/s)")
-        args.add_argument("--minutes", type=float, default=MINUTES[name])
+        args.add_argument("--minutes", type=float, default=MINUTES[name],
+                          help="no new round after that (%(default)s; the disk takes its steps)")
         args.add_argument("--threads", type=int)
         args.add_argument("--work", type=pathlib.Path, help="folder of plans, kept (temporary)")
         args.add_argument("--json", type=pathlib.Path, help="file for the figures")

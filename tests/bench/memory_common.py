@@ -18,7 +18,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 HOST = "64GB"  # a budget of the host's memory that is never the limit
 MIB = 1 << 20
-BIG = HERE / "dense.m6", HERE / "moe.m6"
+DENSE, MOE, UNCLIPPED = "dense", "moe", "moe, not clipped"  # models of this folder
 
 
 def settings(**configs):
@@ -27,12 +27,12 @@ def settings(**configs):
 
 # Steps of some 100 ms on two cores. In `deep` activations and thin layers count, in `moe` the state.
 MODELS = {
-    "dense": (BIG[0], dict(layers=4, hidden=256, heads=4, ffn_width=1024, batch=16, length=48,
-                           vocab=2048)),
-    "moe": (BIG[1], dict(layers=3, hidden=192, heads=4, ffn_width=768, experts=8, batch=12,
-                         length=48, vocab=2048)),
-    "deep": (BIG[0], dict(layers=12, hidden=192, heads=4, ffn_width=768, batch=8, length=48,
+    "dense": (DENSE, dict(layers=4, hidden=256, heads=4, ffn_width=1024, batch=16, length=48,
                           vocab=2048)),
+    "moe": (MOE, dict(layers=3, hidden=192, heads=4, ffn_width=768, experts=8, batch=12, length=48,
+                      vocab=2048)),
+    "deep": (DENSE, dict(layers=12, hidden=192, heads=4, ffn_width=768, batch=8, length=48,
+                         vocab=2048)),
 }
 
 
@@ -82,7 +82,17 @@ class M6c:
         self.command = os.environ.get("M6C") or str(ROOT / "build" / "m6c")
         self.folder, self.link = folder, link
         self.threads = threads or len(os.sched_getaffinity(0))
+        self.sources = {name: self.source(name) for name in (DENSE, MOE)}
+        self.sources[UNCLIPPED] = HERE / "moe.m6"
         self.env = dict(os.environ, M6C_CACHE=str(folder / "cache"), M6C_THREADS=str(self.threads))
+
+    def source(self, name):
+        """A model of this folder, with gradients clipped, as large models are trained: the update
+        waits for the norm of all gradients."""
+        path = self.folder / f"{name}.m6"
+        text = (HERE / f"{name}.m6").read_text()
+        path.write_text(text.replace("precision = f32", "precision = f32\n    clip = 1.0"))
+        return path
 
     def call(self, *words):
         done = subprocess.run([self.command, *map(str, words)], env=self.env, capture_output=True,
@@ -99,9 +109,9 @@ class M6c:
 
     def compile(self, name, model, profile, *options, memory=None, only_plan=False):
         """A Plan in a folder of that name; Failure when it does not fit."""
-        path, configs = model
+        source, configs = model
         folder = self.folder / name
-        words = ["compile", path, "-o", folder, "--json", "--cluster", profile,
+        words = ["compile", self.sources[source], "-o", folder, "--json", "--cluster", profile,
                  *settings(**configs), *options]
         if memory:
             words += ["--memory", f"{-(-memory // 1024)}KiB"]

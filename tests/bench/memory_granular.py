@@ -1,19 +1,20 @@
 """A model whose state (parameters and AdamW's moments) is four times the device's memory: the
 planner's choice tensor by tensor against offloading everything, which is given the best of the
-ways to recompute and the planner's own prefetching.
+ways to recompute, the planner's own prefetching, and its choice of activations where the policy
+alone does not fit: `with the planner's help`.
 """
 import time
 
-from memory_common import (BIG, HOST, Failure, M6c, failures, log, mib, noise, record, table,
-                           take_turns)
+from memory_common import (DENSE, HOST, MOE, Failure, M6c, failures, log, mib, noise, record,
+                           table, take_turns)
 
 MODELS = {
-    "thin": (BIG[0], dict(layers=8, hidden=384, heads=4, ffn_width=1536, batch=2, length=16,
-                          vocab=2048)),
-    "wide": (BIG[0], dict(layers=8, hidden=384, heads=4, ffn_width=1536, batch=4, length=48,
-                          vocab=2048)),
-    "experts": (BIG[1], dict(layers=4, hidden=192, heads=4, ffn_width=768, experts=16, batch=4,
-                             length=48, vocab=2048)),
+    "thin": (DENSE, dict(layers=8, hidden=384, heads=4, ffn_width=1536, batch=2, length=16,
+                         vocab=2048)),
+    "wide": (DENSE, dict(layers=8, hidden=384, heads=4, ffn_width=1536, batch=4, length=48,
+                         vocab=2048)),
+    "experts": (MOE, dict(layers=4, hidden=192, heads=4, ffn_width=768, experts=16, batch=4,
+                          length=48, vocab=2048)),
 }
 STATE = 12  # bytes a parameter: itself and two moments, f32
 SHARE = 4
@@ -32,6 +33,8 @@ def plans_of(m6c, name, profile, budget):
         except Failure:
             continue
         plan.what = f"offload all, checkpoint {again}"
+        if not plan.only_hinted():
+            plan.what += ", with the planner's help"
         rivals.append(seen.setdefault(plan.key(), plan))
     return planner, rivals
 

@@ -27,8 +27,8 @@ def variants(m6c, model, profile, whole):
 
 
 def make_plans(m6c, name, share, machine, quick):
-    path, configs = MODELS[name]
-    model = path, dict(configs, batch=max(int(configs["batch"] * share), 1))
+    source, configs = MODELS[name]
+    model = source, dict(configs, batch=max(int(configs["batch"] * share), 1))
     label = f"{name}-{model[1]['batch']}"
     whole = m6c.compile(f"{label}-whole", model, machine)
     own = m6c.folder / f"{label}.txt"
