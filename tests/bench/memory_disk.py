@@ -1,7 +1,7 @@
 """A model whose state exceeds this machine's memory trains from disk.
 
-Parameters and AdamW's moments live on the disk (12 bytes a parameter); the device gets a few
-hundred MB and the host's memory nothing. The number of layers follows from the machine's memory.
+Parameters and AdamW's moments live on the disk (12 bytes a parameter); the device gets an
+eighth of that and the host's memory nothing. The number of layers follows from the machine's memory.
 Gradients are not clipped: each update follows its gradient, and none has to wait on the disk.
 """
 import shutil
@@ -11,6 +11,7 @@ import time
 from memory_common import MIB, UNCLIPPED, Failure, log, table
 
 STATE, MARGIN = 12, 1.03  # bytes a parameter; state beside the machine's memory
+DEVICE = 8  # times the device's budget is the state
 UNITS = {"KB": 10 ** 3, "MB": 10 ** 6, "GB": 10 ** 9, "KiB": 2 ** 10, "MiB": 2 ** 20,
          "GiB": 2 ** 30}
 MOST_EXPERTS = 64
@@ -96,7 +97,7 @@ def run(m6c, args):
     room = int(STATE * whole.told["parameters"] * 1.05) + 64 * MIB
     check_room(folder, room)
     tier = ["--disk", f"{folder}:{room // MIB}MiB"]
-    budget = max(int(m6c.smallest(model, machine, *tier) * 1.5), 8 * MIB)
+    budget = max(int(m6c.smallest(model, machine, *tier) * 1.5), int(state / DEVICE))
     plan = m6c.compile("disk", model, machine, *tier, memory=budget)
     log(f"disk: {plan.told['parameters'] / 1e9:.3f} G parameters, device {plan.device / 1e6:.0f} MB, "
         f"disk {plan.told['disk_bytes'] / 1e9:.2f} GB, {plan.predicted / 1e3:.1f} s a step "
