@@ -1,9 +1,10 @@
 /* memory.c: the pass: under budgets, which plan.
  *
  * Plans come from one family that does not depend on the device's budget: the choices of the greedy
- * search at falling targets, and the fixed policies that people set by hand. Each is priced exactly
- * when its turn comes: its graph is made, placed and simulated. The best that fits is taken. The
- * cheap lower bounds of the rest (work of the busiest stream) tell when to stop looking. Where
+ * search at falling targets, and the fixed policies that people set by hand. They are looked at
+ * best first: by a lower bound of their time (the work of the busiest stream), then by their
+ * simulated time; the fastest is made into a graph and its bytes are placed; the first that fits is
+ * the plan. A larger budget can only choose from more, so time never falls with the budget. Where
  * there is little to decide, the family is all choices there are. */
 #include "passes/memory_private.h"
 
@@ -20,6 +21,7 @@ static const double LEVEL = 0.96; /* each target beside the one above */
 
 typedef struct {
     uint32_t *choice;
+    uint32_t number;         /* in the family: ties go to the lower */
     int64_t target;          /* of its windows */
     int64_t peak[MEM_COUNT]; /* live bytes without windows: no less than these */
     double least;            /* no less time than this */
@@ -57,6 +59,7 @@ static double least_time(const Problem *p, const Program *g) {
 static void add_candidate(Planner *l, const Choice choice, const Program *g, int64_t target) {
     uint32_t n = l->p.subject.n;
     Candidate c = {.choice = arena_array(l->p.arena, uint32_t, n + 1),
+                   .number = l->list.n,
                    .target = target,
                    .least = least_time(&l->p, g)};
     memcpy(c.choice, choice, n * sizeof *choice);
@@ -198,7 +201,8 @@ static void add_family(Planner *l) {
 static int by_least(const void *a, const void *b) {
     const Candidate *x = a, *y = b;
     if (x->least != y->least) return x->least < y->least ? -1 : 1;
-    return (x->target < y->target) - (x->target > y->target);
+    if (x->target != y->target) return x->target > y->target ? -1 : 1;
+    return (x->number > y->number) - (x->number < y->number);
 }
 
 static int by_peak(const void *a, const void *b) {
@@ -206,7 +210,7 @@ static int by_peak(const void *a, const void *b) {
     if (x->peak[MEM_DEVICE] != y->peak[MEM_DEVICE])
         return x->peak[MEM_DEVICE] < y->peak[MEM_DEVICE] ? -1 : 1;
     if (x->target != y->target) return x->target < y->target ? -1 : 1;
-    return (x->least > y->least) - (x->least < y->least);
+    return (x->number > y->number) - (x->number < y->number);
 }
 
 /* Of the candidates that are timed and not placed: the fastest, or NULL. */
@@ -336,7 +340,6 @@ bool pass_memory(Graph *g, PassContext *cx) {
     problem_build(&l.p, g, cx, a);
     search_settings(&l.p);
     bool complete = units_complete(g, &l.p.us), changed = false;
-
     bool asked = l.p.budget[MEM_DEVICE] != INT64_MAX || any_forced(&l.p);
     if (complete && (asked || cx->memory)) {
         price_unconstrained(&l);
