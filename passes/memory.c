@@ -33,7 +33,6 @@ typedef struct {
 typedef struct {
     Problem p;
     VEC(Candidate) list;
-    uint32_t timed;
     int64_t smallest; /* device bytes */
     Candidate *best;
     Price unconstrained;
@@ -83,7 +82,6 @@ static void time_candidate(Planner *l, Candidate *c) {
     program_windows(&l->p, &g, c->target);
     c->us = program_time(&l->p, &g);
     c->timed = true;
-    l->timed++;
     program_free(&g);
 }
 
@@ -282,19 +280,6 @@ static void report_decisions(const Planner *l, MemoryReport *r) {
     }
 }
 
-static void report_program(const Planner *l, MemoryReport *r) {
-    Program g;
-    program_make(&l->p, l->best->choice, &g);
-    for (uint32_t i = 0; i < g.run.n; i++)
-        if (g.run.p[i].kind == RUN_AGAIN) r->recompute_us += l->p.price[g.run.p[i].unit];
-    for (uint32_t i = 0; i < g.move.n; i++) {
-        double bytes = (double)type_bytes(type_of(l->p.g, g.version.p[g.move.p[i].from].v));
-        bool in = g.version.p[g.move.p[i].to].mem == MEM_DEVICE;
-        *(in ? &r->in_bytes : &r->out_bytes) += bytes;
-    }
-    program_free(&g);
-}
-
 static void report(const Planner *l, MemoryReport *r) {
     r->fits = keeps(l, l->best, MEM_DEVICE);
     memcpy(r->arena, l->best->arena, sizeof r->arena);
@@ -303,8 +288,6 @@ static void report(const Planner *l, MemoryReport *r) {
     r->unconstrained_us = l->unconstrained.us;
     r->predicted_us = l->best->us;
     r->bound_us = memory_bound(&l->p);
-    r->candidates = l->timed;
-    report_program(l, r);
     report_decisions(l, r);
 }
 

@@ -33,9 +33,7 @@ typedef struct MemoryReport {
     double predicted_us;     /* of a step */
     double unconstrained_us; /* with everything kept */
     double bound_us;         /* no plan within the budgets can be faster, for this order */
-    double recompute_us, in_bytes, out_bytes; /* per step */
-    uint32_t candidates;                      /* plans compared exactly */
-    VEC(MemoryDecision) decision;             /* by scope */
+    VEC(MemoryDecision) decision; /* by scope */
 } MemoryReport;
 
 #endif
