@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -79,7 +80,8 @@ class M6c:
     """The command, with kernels and products chosen anew in a cache of its own."""
 
     def __init__(self, folder, link=None, threads=None):
-        self.command = os.environ.get("M6C") or str(ROOT / "build" / "m6c")
+        self.command = folder / "m6c"  # a copy: somebody may build another meanwhile
+        shutil.copy2(os.environ.get("M6C") or ROOT / "build" / "m6c", self.command)
         self.folder, self.link = folder, link
         self.threads = threads or len(os.sched_getaffinity(0))
         self.sources = {name: self.source(name) for name in (DENSE, MOE)}

@@ -1,7 +1,7 @@
 """A model whose state exceeds this machine's memory trains from disk.
 
-Parameters and AdamW's moments live on the disk (12 bytes a parameter); the device gets an
-eighth of that and the host's memory nothing. The number of layers follows from the machine's memory.
+Parameters and AdamW's moments live on the disk (12 bytes a parameter); the device gets an eighth of
+that and the host's memory nothing. The number of layers follows from the machine's memory.
 Gradients are not clipped: each update follows its gradient, and none has to wait on the disk.
 """
 import shutil
@@ -12,6 +12,7 @@ from memory_common import MIB, UNCLIPPED, Failure, log, table
 
 STATE, MARGIN = 12, 1.03  # bytes a parameter; state beside the machine's memory
 DEVICE = 8  # times the device's budget is the state
+TRIES = (1, 1.1, 1.25, 1.5)  # times the budget, after a run that failed
 UNITS = {"KB": 10 ** 3, "MB": 10 ** 6, "GB": 10 ** 9, "KiB": 2 ** 10, "MiB": 2 ** 20,
          "GiB": 2 ** 30}
 MOST_EXPERTS = 64
@@ -98,14 +99,21 @@ def run(m6c, args):
     check_room(folder, room)
     tier = ["--disk", f"{folder}:{room // MIB}MiB"]
     budget = max(int(m6c.smallest(model, machine, *tier) * 1.5), int(state / DEVICE))
-    plan = m6c.compile("disk", model, machine, *tier, memory=budget)
-    log(f"disk: {plan.told['parameters'] / 1e9:.3f} G parameters, device {plan.device / 1e6:.0f} MB, "
-        f"disk {plan.told['disk_bytes'] / 1e9:.2f} GB, {plan.predicted / 1e3:.1f} s a step "
-        f"predicted, compiled in {time.monotonic() - begin:.0f} s")
-    try:
-        seconds, traffic, losses, prepared = train(m6c, plan, folder, args)
-    except Failure as error:
-        raise SystemExit(f"the run failed: {error}")
+    failed = []
+    for more in TRIES:
+        plan = m6c.compile("disk", model, machine, *tier, memory=int(budget * more))
+        told = plan.told
+        log(f"disk: {told['parameters'] / 1e9:.3f} G parameters, device {plan.device / 1e6:.0f} MB,"
+            f" disk {told['disk_bytes'] / 1e9:.2f} GB, {plan.predicted / 1e3:.1f} s a step "
+            f"predicted, compiled in {time.monotonic() - begin:.0f} s")
+        try:
+            seconds, traffic, losses, prepared = train(m6c, plan, folder, args)
+            break
+        except Failure as error:
+            failed.append(f"with {plan.device / 1e6:.0f} MB of the device: {error}")
+            log(f"disk: the run failed {failed[-1]}")
+    else:
+        raise SystemExit("no plan could be run")
     each, rates = traffic.rates()
     figures = {
         "machine_bytes": memory, "parameters": plan.told["parameters"],
@@ -117,7 +125,8 @@ def run(m6c, args):
         "write_gb_s": rates[1] / 1e9, "calibrated_read_gb_s": measured["disk_read_gb_s"],
         "calibrated_write_gb_s": measured["disk_write_gb_s"]}
     print("\n### State on the disk\n")
-    print(table(["", ""], rows(figures)), flush=True)
+    print(table(["", ""], rows(figures)))
+    print("".join(f"\n**Failed** {line}" for line in failed), flush=True)
     return figures
 
 
