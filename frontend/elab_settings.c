@@ -328,7 +328,7 @@ static bool is_scope(const Graph *g, const char *w, size_t n) {
 /* A list of scopes names layers or parameters of the model. */
 static bool check_scopes(Session *s, const File *f, const Graph *g, const char *key,
                          const char *list) {
-    static const char *const words[] = {"none", "auto", "all", "sqrt", "optimizer"};
+    static const char *const words[] = {"none", "auto", "all", "sqrt", "optimizer", "epl"};
     bool ok = true;
     for (size_t i = 0; i < COUNT(words); i++)
         if (!strcmp(list, words[i])) return true;

@@ -34,7 +34,7 @@ typedef struct {
         {"checkpoint", OPT_TEXT, &(m).checkpoint, "HOW",                                           \
          "what is computed again: auto, none, all, sqrt, or scopes (auto)"},                       \
         {"offload", OPT_TEXT, &(m).offload, "HOW",                                                 \
-         "what lives elsewhere: auto, none, all, optimizer, or scopes (auto)"},                    \
+         "what lives elsewhere: auto, none, all, epl, optimizer, or scopes (auto)"},               \
         {"cluster", OPT_TEXT, &(m).cluster, "FILE", "the machine the plan is for"}, {              \
         "skip", OPT_TEXT, &(m).pass.skip, "PASS,…", "optional passes to leave out"                 \
     }

@@ -15,7 +15,8 @@ enum {
     EXACT_CHOICES = 4096, /* all of them are compared up to this number */
     EXACT_WINDOWS = 3,    /* targets of windows tried for each */
     MOST_LEVELS = 160,
-    SMALLEST_OF = 8 /* candidates compared when nothing fits */
+    MOST_BEGINNINGS = 800, /* decisions up to which searches begin with policies too */
+    SMALLEST_OF = 8        /* candidates compared when nothing fits */
 };
 static const double LEVEL = 0.96; /* each target beside the one above */
 
@@ -56,6 +57,7 @@ static double least_time(const Problem *p, const Program *g) {
 }
 
 static void add_candidate(Planner *l, const Choice choice, const Program *g, int64_t target) {
+    if (g->broken) return;
     uint32_t n = l->p.subject.n;
     Candidate c = {.choice = arena_array(l->p.arena, uint32_t, n + 1),
                    .number = l->list.n,
@@ -121,9 +123,8 @@ static void price_unconstrained(Planner *l) {
 
 /* ---- the family ---- */
 
-static void add_levels(Planner *l, double weight) {
-    uint32_t n = l->p.subject.n, *choice = arena_array(l->p.arena, uint32_t, n + 1);
-    search_forced(&l->p, choice);
+/* Targets fall from where `choice` begins. */
+static void add_levels(Planner *l, double weight, Choice choice) {
     Program g;
     program_make(&l->p, choice, &g);
     double target = (double)g.peak[MEM_DEVICE];
@@ -135,6 +136,18 @@ static void add_levels(Planner *l, double weight) {
         program_free(&g);
         if (!reached) return;
     }
+}
+
+/* From nothing, with copies at their price and dearer; and from what people begin with. */
+static void add_searches(Planner *l) {
+    uint32_t *choice = arena_array(l->p.arena, uint32_t, l->p.subject.n + 1);
+    for (double weight = 1; weight < 5; weight *= 4) {
+        search_forced(&l->p, choice);
+        add_levels(l, weight, choice);
+    }
+    if (l->p.subject.n > MOST_BEGINNINGS) return;
+    for (int i = 0; search_policy(&l->p, i, choice); i++)
+        if (search_begins(i)) add_levels(l, 1, choice);
 }
 
 static void add_policies(Planner *l) {
@@ -183,7 +196,7 @@ static void add_family(Planner *l) {
     Program g;
     search_forced(&l->p, choice);
     program_make(&l->p, choice, &g);
-    add_candidate(l, choice, &g, INT64_MAX);
+    add_candidate(l, choice, &g, search_just_in_time(&l->p) ? 0 : INT64_MAX);
     program_free(&g);
     if (l->p.budget[MEM_DEVICE] == INT64_MAX) return;
     uint64_t count = count_choices(&l->p);
@@ -191,7 +204,7 @@ static void add_family(Planner *l) {
     if (count <= EXACT_CHOICES)
         add_all(l, count);
     else
-        for (double weight = 1; weight < 5; weight *= 4) add_levels(l, weight);
+        add_searches(l);
 }
 
 /* ---- which one ---- */

@@ -95,16 +95,27 @@ typedef struct {
     uint32_t *first[2], *next[2]; /* by run: first move that starts (0) or is done (1) there */
 } Agenda;
 
+/* Begins or ends the moves of one way; what leaves only after it has come waits for the next turn.
+ */
+static void emit_way(Emit *e, const Agenda *a, uint32_t run, bool fetch) {
+    for (int done = 0; done < 2; done++)
+        for (uint32_t i = a->first[done][run]; i; i = a->next[done][i - 1]) {
+            const Move *m = &e->g->move.p[i - 1];
+            Value from = e->made[m->from], to = e->made[m->to];
+            if (to_device(e, m) != fetch) continue;
+            if (!done && from != NO_VALUE && to == NO_VALUE)
+                e->made[m->to] = emit_copy_node(e, OP_copy_start, m, from);
+            if (done && to != NO_VALUE && is_op(e->to, to, OP_copy_start))
+                e->made[m->to] = emit_copy_node(e, OP_copy_done, m, to);
+        }
+}
+
 static void emit_moves(Emit *e, const Agenda *a, uint32_t run) {
-    for (int fetch = 0; fetch < 2; fetch++)
-        for (int done = 0; done < 2; done++)
-            for (uint32_t i = a->first[done][run]; i; i = a->next[done][i - 1]) {
-                const Move *m = &e->g->move.p[i - 1];
-                if (to_device(e, m) != (fetch == 1)) continue;
-                Value x = done ? e->made[m->to] : e->made[m->from];
-                ASSERT(x != NO_VALUE);
-                e->made[m->to] = emit_copy_node(e, done ? OP_copy_done : OP_copy_start, m, x);
-            }
+    emit_way(e, a, run, false);
+    emit_way(e, a, run, true);
+    emit_way(e, a, run, false);
+    for (uint32_t i = a->first[1][run]; i; i = a->next[1][i - 1])
+        ASSERT(e->made[e->g->move.p[i - 1].to] != NO_VALUE);
 }
 
 static void make_agenda(const Emit *e, Agenda *a, Arena *arena) {

@@ -137,6 +137,7 @@ typedef struct {
     int64_t *live[MEM_COUNT]; /* by run */
     int64_t peak[MEM_COUNT];
     uint32_t peak_run; /* of the device */
+    bool broken;       /* something runs again on what the disk no longer has: no plan */
 } Program;
 
 void program_make(const Problem *p, const Choice choice, Program *out);
@@ -174,6 +175,9 @@ void search_settings(Problem *p);
 void search_forced(const Problem *p, Choice choice);
 /* Policy number i of those that people set by hand; false after the last. */
 bool search_policy(const Problem *p, int i, Choice choice);
+bool search_begins(int i); /* a search may well begin with it */
+/* Whether the settings ask for offload as EPL does it: everything, fetched just before its use. */
+bool search_just_in_time(const Problem *p);
 
 /* A proven lower bound of a step's time under p's budgets; 0 when even the bound does not fit. */
 double memory_bound(const Problem *p);

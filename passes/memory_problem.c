@@ -13,6 +13,7 @@ enum {
     LEAST_GAP = 4,     /* units between two uses that are worth a decision */
     LEAST_BYTES = 256, /* and the least bytes, beside a share of the peak */
     SHARE = 8000,
+    FEW_BYTES = 1024, /* results that do not keep an update from the host */
 };
 
 /* ---- times of use ---- */
@@ -106,7 +107,7 @@ static bool annotated(const Graph *g, const char *kind, const char *scope) {
 }
 
 static bool is_word(const char *list) {
-    static const char *const word[] = {"none", "auto", "all", "sqrt", "optimizer"};
+    static const char *const word[] = {"none", "auto", "all", "sqrt", "optimizer", "epl"};
     for (size_t i = 0; i < COUNT(word); i++)
         if (strcmp(list, word[i]) == 0) return true;
     return false;
@@ -269,7 +270,7 @@ static void home_option(Problem *p, const Subject *s, Mem home, bool states_only
     if (o.nspan) add_option(p, o);
 }
 
-/* All leaves are updated by one unit, which computes nothing that other units read. */
+/* All leaves are updated by one unit, which computes nothing else but a few numbers. */
 static uint32_t only_updater(const Problem *p, const Subject *s) {
     uint32_t u = NO_UNIT;
     for (uint32_t i = 0; i < s->nleaf; i++) {
@@ -279,6 +280,7 @@ static uint32_t only_updater(const Problem *p, const Subject *s) {
     }
     for (uint32_t i = 0; u != NO_UNIT && i < p->us.unit[u].nwrite; i++) {
         Value w = p->us.unit[u].write[i];
+        if (p->target[w] == NO_VALUE && bytes_of(p, w) <= FEW_BYTES) continue;
         if (p->target[w] == NO_VALUE || p->param_of[p->target[w]] != p->subject.n) return NO_UNIT;
     }
     return u;

@@ -108,10 +108,33 @@ static void add_run(Gen *gen, RunKind kind, uint32_t u, uint32_t time) {
 }
 
 static void need(Gen *gen, Value x, uint32_t time);
+static void run_pending(Gen *gen, bool all);
+
+/* Does the host run unit u: is one of its results a new value of what the host updates? */
+static bool on_host(const Gen *gen, uint32_t u) {
+    const Problem *p = gen->p;
+    for (uint32_t i = 0; i < p->us.unit[u].nwrite; i++) {
+        Value leaf = p->target[p->us.unit[u].write[i]];
+        const Option *o = leaf == NO_VALUE ? NULL : chosen(gen, p->param_of[leaf]);
+        if (o && o->how == HOW_UPDATE_HOST) return true;
+    }
+    return false;
+}
+
+/* Is x a leaf on disk that has its new value by now? Then its old one would be needed beside it. */
+static bool is_overwritten(const Gen *gen, Value x, uint32_t time) {
+    uint32_t leaf = gen->p->leaf_of[x];
+    if (leaf == NONE || gen->g->at_home[x]) return false;
+    uint32_t updated = gen->p->leaf.p[leaf].updated;
+    return gen->g->version.p[gen->g->home[x]].mem == MEM_DISK && updated && time > updated;
+}
 
 static void run_again(Gen *gen, uint32_t u, uint32_t time) {
     const Unit *unit = &gen->p->us.unit[u];
-    for (uint32_t i = 0; i < unit->nread; i++) need(gen, unit->read[i], time);
+    for (uint32_t i = 0; i < unit->nread; i++) {
+        gen->g->broken |= is_overwritten(gen, unit->read[i], time);
+        need(gen, unit->read[i], time);
+    }
     add_run(gen, RUN_AGAIN, u, time);
 }
 
@@ -128,6 +151,7 @@ static bool is_past(const Gen *gen, Value x, uint32_t time) {
 static void need(Gen *gen, Value x, uint32_t time) {
     if (gen->device[x] != NONE && is_past(gen, x, time)) gen->device[x] = NONE;
     if (gen->device[x] != NONE) return;
+    if (gen->away[x] == NONE && on_host(gen, gen->p->us.of[x])) run_pending(gen, true);
     if (gen->away[x] != NONE)
         fetch(gen, x);
     else
@@ -200,13 +224,6 @@ static void after_run(Gen *gen, uint32_t u, uint32_t time) {
 }
 
 /* ---- the walk ---- */
-
-static bool on_host(const Gen *gen, uint32_t u) {
-    const Unit *unit = &gen->p->us.unit[u];
-    if (unit->nwrite == 0 || gen->p->target[unit->write[0]] == NO_VALUE) return false;
-    const Option *o = chosen(gen, gen->p->param_of[gen->p->target[unit->write[0]]]);
-    return o && o->how == HOW_UPDATE_HOST;
-}
 
 static void start_leaves(Gen *gen) {
     const Problem *p = gen->p;

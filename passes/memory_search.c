@@ -200,6 +200,7 @@ void search_forced(const Problem *p, Choice choice) {
 }
 
 typedef struct {
+    bool begins;       /* searches begin with it too */
     bool layers, root; /* every layer computed again; only every root-N-th input kept */
     bool states, params, activations; /* offloaded */
     bool host;                        /* the host updates */
@@ -211,9 +212,9 @@ static const Policy policies[] = {
     {.layers = true, .root = true},
     {.states = true},
     {.states = true, .layers = true},
-    {.params = true},
+    {.begins = true, .params = true},
     {.params = true, .layers = true},
-    {.params = true, .host = true},
+    {.begins = true, .params = true, .host = true},
     {.params = true, .host = true, .layers = true},
     {.params = true, .host = true, .activations = true},
     {.params = true, .activations = true},
@@ -268,9 +269,14 @@ bool search_policy(const Problem *p, int i, Choice choice) {
     return true;
 }
 
+bool search_begins(int i) { return policies[i].begins; }
+
+bool search_just_in_time(const Problem *p) { return strcmp(p->g->set.offload, "epl") == 0; }
+
 void search_settings(Problem *p) {
     const char *again = p->g->set.checkpoint, *away = p->g->set.offload;
-    bool root = strcmp(again, "sqrt") == 0, all = strcmp(away, "all") == 0;
+    bool root = strcmp(again, "sqrt") == 0,
+         all = strcmp(away, "all") == 0 || search_just_in_time(p);
     const Policy y = {.layers = root || strcmp(again, "all") == 0,
                       .root = root,
                       .params = all,
