@@ -278,10 +278,12 @@ static void add_way(Ways *w, const Choice choice, int64_t target) {
     memcpy(x.choice, choice, w->p.subject.n * sizeof *choice);
     program_make(&w->p, choice, &g);
     x.peak = g.peak[MEM_DEVICE];
-    program_windows(&w->p, &g, target);
-    x.us = program_time(&w->p, &g);
+    if (!g.broken) {
+        program_windows(&w->p, &g, target);
+        x.us = program_time(&w->p, &g);
+        vec_push(&w->way, x);
+    }
     program_free(&g);
-    vec_push(&w->way, x);
 }
 
 static void place_way(const Problem *p, Way *x) {

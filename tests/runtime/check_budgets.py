@@ -15,7 +15,7 @@ TINY, DENSE, MOE = (ROOT / p for p in ("examples/m6-tiny.m6", "tests/bench/dense
                                        "tests/bench/moe.m6"))
 STEPS = 10
 SHARES = (1.0, 0.6, 0.4, 0.25, 0)  # of the memory with everything kept; 0: the smallest that fits
-IN_TURNS = 5  # of the budgets of a case, one in so many is tried
+IN_TURNS = 6  # of the budgets of a case, one in so many is tried
 DEFAULT = ("tiny f32", "dense bf16", "moe f32", "hints bf16", "micro-batches", "f16")
 TIERS = ("alone", "host", "host+disk", "disk")
 KIB, MIB = 1 << 10, 1 << 20

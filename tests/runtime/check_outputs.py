@@ -174,7 +174,7 @@ def usage():
                   ["run", "p", "--steps", "1", "--resume", "--init", "x"],
                   ["compile", "x.m6", "--target", "none"]):
         _, err = m6c(*wrong, status=2)
-        check(err and len(err.splitlines()) < 16, f"{wrong}: {err}")
+        check(err and len(err.splitlines()) < 20, f"{wrong}: {err}")
 
 
 def on_terminal(command, sig=None, after=0.0):
