@@ -135,7 +135,7 @@ static void report_memory(const Plan *p) {
         if (p->arena[m]) printf(", %.1f MiB %s", (double)p->arena[m] / 1048576.0, mem_name((Mem)m));
     if (p->bound_us > 0)
         printf("\nplan is within %.1f %% of the best possible under this cost model",
-               100 * (p->predicted_us / p->bound_us - 1));
+               MAX(100 * (p->predicted_us / p->bound_us - 1), 0));
     printf("\n");
 }
 

@@ -44,7 +44,15 @@ static bool set_precision(Session *s, const ModelArgs *a, Graph *g) {
     return known;
 }
 
+/* "--disk /mnt" is a folder without a size. */
+static bool check_disk(Session *s, const ModelArgs *a) {
+    bool good = !a->disk || (strchr(a->disk, ':') ? a->disk[0] != ':' : !strchr(a->disk, '/'));
+    if (!good) diag_error(s, (Loc){0}, "--disk wants a folder and a size, as in /mnt/fast:200GB");
+    return good;
+}
+
 Graph *model_elaborate(Session *s, const ModelArgs *a) {
+    if (!check_disk(s, a)) return NULL;
     File *f = frontend_load(s, a->path);
     if (!f) return NULL;
     ElabOptions o = {.infer = a->infer,

@@ -5,19 +5,37 @@
  * each lane's work, and the compute stream's with what runs again and with what copies take from
  * it, is at most the time. Everything that makes a real plan slower is left out: bytes on their
  * way, operands of what runs again, lanes that wait. So the optimum is a lower bound. Times at
- * which memory is short are added as they turn out to be violated. */
+ * which memory is short are added as they turn out to be violated.
+ *
+ * Clp brings a BLAS of its own choice, with threads, into the process that loads it. So a child
+ * process loads it, solves, and tells the optimum through a pipe. Without Clp there is no bound. */
 #include "passes/memory_private.h"
 
 #include <coin/Clp_C_Interface.h>
+#include <dlfcn.h>
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { MOST_CUTS = 24, CUTS_AT_ONCE = 6 };
 
+#define CLP_FUNCTIONS(F)                                                                           \
+    F(newModel)                                                                                    \
+    F(setLogLevel) F(resize) F(addColumns) F(addRows) F(initialSolve) F(dual) F(status)            \
+        F(objectiveValue) F(getColSolution)
+
+typedef struct {
+#define F(name) __typeof__(Clp_##name) *name;
+    CLP_FUNCTIONS(F)
+#undef F
+} Clp;
+
 typedef struct {
     const Problem *p;
+    Clp clp;
     Clp_Simplex *lp;
     int ncol;        /* options, then units that run again, then the time */
     uint32_t *again; /* by unit: its column, or NONE */
@@ -29,7 +47,7 @@ typedef struct {
 
 static void add_row(Bound *b, int n, double least, double most) {
     const int start[2] = {0, n};
-    Clp_addRows(b->lp, 1, &least, &most, start, b->index, b->value);
+    b->clp.addRows(b->lp, 1, &least, &most, start, b->index, b->value);
 }
 
 static int put(Bound *b, int n, int column, double x) {
@@ -63,8 +81,8 @@ static void add_columns(Bound *b) {
         }
     high[b->ncol - 1] = DBL_MAX;
     cost[b->ncol - 1] = 1;
-    Clp_resize(b->lp, 0, 0);
-    Clp_addColumns(b->lp, b->ncol, low, high, cost, NULL, NULL, NULL);
+    b->clp.resize(b->lp, 0, 0);
+    b->clp.addColumns(b->lp, b->ncol, low, high, cost, NULL, NULL, NULL);
     free(low);
     free(high);
     free(cost);
@@ -143,7 +161,7 @@ static void add_away(Bound *b) {
 /* What is taken off the device at each time, from the solution. */
 static void sum_saved(const Bound *b, double *saved) {
     const Problem *p = b->p;
-    const double *x = Clp_getColSolution(b->lp);
+    const double *x = b->clp.getColSolution(b->lp);
     memset(saved, 0, (p->end + 3) * sizeof *saved);
     for (uint32_t i = 0; i < p->option.n; i++) {
         const Option *o = &p->option.p[i];
@@ -195,30 +213,55 @@ static bool add_cuts(Bound *b, double *saved) {
     return any;
 }
 
-double memory_bound(const Problem *p) {
+/* ---- the solver, in a process of its own ---- */
+
+static bool load_clp(Clp *clp) {
+    void *library = dlopen("libClp.so.1", RTLD_NOW | RTLD_LOCAL), *symbol;
+    if (!library) return false;
+#define F(name)                                                                                    \
+    symbol = dlsym(library, "Clp_" #name);                                                         \
+    if (!symbol) return false;                                                                     \
+    memcpy(&clp->name, &symbol, sizeof symbol);
+    CLP_FUNCTIONS(F)
+#undef F
+    return true;
+}
+
+static double solve(const Problem *p) {
     Arena *a = arena_new();
-    Bound b = {.p = p, .lp = Clp_newModel(), .scale = 1 + (double)p->slots.bound[MEM_DEVICE]};
+    Bound b = {.p = p, .scale = 1 + (double)p->slots.bound[MEM_DEVICE]};
+    if (!load_clp(&b.clp)) return 0;
+    b.lp = b.clp.newModel();
     b.again = no_values(a, p->us.n);
     b.cut = arena_array(a, bool, p->end + 2);
     double *saved = arena_array(a, double, p->end + 4), bound = 0;
-    Clp_setLogLevel(b.lp, 0);
+    b.clp.setLogLevel(b.lp, 0);
     add_columns(&b);
     add_choices(&b);
     add_lanes(&b);
     add_away(&b);
-    bool good = true;
-    Clp_initialSolve(b.lp);
-    for (int i = 0; i < MOST_CUTS && good; i++) {
-        good = Clp_status(b.lp) == 0;
-        if (!good) break;
-        bound = Clp_objectiveValue(b.lp);
+    b.clp.initialSolve(b.lp);
+    for (int i = 0; i < MOST_CUTS && b.clp.status(b.lp) == 0; i++) {
+        bound = b.clp.objectiveValue(b.lp);
         if (p->budget[MEM_DEVICE] == INT64_MAX || !add_cuts(&b, saved)) break;
-        Clp_dual(b.lp, 0);
+        b.clp.dual(b.lp, 0);
     }
-    if (Clp_status(b.lp) == 1) bound = 0; /* not even shares fit */
-    Clp_deleteModel(b.lp);
-    free(b.index);
-    free(b.value);
-    arena_free(a);
+    return b.clp.status(b.lp) == 1 ? 0 : bound; /* 1: not even shares fit */
+}
+
+double memory_bound(const Problem *p) {
+    double bound = 0;
+    int pipes[2];
+    if (pipe(pipes)) return 0;
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        bound = solve(p);
+        _exit(write(pipes[1], &bound, sizeof bound) != sizeof bound);
+    }
+    close(pipes[1]);
+    if (child < 0 || read(pipes[0], &bound, sizeof bound) != sizeof bound) bound = 0;
+    close(pipes[0]);
+    if (child > 0) waitpid(child, NULL, 0);
     return bound;
 }

@@ -107,11 +107,11 @@ static int by_ratio(const void *a, const void *b) {
 }
 
 /* Room in host memory and on the disk, as far as can be told without placing: a little is left for
- * what lies there longer while it is on its way. */
+ * what lies there longer while it is on its way, by the searches with dear copies a lot. */
 static bool has_room(const Search *s, const Option *o, const Option *was, const int64_t *taken) {
     for (int m = MEM_HOST; m < MEM_COUNT; m++) {
         int64_t more = o->away[m] - (was ? was->away[m] : 0);
-        int64_t room = s->p->budget[m] - s->p->budget[m] / 16;
+        int64_t room = s->p->budget[m] - s->p->budget[m] / (s->weight > 1 ? 2 : 16);
         if (more > 0 && s->g->peak[m] + taken[m] + more > room) return false;
     }
     return true;
