@@ -132,16 +132,17 @@ static void add_levels(Planner *l, double weight, Choice choice) {
     for (int i = 0; i < MOST_LEVELS; i++) {
         target *= LEVEL;
         bool reached = search_greedy(&l->p, (int64_t)target, weight, choice, &g);
-        add_candidate(l, choice, &g, (int64_t)target);
+        if (!g.late) add_candidate(l, choice, &g, (int64_t)target);
         program_free(&g);
         if (!reached) return;
     }
 }
 
-/* From nothing, with copies at their price and dearer; and from what people begin with. */
+/* From nothing, with copies cheaper than they seem, at their price, and dearer; and from what
+ * people begin with. */
 static void add_searches(Planner *l) {
     uint32_t *choice = arena_array(l->p.arena, uint32_t, l->p.subject.n + 1);
-    for (double weight = 1; weight < 5; weight *= 4) {
+    for (double weight = 0.25; weight < 5; weight *= 4) {
         search_forced(&l->p, choice);
         add_levels(l, weight, choice);
     }

@@ -137,7 +137,8 @@ typedef struct {
     int64_t *live[MEM_COUNT]; /* by run */
     int64_t peak[MEM_COUNT];
     uint32_t peak_run; /* of the device */
-    bool broken;       /* something runs again on what the disk no longer has: no plan */
+    bool late;   /* something runs again on old values that the host keeps beside the new ones */
+    bool broken; /* the same of the disk, which cannot: this is no plan */
 } Program;
 
 void program_make(const Problem *p, const Choice choice, Program *out);

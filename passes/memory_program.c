@@ -121,18 +121,21 @@ static bool on_host(const Gen *gen, uint32_t u) {
     return false;
 }
 
-/* Is x a leaf on disk that has its new value by now? Then its old one would be needed beside it. */
-static bool is_overwritten(const Gen *gen, Value x, uint32_t time) {
+/* Where the old value of a leaf would have to stay beside its new one for something that runs again
+ * at `time`; MEM_DEVICE: nowhere but there. */
+static Mem kept_beside(const Gen *gen, Value x, uint32_t time) {
     uint32_t leaf = gen->p->leaf_of[x];
-    if (leaf == NONE || gen->g->at_home[x]) return false;
+    if (leaf == NONE || gen->g->at_home[x]) return MEM_DEVICE;
     uint32_t updated = gen->p->leaf.p[leaf].updated;
-    return gen->g->version.p[gen->g->home[x]].mem == MEM_DISK && updated && time > updated;
+    return updated && time > updated ? gen->g->version.p[gen->g->home[x]].mem : MEM_DEVICE;
 }
 
 static void run_again(Gen *gen, uint32_t u, uint32_t time) {
     const Unit *unit = &gen->p->us.unit[u];
     for (uint32_t i = 0; i < unit->nread; i++) {
-        gen->g->broken |= is_overwritten(gen, unit->read[i], time);
+        Mem beside = kept_beside(gen, unit->read[i], time);
+        gen->g->broken |= beside == MEM_DISK;
+        gen->g->late |= beside == MEM_HOST;
         need(gen, unit->read[i], time);
     }
     add_run(gen, RUN_AGAIN, u, time);
