@@ -256,6 +256,16 @@ static void choose(Planner *l) {
     }
 }
 
+/* Nothing keeps even the budgets of host and disk: what was asked for stands for all plans. */
+static void take_first(Planner *l) {
+    for (uint32_t i = 0; i < l->list.n && !l->best; i++)
+        if (l->list.p[i].number == 0) l->best = &l->list.p[i];
+    if (!l->best) return;
+    time_candidate(l, l->best);
+    place_candidate(l, l->best);
+    l->smallest = MIN(l->smallest, l->best->arena[MEM_DEVICE]);
+}
+
 /* Of plans that all do not fit: the one that takes the least of the device. Those with the lowest
  * peaks are looked at. */
 static void choose_smallest(Planner *l) {
@@ -270,6 +280,7 @@ static void choose_smallest(Planner *l) {
         Candidate *c = &l->list.p[i];
         if (c->placed && keeps(l, c, MEM_HOST) && c->arena[MEM_DEVICE] == l->smallest) l->best = c;
     }
+    if (!l->best) take_first(l);
 }
 
 /* ---- the report ---- */
