@@ -16,6 +16,7 @@ enum {
     EXACT_WINDOWS = 3,    /* targets of windows tried for each */
     MOST_LEVELS = 160,
     MOST_BEGINNINGS = 800, /* decisions up to which searches begin with policies too */
+    MOST_WEIGHTS = 5000,   /* decisions up to which copies are weighed in three ways */
     SMALLEST_OF = 8        /* candidates compared when nothing fits */
 };
 static const double LEVEL = 0.96; /* each target beside the one above */
@@ -142,7 +143,8 @@ static void add_levels(Planner *l, double weight, Choice choice) {
  * people begin with. */
 static void add_searches(Planner *l) {
     uint32_t *choice = arena_array(l->p.arena, uint32_t, l->p.subject.n + 1);
-    for (double weight = 0.25; weight < 5; weight *= 4) {
+    bool many = l->p.subject.n > MOST_WEIGHTS;
+    for (double weight = many ? 1 : 0.25; weight < (many ? 2 : 5); weight *= 4) {
         search_forced(&l->p, choice);
         add_levels(l, weight, choice);
     }

@@ -17,6 +17,7 @@
 #include "passes/passes.h"
 
 #define NONE UINT32_MAX
+enum { LEAST_GAP = 4 }; /* units between two uses that are worth a decision */
 
 /* The device has no need of these bytes at the times from < t < to. */
 typedef struct {

@@ -10,7 +10,6 @@
 #include <string.h>
 
 enum {
-    LEAST_GAP = 4,     /* units between two uses that are worth a decision */
     LEAST_BYTES = 256, /* and the least bytes, beside a share of the peak */
     SHARE = 8000,
     FEW_BYTES = 1024, /* results that do not keep an update from the host */
