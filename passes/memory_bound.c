@@ -25,8 +25,8 @@ enum { MOST_CUTS = 24, CUTS_AT_ONCE = 6 };
 #define CLP_FUNCTIONS(F)                                                                           \
     F(newModel)                                                                                    \
     F(setLogLevel)                                                                                 \
-    F(resize) F(addColumns) F(addRows) F(initialSolve) F(dual) F(status) F(objectiveValue)         \
-        F(getColSolution)
+    F(resize)                                                                                      \
+    F(addColumns) F(addRows) F(initialSolve) F(dual) F(status) F(objectiveValue) F(getColSolution)
 
 typedef struct {
 #define F(name) __typeof__(Clp_##name) *name;

@@ -225,12 +225,13 @@ def ordered(plan):
 
 
 def offloaded(folder):
-    """A plan with copies: what it was promised is what is simulated."""
+    """A plan with copies takes hardly more than it was promised to, and not much less."""
     plan = compile_small(folder / "offloaded", "--memory", "1MB", "--host-memory", "1GB")
     promised = float(re.search(r"^predicted us=(\S+)", (plan / "plan.txt").read_text(), re.M)[1])
     ordered(plan)
     o = simulated(plan)
-    check(near(o["predicted_ms"], promised * 1e-3, 1e-3), f"{o['predicted_ms']}, not {promised}")
+    ratio = o["predicted_ms"] * 1e3 / promised  # a plan waits for fewer bytes than it was promised with
+    check(0.9 < ratio < 1.002, f"{o['predicted_ms']} ms, promised were {promised} us")
     streams = {s["stream"] for s in o["streams"]}
     check({"in", "out"} <= streams, f"copies: {streams}")
     longest = max(s["busy_ms"] for s in o["streams"])
