@@ -502,8 +502,8 @@ int main(int argc, char **argv) {
     int a = argc > 2 ? atoi(argv[2]) : 0, b = argc > 3 ? atoi(argv[3]) : 0;
     const char *only = argc > 1 ? argv[1] : "";
     if (!*only) test_models();
-    if (!*only || !strcmp(only, "bits")) test_random(a, b ? b : 10);
-    if (!*only || !strcmp(only, "monotone")) test_monotone(a ? a : 6, b ? b : 12);
-    if (!*only || !strcmp(only, "exact")) test_exact(a, b ? b : 12);
+    if (!*only || !strcmp(only, "bits")) test_random(a, b ? b : 4);
+    if (!*only || !strcmp(only, "monotone")) test_monotone(a ? a : 4, b ? b : 8);
+    if (!*only || !strcmp(only, "exact")) test_exact(a, b ? b : 5);
     return check_done("memory");
 }
