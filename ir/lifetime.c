@@ -17,7 +17,7 @@ typedef struct {
     Slots s;
 } Life;
 
-static int64_t rounded(const Type *t) {
+int64_t storage_size(const Type *t) {
     return (type_bytes(t) + STORAGE_ALIGN - 1) & ~(int64_t)(STORAGE_ALIGN - 1);
 }
 
@@ -81,7 +81,7 @@ static bool unit_reads(const Unit *u, Value v) {
 }
 
 static uint32_t add_slot(Slots *s, uint32_t first, uint32_t last, const Node *n) {
-    s->slot[s->n] = (Slot){first, last, rounded(n->type), (Mem)n->mem};
+    s->slot[s->n] = (Slot){first, last, storage_size(n->type), (Mem)n->mem};
     return s->n++;
 }
 
@@ -167,7 +167,7 @@ int64_t storage_bytes(const Graph *g, Mem mem) {
     int64_t bytes = 0;
     for (Value v = 0; v < g->node.n; v++)
         if (node_of(g, v)->offset >= 0 && node_of(g, v)->mem == mem)
-            bytes = MAX(bytes, node_of(g, v)->offset + rounded(type_of(g, v)));
+            bytes = MAX(bytes, node_of(g, v)->offset + storage_size(type_of(g, v)));
     return bytes;
 }
 

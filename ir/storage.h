@@ -133,6 +133,8 @@ void unit_what(const Graph *g, const Unit *u, Buf *out);
 
 enum { STORAGE_ALIGN = 64 };
 #define NO_SLOT UINT32_MAX
+/* Bytes that a tensor takes in an arena: a multiple of STORAGE_ALIGN. */
+int64_t storage_size(const Type *t);
 
 /* Bytes of a memory's arena, alive from the unit at time `first` to the one at `last`, both
  * included. Several values follow each other in one slot: each is computed in place over the one

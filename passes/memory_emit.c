@@ -90,11 +90,6 @@ static bool to_device(const Emit *e, const Move *m) {
     return e->g->version.p[m->to].mem == MEM_DEVICE;
 }
 
-/* Before a run: what leaves begins, what has left is done, what is fetched begins, and is done. */
-typedef struct {
-    uint32_t *first[2], *next[2]; /* by run: first move that starts (0) or is done (1) there */
-} Agenda;
-
 /* Begins or ends the moves of one way; what leaves only after it has come waits for the next turn.
  */
 static void emit_way(Emit *e, const Agenda *a, uint32_t run, bool fetch) {
@@ -110,27 +105,13 @@ static void emit_way(Emit *e, const Agenda *a, uint32_t run, bool fetch) {
         }
 }
 
+/* Before a run: what leaves begins, what has left is done, what is fetched begins, and is done. */
 static void emit_moves(Emit *e, const Agenda *a, uint32_t run) {
     emit_way(e, a, run, false);
     emit_way(e, a, run, true);
     emit_way(e, a, run, false);
     for (uint32_t i = a->first[1][run]; i; i = a->next[1][i - 1])
         ASSERT(e->made[e->g->move.p[i - 1].to] != NO_VALUE);
-}
-
-static void make_agenda(const Emit *e, Agenda *a, Arena *arena) {
-    const Program *g = e->g;
-    for (int k = 0; k < 2; k++) {
-        a->first[k] = arena_array(arena, uint32_t, g->run.n + 2);
-        a->next[k] = arena_array(arena, uint32_t, g->move.n + 1);
-    }
-    for (uint32_t i = g->move.n; i-- > 0;) {
-        const uint32_t at[2] = {g->move.p[i].start, g->move.p[i].done};
-        for (int k = 0; k < 2; k++) {
-            a->next[k][i] = a->first[k][at[k]];
-            a->first[k][at[k]] = i + 1;
-        }
-    }
 }
 
 /* ---- leaves and effects ---- */
@@ -180,7 +161,7 @@ Graph *program_emit(const Problem *p, const Program *g) {
               .view = no_values(a, n),
               .view_of = no_values(a, n)};
     Agenda agenda;
-    make_agenda(&e, &agenda, a);
+    program_agenda(g, &agenda, a);
     vec_reserve(&e.to->node, n + 4 * g->move.n);
     vec_reserve(&e.to->operand, p->g->operand.n + 4 * g->move.n);
     emit_leaves(&e);

@@ -142,6 +142,13 @@ typedef struct {
     bool broken; /* the same of the disk, which cannot: this is no plan */
 } Program;
 
+/* Moves by the run they start before (0) and are done before (1): 0 ends a list, else the number of
+ * the move + 1. */
+typedef struct {
+    uint32_t *first[2], *next[2];
+} Agenda;
+void program_agenda(const Program *g, Agenda *agenda, Arena *a);
+
 void program_make(const Problem *p, const Choice choice, Program *out);
 void program_free(Program *g);
 /* Sums live bytes again after moves changed. */

@@ -31,9 +31,7 @@ static const Option *chosen(const Gen *gen, uint32_t subject) {
     return o == NONE ? NULL : &gen->p->option.p[o];
 }
 
-static int64_t bytes_of(const Problem *p, Value v) {
-    return (type_bytes(type_of(p->g, v)) + STORAGE_ALIGN - 1) & ~(int64_t)(STORAGE_ALIGN - 1);
-}
+static int64_t bytes_of(const Problem *p, Value v) { return storage_size(type_of(p->g, v)); }
 
 static uint32_t add_version(Gen *gen, Value v, Mem mem, bool again) {
     uint32_t now = gen->g->run.n;
@@ -420,4 +418,16 @@ void program_free(Program *g) {
     free(g->home);
     free(g->read);
     for (int m = 0; m < MEM_COUNT; m++) free(g->live[m]);
+}
+
+void program_agenda(const Program *g, Agenda *agenda, Arena *a) {
+    for (int k = 0; k < 2; k++) {
+        agenda->first[k] = arena_array(a, uint32_t, g->run.n + 2);
+        agenda->next[k] = arena_array(a, uint32_t, g->move.n + 1);
+        for (uint32_t i = g->move.n; i-- > 0;) {
+            uint32_t at = k ? g->move.p[i].done : g->move.p[i].start;
+            agenda->next[k][i] = agenda->first[k][at];
+            agenda->first[k][at] = i + 1;
+        }
+    }
 }

@@ -13,10 +13,10 @@ typedef struct {
     Arena *a;
     TimedStep *step;
     uint32_t n;
-    uint32_t *maker;              /* by version: the step that makes it, or NONE */
-    uint32_t *first[2], *next[2]; /* moves by the run they start before (0), are done before (1) */
-    uint32_t *fetcher;            /* by version: the last step that fetches it, or NONE */
-    uint32_t last_run;            /* the last step of the compute stream so far */
+    uint32_t *maker; /* by version: the step that makes it, or NONE */
+    Agenda agenda;
+    uint32_t *fetcher; /* by version: the last step that fetches it, or NONE */
+    uint32_t last_run; /* the last step of the compute stream so far */
 } Timing;
 
 static void wait_for(TimedStep *s, const TimedStep *all, uint32_t other) {
@@ -36,13 +36,13 @@ static bool to_device(const Timing *t, const Move *m) {
 /* Moves that are done before a run, an upper bound of the sends among them. */
 static uint32_t sends_done(const Timing *t, uint32_t run) {
     uint32_t n = 0;
-    for (uint32_t k = t->first[1][run]; k; k = t->next[1][k - 1]) n++;
+    for (uint32_t k = t->agenda.first[1][run]; k; k = t->agenda.next[1][k - 1]) n++;
     return n;
 }
 
 /* What has to have left before this run. */
 static void wait_for_sends(Timing *t, uint32_t s, uint32_t run) {
-    for (uint32_t k = t->first[1][run]; k; k = t->next[1][k - 1]) {
+    for (uint32_t k = t->agenda.first[1][run]; k; k = t->agenda.next[1][k - 1]) {
         const Move *m = &t->g->move.p[k - 1];
         if (!to_device(t, m)) wait_for(&t->step[s], t->step, t->maker[m->to]);
     }
@@ -57,7 +57,7 @@ static void wait_for_leaf(Timing *t, uint32_t s, uint32_t version) {
 }
 
 static void time_moves(Timing *t, uint32_t run, bool fetches) {
-    for (uint32_t i = t->first[0][run]; i; i = t->next[0][i - 1]) {
+    for (uint32_t i = t->agenda.first[0][run]; i; i = t->agenda.next[0][i - 1]) {
         const Move *m = &t->g->move.p[i - 1];
         if (to_device(t, m) != fetches) continue;
         uint32_t s = add_step(t, m->stream, m->us, 3 + (fetches ? sends_done(t, run) : 0));
@@ -106,19 +106,6 @@ static void time_assigns(Timing *t) {
     }
 }
 
-static void list_moves(Timing *t) {
-    const Program *g = t->g;
-    for (int k = 0; k < 2; k++) {
-        t->first[k] = arena_array(t->a, uint32_t, g->run.n + 2);
-        t->next[k] = arena_array(t->a, uint32_t, g->move.n + 1);
-        for (uint32_t i = g->move.n; i-- > 0;) {
-            uint32_t at = k ? g->move.p[i].done : g->move.p[i].start;
-            t->next[k][i] = t->first[k][at];
-            t->first[k][at] = i + 1;
-        }
-    }
-}
-
 double program_time(const Problem *p, const Program *g) {
     Arena *a = arena_new();
     Timing t = {.p = p, .g = g, .a = a, .last_run = NONE};
@@ -126,7 +113,7 @@ double program_time(const Problem *p, const Program *g) {
     t.step = arena_array(a, TimedStep, most + 1);
     t.fetcher = no_values(a, g->version.n);
     t.maker = no_values(a, g->version.n);
-    list_moves(&t);
+    program_agenda(g, &t.agenda, a);
     for (uint32_t i = 0; i <= g->run.n; i++) {
         time_moves(&t, i, false);
         time_moves(&t, i, true);

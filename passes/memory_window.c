@@ -17,9 +17,7 @@ typedef struct {
     int64_t target;
 } Windows;
 
-static int64_t bytes_of(const Problem *p, Value v) {
-    return (type_bytes(type_of(p->g, v)) + STORAGE_ALIGN - 1) & ~(int64_t)(STORAGE_ALIGN - 1);
-}
+static int64_t bytes_of(const Problem *p, Value v) { return storage_size(type_of(p->g, v)); }
 
 static void set_clock(Windows *w) {
     double now = 0;

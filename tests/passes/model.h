@@ -38,6 +38,16 @@ static inline Value model_param(Graph *g, const char *name, int rank, const int6
     return v;
 }
 
+/* A state of parameter `name`, of its shape. */
+static inline Value model_state(Graph *g, const char *name, const char *kind, Value like) {
+    Session *s = g->session;
+    char full[64];
+    snprintf(full, sizeof full, "%s/%s", name, kind);
+    AttrValue at[] = {
+        {.s = intern(s, full)}, {.s = name}, {.s = intern(s, "zeros")}, {.f = 0}, {.f = 0}};
+    return graph_leaf(g, OP_state, attr_intern(s, OP_state, at), type_of(g, like));
+}
+
 /* A row value [.., 1] or [..] repeated along x's last axis. */
 static inline Value model_repeat(Graph *g, Value row, Value x) {
     const Type *t = type_of(g, x);

@@ -44,19 +44,10 @@ static Machine *machine(Session *s) {
 }
 
 /* Momentum with two states: v' = 0.9 v + g, s' = s + g^2, w' = w - 0.1 v'. */
-static Value state(Graph *g, const char *name, const char *kind, Value like) {
-    Session *s = g->session;
-    char full[64];
-    snprintf(full, sizeof full, "%s/%s", name, kind);
-    AttrValue at[] = {
-        {.s = intern(s, full)}, {.s = name}, {.s = intern(s, "zeros")}, {.f = 0}, {.f = 0}};
-    return graph_leaf(g, OP_state, attr_intern(s, OP_state, at), type_of(g, like));
-}
-
 static bool momentum(void *ctx, Graph *g, const char *name, Value param, Value grad, Value *updated,
                      Value *lr) {
     (void)ctx;
-    Value v = state(g, name, "v", param), w = state(g, name, "s", param);
+    Value v = model_state(g, name, "v", param), w = model_state(g, name, "s", param);
     Value next = b_ew2(g, OP_add, b_ew2(g, OP_mul, v, b_like(g, 0.9, v)), grad);
     b_assign(g, v, next);
     b_assign(g, w, b_ew2(g, OP_add, w, b_ew2(g, OP_mul, grad, grad)));

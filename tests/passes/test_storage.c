@@ -38,20 +38,11 @@ static void place(Graph *g, const char *what) {
 
 /* ---- models ---- */
 
-static Value state(Graph *g, const char *name, const char *kind, Value like) {
-    Session *s = g->session;
-    char full[64];
-    snprintf(full, sizeof full, "%s.%s", name, kind);
-    AttrValue at[] = {
-        {.s = intern(s, full)}, {.s = name}, {.s = intern(s, "zeros")}, {.f = 0}, {.f = 0}};
-    return graph_leaf(g, OP_state, attr_intern(s, OP_state, at), type_of(g, like));
-}
-
 /* Momentum: v' = 0.9 v + g, w' = w - 0.1 v'. */
 static bool momentum(void *ctx, Graph *g, const char *name, Value param, Value grad, Value *updated,
                      Value *lr) {
     (void)ctx;
-    Value v = state(g, name, "v", param);
+    Value v = model_state(g, name, "v", param);
     Value next = b_ew2(g, OP_add, b_ew2(g, OP_mul, v, b_like(g, 0.9, v)), grad);
     b_assign(g, v, next);
     *updated = b_ew2(g, OP_sub, param, b_ew2(g, OP_mul, next, b_like(g, 0.1, next)));
