@@ -51,6 +51,7 @@ static const Row place_rows[] = {
     {"max_splits", K_COUNT, AT(max_splits)},
     {"fp16", K_COUNT, AT(fp16)},
     {"fp16_scale", K_NUMBER, AT(fp16_scale)},
+    {"zero", K_COUNT, AT(zero)},
 };
 
 /* ---- values ---- */
@@ -136,11 +137,14 @@ static bool set_loss_scale(Elab *e, const Expr *x) {
 
 /* ---- the mesh: axis = size, or axis = another axis over the same devices ---- */
 
-static bool mesh_size(Elab *e, const Arg *a, int64_t *size) {
+static bool mesh_size(Elab *e, const Arg *a, int64_t *size, const char **same) {
     const Settings *set = &e->g->set;
+    *same = NULL;
     for (int i = 0; i < set->nmesh; i++)
-        if (a->value->kind == E_NAME && set->mesh[i].axis == a->value->name)
+        if (a->value->kind == E_NAME && set->mesh[i].axis == a->value->name) {
+            *same = set->mesh[i].same ? set->mesh[i].same : set->mesh[i].axis;
             return *size = set->mesh[i].size, true;
+        }
     Val v;
     if (!eval(e, a->value, &v)) return false;
     const char *what = arena_printf(e->a, "the size of mesh axis '%s'", a->name);
@@ -159,8 +163,10 @@ static bool set_mesh(Elab *e, const Entry *t) {
                 return fail(e, a->loc, "mesh axis '%s' is given twice", a->name);
         if (set->nmesh == MAX_RANK) return fail(e, a->loc, "a mesh has at most %d axes", MAX_RANK);
         int64_t size;
-        if (!mesh_size(e, a, &size)) return false;
+        const char *same;
+        if (!mesh_size(e, a, &size, &same)) return false;
         set->mesh[set->nmesh].axis = a->name;
+        set->mesh[set->nmesh].same = same;
         set->mesh[set->nmesh++].size = size;
     }
     return true;

@@ -230,10 +230,28 @@ typedef enum {
     STREAM_HOST,    /* kernels on the host's cores, over host memory */
     STREAM_READ,    /* copies from the disk */
     STREAM_WRITE,   /* copies to the disk */
+    STREAM_COMM,    /* collectives of the first communicator */
+    STREAM_COMM_2,  /* and of the second */
     STREAM_COUNT
 } Stream;
+enum { COMM_STREAMS = STREAM_COUNT - STREAM_COMM };
 const char *stream_name(Stream s);
 /* The stream of a copy between two memories. */
 Stream stream_of_copy(Mem from, Mem to);
+
+/* ---- what several ranks do together: IR, plans and communicators name the same ---- */
+typedef enum {
+    COLLECTIVE_ALL_REDUCE,     /* every rank gets the reduction of all */
+    COLLECTIVE_ALL_GATHER,     /* x -> [n, x]: block i is rank i's */
+    COLLECTIVE_REDUCE_SCATTER, /* [n, x] -> x: rank i gets the reduction of all blocks i */
+    COLLECTIVE_ALL_TO_ALL,     /* [n, x] -> [n, x]: block j of rank i becomes block i of rank j */
+    COLLECTIVE_SEND,           /* to one rank of the group */
+    COLLECTIVE_RECV,           /* from one rank of the group */
+    COLLECTIVE_COUNT
+} Collective;
+const char *collective_name(Collective c); /* "all_reduce", … */
+typedef enum { REDUCE_SUM, REDUCE_MAX, REDUCE_MIN, REDUCE_COUNT } ReduceOp;
+const char *reduce_name(ReduceOp op); /* "sum", … */
+bool reduce_parse(const char *name, ReduceOp *op);
 
 #endif

@@ -172,9 +172,27 @@ const char *mem_name(Mem m) {
 }
 
 const char *stream_name(Stream s) {
-    static const char *const name[] = {"compute", "in", "out", "host", "read", "write"};
+    static const char *const name[] = {"compute", "in",    "out",  "host",
+                                       "read",    "write", "comm", "comm2"};
     _Static_assert(COUNT(name) == STREAM_COUNT, "a name for each");
     return name[s];
+}
+
+const char *collective_name(Collective c) {
+    static const char *const name[] = {"all_reduce", "all_gather", "reduce_scatter",
+                                       "all_to_all", "send",       "recv"};
+    _Static_assert(COUNT(name) == COLLECTIVE_COUNT, "a name for each");
+    return name[c];
+}
+
+static const char *const reductions[REDUCE_COUNT] = {"sum", "max", "min"};
+
+const char *reduce_name(ReduceOp op) { return reductions[op]; }
+
+bool reduce_parse(const char *name, ReduceOp *op) {
+    for (int i = 0; i < REDUCE_COUNT; i++)
+        if (strcmp(name, reductions[i]) == 0) return *op = (ReduceOp)i, true;
+    return false;
 }
 
 Stream stream_of_copy(Mem from, Mem to) {

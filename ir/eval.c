@@ -111,6 +111,18 @@ static int64_t offset_of(const int64_t *start, const int64_t *stride, int rank) 
     return offset;
 }
 
+void eval_block(const Graph *g, const Node *n, const Tensor *in, Tensor *out) {
+    (void)g;
+    int dim = (int)attr_int(n, "dim");
+    int64_t parts = attr_int(n, "parts"), inner = 1, size = out->type->dim[dim];
+    for (int i = dim + 1; i < out->type->rank; i++) inner *= out->type->dim[i];
+    int64_t run = size * inner, runs = run ? type_elements(out->type) / run : 0;
+    int64_t index = MIN(MAX((int64_t)in[1].data[0], 0), parts - 1);
+    for (int64_t i = 0; i < runs; i++)
+        memcpy(out->data + i * run, in[0].data + (i * parts + index) * run,
+               (size_t)run * sizeof(double));
+}
+
 void eval_slice(const Graph *g, const Node *n, const Tensor *in, Tensor *out) {
     (void)g;
     Walk w = walk_over(n->type);

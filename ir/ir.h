@@ -36,8 +36,11 @@ int64_t type_bytes(const Type *t);
 void type_strides(const Type *t, int64_t stride[MAX_RANK]); /* row-major, in elements */
 void type_print(const Type *t, Buf *out);                   /* "f32[2,3]", "(f32[2], i32[])" */
 
-/* Sharding of one value: per dimension the mesh axis it is split over (NULL: not split), and the
- * axes over which it is a partial sum. NULL where a Spec pointer stands means "not planned". */
+/* Sharding of one value: per dimension the mesh axes it is split over (NULL: not split; several are
+ * joined by '.', the slowest first: "data.expert"), and the axes over which it is a partial sum.
+ * NULL where a Spec pointer stands means "not planned". Before `shard` types are those of the whole
+ * tensors and a Spec is what the model asks of a parameter; after it (Settings.sharded) types are
+ * those of one rank's part and the Spec says which part that is. */
 typedef struct {
     int rank;
     const char *axis[MAX_RANK]; /* interned */
@@ -188,7 +191,10 @@ typedef struct {
     struct {
         const char *axis;
         int64_t size;
+        const char *same; /* the earlier axis whose devices it uses; NULL: devices of its own */
     } mesh[MAX_RANK];
+    bool sharded; /* types are those of one rank's part; set by shard */
+    int64_t zero; /* 1: optimizer state is split over the ranks that share a parameter */
     int64_t memory, host_memory, disk;           /* budgets in bytes; 0: none */
     const char *cluster;                         /* file; NULL: this machine */
     const char *checkpoint, *offload;            /* "none", "auto", "all" or scopes joined by ',' */
@@ -316,6 +322,29 @@ void interp_run(Interp *in, uint64_t seed, int64_t step);
 /* Fills a leaf's start value: used by interp_run and tests; same numbers as the runtime's. */
 void init_fill(const char *kind, double a, double b, const char *name, uint64_t seed, double *x,
                int64_t n);
+
+/* ================================ mesh.c ================================ */
+/* Ranks are numbered over the mesh's own axes, the last one fastest. A group of ranks is written as
+ * the axes along which its members differ, joined by '.', the slowest first: "data",
+ * "data.tensor". Of an axis of n, "data%4" are groups of 4 neighbours, and "data/4" the n/4 ranks
+ * that have the same place among 4 neighbours. */
+enum { MESH_LEVELS = MAX_RANK };
+typedef struct {
+    int nlevel;
+    int64_t size[MESH_LEVELS], stride[MESH_LEVELS]; /* slowest first; strides in ranks */
+    int64_t n;                                      /* members */
+} MeshGroup;
+int64_t mesh_ranks(const Settings *set);
+/* The axis itself, or the one whose devices it uses; NULL when it has one rank or is unknown. */
+const char *mesh_axis(const Settings *set, const char *name);
+/* False: an axis is unknown, or a part does not divide it. */
+bool mesh_group(const Settings *set, const char *over, MeshGroup *out);
+int64_t mesh_index(const MeshGroup *m, int64_t rank);                 /* of a rank in its group */
+int64_t mesh_member(const MeshGroup *m, int64_t rank, int64_t index); /* of rank's group */
+/* Parts that dimension `dim` of a value is split into: 1 where it is whole. */
+int64_t mesh_parts(const Settings *set, const Spec *spec, int dim);
+/* Input of one rank's index along a group: "@index/data". */
+#define MESH_INDEX "@index/"
 
 /* ================================ einsum.c ================================ */
 /* A two-operand contraction's labels, sorted into roles. Labels are the letters of the spec. */

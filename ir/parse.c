@@ -48,7 +48,7 @@ static bool parse_spec(Text *t, Node *n) {
     if (!text_expect(t, "[")) return false;
     for (int i = 0; i < spec.rank; i++) {
         if (i && !text_expect(t, ",")) return false;
-        if (!(name = text_identifier(t, "a mesh axis or _"))) return false;
+        if (!(name = text_axes(t, "mesh axes or _"))) return false;
         spec.axis[i] = strcmp(name, "_") == 0 ? NULL : name;
     }
     if (!text_expect(t, "]")) return false;

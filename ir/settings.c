@@ -1,7 +1,7 @@
 /* settings.c: the header lines of the text form: `setting KEY VALUE` and `note KIND "scope" …`.
  *
  * One table gives every plain setting its key, kind and place; a setting at its default is not
- * printed. The mesh is the one that is a list: "setting mesh data=512,expert=8". */
+ * printed. The mesh is the one that is a list: "setting mesh data=512,tensor=8,expert=data". */
 #include "ir/text.h"
 
 #include <stdlib.h>
@@ -37,6 +37,8 @@ static const struct {
     ROW(loss_scale_value, KIND_FLOAT, 0),
     ROW(tokens, KIND_INT, 0),
     ROW(keep_grads, KIND_BOOL, 0),
+    ROW(sharded, KIND_BOOL, 0),
+    ROW(zero, KIND_INT, 0),
     ROW(memory, KIND_INT, 0),
     ROW(host_memory, KIND_INT, 0),
     ROW(disk, KIND_INT, 0),
@@ -84,9 +86,13 @@ static void print_note(const Graph *g, const Annotation *a, Buf *out) {
 }
 
 static void print_mesh(const Settings *set, Buf *out) {
-    for (int i = 0; i < set->nmesh; i++)
-        buf_printf(out, "%s%s=%lld", i ? "," : "setting mesh ", set->mesh[i].axis,
-                   (long long)set->mesh[i].size);
+    for (int i = 0; i < set->nmesh; i++) {
+        buf_printf(out, "%s%s=", i ? "," : "setting mesh ", set->mesh[i].axis);
+        if (set->mesh[i].same)
+            buf_puts(out, set->mesh[i].same);
+        else
+            buf_printf(out, "%lld", (long long)set->mesh[i].size);
+    }
     if (set->nmesh) buf_puts(out, "\n");
 }
 
@@ -146,15 +152,29 @@ static bool parse_value(Text *t, Kind kind, int64_t min, void *p) {
     BUG("no such kind of setting");
 }
 
+/* A size, or an earlier axis that has devices of its own. */
+static bool parse_axis(Text *t, Settings *set) {
+    const char *same, *axis = text_identifier(t, "a mesh axis");
+    int64_t size = 0;
+    if (!axis || !text_expect(t, "=")) return false;
+    text_at_end(t); /* skips blanks */
+    const char *at = t->p;
+    bool number = at < t->end && *at >= '0' && *at <= '9';
+    if (number ? !text_int(t, 1, INT32_MAX, &size) : !(same = text_identifier(t, "an axis")))
+        return false;
+    int n = set->nmesh++;
+    set->mesh[n].axis = axis, set->mesh[n].size = size, set->mesh[n].same = NULL;
+    for (int i = 0; !number && i < n; i++)
+        if (set->mesh[i].axis == same && !set->mesh[i].same)
+            set->mesh[n].same = same, set->mesh[n].size = set->mesh[i].size;
+    return number || set->mesh[n].same || text_fail(t, at, "no earlier axis is called '%s'", same);
+}
+
 static bool parse_mesh(Text *t, Settings *set) {
     if (set->nmesh) return text_fail(t, t->p, "the mesh was given before");
     do {
         if (set->nmesh == MAX_RANK) return text_fail(t, t->p, "more than %d mesh axes", MAX_RANK);
-        const char *axis = text_identifier(t, "a mesh axis");
-        int64_t size;
-        if (!axis || !text_expect(t, "=") || !text_int(t, 1, INT32_MAX, &size)) return false;
-        set->mesh[set->nmesh].axis = axis;
-        set->mesh[set->nmesh++].size = size;
+        if (!parse_axis(t, set)) return false;
     } while (text_accept(t, ","));
     return true;
 }

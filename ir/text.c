@@ -111,6 +111,15 @@ const char *text_identifier(Text *t, const char *what) {
     return intern_n(t->session, from, (size_t)(t->p - from));
 }
 
+const char *text_axes(Text *t, const char *what) {
+    skip_blanks(t);
+    const char *from = t->p;
+    do {
+        if (!text_identifier(t, what)) return NULL;
+    } while (t->p < t->end && *t->p == '.' && t->p++);
+    return intern_n(t->session, from, (size_t)(t->p - from));
+}
+
 static int hex_digit(char c) {
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }

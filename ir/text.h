@@ -31,6 +31,8 @@ bool text_expect_end(Text *t);
 bool text_accept(Text *t, const char *literal); /* blanks before it are skipped */
 bool text_expect(Text *t, const char *literal);
 /* The next token, interned, or NULL after an error that says what was wanted. */
+/* Names joined by '.', interned. */
+const char *text_axes(Text *t, const char *what);
 const char *text_identifier(Text *t, const char *what); /* letters, digits, '_' */
 const char *text_string(Text *t);                       /* "…" */
 const char *text_word(Text *t);                         /* bare word or string */

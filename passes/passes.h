@@ -23,6 +23,14 @@ typedef struct {
     bool print;           /* the text after every pass that changed something on stderr */
 } PassOptions;
 
+/* Of every value before `shard`, the value after it that holds one rank's part: its Spec says
+ * which. NO_VALUE: it has none, or one whose numbers mean something else (slots of routed tokens).
+ */
+typedef struct {
+    uint32_t n;
+    Value *to; /* in the session's arena */
+} ShardMap;
+
 typedef struct {
     Session *session;
     Arena *scratch; /* of the running pass; the harness frees it after the pass */
@@ -30,6 +38,7 @@ typedef struct {
     bool gpu;                      /* the plan is for a GPU */
     bool dumped;                   /* opt.dump_after was reached */
     const struct Machine *machine; /* prices; NULL: no step is priced, no budget can be kept */
+    ShardMap *shard;               /* filled by `shard`; NULL: nobody asks */
     struct MemoryReport *memory;   /* filled by `memory`; NULL: nobody asks */
     /* Plans that do not fit the budgets: an error (false), or the smallest plan found. */
     bool smallest;

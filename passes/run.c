@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char pipeline_default[] =
-    "simplify,raise,precision,differentiate,optimize,simplify,lower,epilogue,fuse,"
-    "schedule,memory,allocate";
+const char pipeline_default[] = "simplify,raise,precision,differentiate,optimize,shard,simplify,"
+                                "collectives,lower,epilogue,fuse,"
+                                "schedule,memory,allocate";
 
 typedef struct {
     const char *name;

@@ -8,8 +8,6 @@
 
 #include "ir/base.h"
 
-typedef enum { REDUCE_SUM, REDUCE_MAX, REDUCE_MIN, REDUCE_COUNT } ReduceOp;
-
 typedef struct Comm Comm; /* its first member is `const CommOps *ops` */
 
 typedef struct CommOps {

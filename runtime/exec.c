@@ -308,6 +308,7 @@ Status exec_start_unnamed(Exec *e, uint32_t i) {
     case STEP_GEMM: TRY(e->ops->gemm(e->device, s, arg)); break;
     case STEP_COPY: TRY(e->ops->copy(e->device, s->stream, arg[0], arg[1], s->bytes)); break;
     case STEP_FILL: TRY(e->ops->fill(e->device, s->stream, arg[0], s->bytes)); break;
+    case STEP_COLLECTIVE: return status_make(EXIT_SYSTEM, "this device has no communicator");
     case STEP_KIND_COUNT: BUG("no such step");
     }
     return e->awaited[i] ? e->ops->record(e->device, s->stream, i) : NULL;

@@ -17,7 +17,7 @@
 static const char *const kind_names[] = {"temp", "param", "state", "input", "output", "grad"};
 static const char *const epilogue_names[] = {"none", "gelu", "bias-gelu", "gelu-grad",
                                              "gelu-grad-sum"};
-static const char *const step_names[] = {"kernel", "gemm", "copy", "fill"};
+static const char *const step_names[] = {"kernel", "gemm", "copy", "fill", "collective"};
 static const char *const phase_names[] = {"forward", "backward", "apply"};
 _Static_assert(COUNT(kind_names) == BUF_KIND_COUNT, "names");
 _Static_assert(COUNT(step_names) == STEP_KIND_COUNT, "names");
@@ -87,12 +87,14 @@ const PlanField plan_field[PLAN_FIELDS] = {
 Plan *plan_new(Session *s) {
     Plan *p = arena_new_of(session_arena(s), Plan);
     p->session = s;
-    p->model = p->target = p->machine = p->disk = "";
+    p->model = p->target = p->machine = p->disk = p->mesh = "";
+    p->ranks = 1;
     return p;
 }
 
 void plan_free(Plan *p) {
     if (!p) return;
+    vec_free(&p->group);
     vec_free(&p->decision);
     vec_free(&p->buffer);
     vec_free(&p->tensor);
@@ -114,6 +116,29 @@ int64_t plan_elements(const PlanBuffer *b) {
     int64_t n = 1;
     for (int i = 0; i < b->rank; i++) n *= b->dim[i];
     return n;
+}
+
+int64_t plan_group_size(const PlanGroup *g) {
+    int64_t n = 1;
+    for (int i = 0; i < g->nlevel; i++) n *= g->size[i];
+    return n;
+}
+
+int64_t plan_group_index(const PlanGroup *g, int64_t rank) {
+    int64_t index = 0;
+    for (int i = 0; i < g->nlevel; i++)
+        index = index * g->size[i] + rank / g->stride[i] % g->size[i];
+    return index;
+}
+
+int64_t plan_group_member(const PlanGroup *g, int64_t rank, int64_t index) {
+    for (int i = g->nlevel; i-- > 0; index /= g->size[i])
+        rank += (index % g->size[i] - rank / g->stride[i] % g->size[i]) * g->stride[i];
+    return rank;
+}
+
+int64_t plan_whole_dim(const Plan *p, const PlanBuffer *b, int i) {
+    return b->split[i] ? b->dim[i] * plan_group_size(&p->group.p[b->split[i] - 1]) : b->dim[i];
 }
 
 int plan_streams(const Plan *p) {

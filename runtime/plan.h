@@ -11,7 +11,7 @@
 
 #include "ir/base.h"
 
-enum { PLAN_MAX_RANK = 8, PLAN_MAX_BATCH = 3 };
+enum { PLAN_MAX_RANK = 8, PLAN_MAX_BATCH = 3, PLAN_MAX_LEVELS = 8 };
 
 typedef enum {
     BUF_TEMP,   /* lives inside a step; shares its bytes with others */
@@ -23,6 +23,15 @@ typedef enum {
     BUF_KIND_COUNT
 } BufKind;
 
+/* Groups of ranks that partition all ranks, as places on levels: the place of rank r on level i is
+ * r / stride[i] % size[i], and members of one group differ in these places only. A rank's index in
+ * its group counts the places, the first level slowest. */
+typedef struct {
+    const char *name; /* "data", "data.tensor", "data%4" */
+    int nlevel;
+    int64_t size[PLAN_MAX_LEVELS], stride[PLAN_MAX_LEVELS];
+} PlanGroup;
+
 typedef struct {
     const char *name; /* unique: "block[0].ffn.up", "%123" for temporaries */
     BufKind kind;
@@ -31,6 +40,12 @@ typedef struct {
     int64_t dim[PLAN_MAX_RANK];
     Mem mem;
     int64_t offset, bytes; /* bytes = elements * size, unrounded */
+    /* Of what persists, inputs and outputs, in plans for several ranks: dimension i is this rank's
+     * block (by its index) of as many equal ones of the whole tensor as group split[i] - 1 has
+     * members; 0: all of it. With `ranges` > 1 dimension 0 of the whole tensor is so many equal
+     * ranges (one a micro-batch), and the rank has its block of each. */
+    uint32_t split[PLAN_MAX_RANK];
+    int64_t ranges; /* 0 as 1 */
     Loc loc;
 } PlanBuffer;
 
@@ -97,12 +112,27 @@ typedef struct {
 } PlanGemm;
 
 typedef enum {
-    STEP_KERNEL, /* arg: the kernel's arguments */
-    STEP_GEMM,   /* arg: A, B, C, and what its epilogue says */
-    STEP_COPY,   /* arg: destination, source; bytes */
-    STEP_FILL,   /* arg: destination; bytes of zero */
+    STEP_KERNEL,     /* arg: the kernel's arguments */
+    STEP_GEMM,       /* arg: A, B, C, and what its epilogue says */
+    STEP_COPY,       /* arg: destination, source; bytes */
+    STEP_FILL,       /* arg: destination; bytes of zero */
+    STEP_COLLECTIVE, /* arg: n operands, n results, and the room for the message if it says so */
     STEP_KIND_COUNT
 } StepKind;
+
+/* What the ranks of a group do together. Every rank of a group takes its collectives on one stream
+ * in the plan's order: the i-th of one rank meets the i-th of the others. */
+typedef struct {
+    Collective kind;
+    uint32_t group;
+    ReduceOp reduce;
+    uint32_t n;        /* operands sent as one message */
+    int64_t *count;    /* elements of each operand */
+    Dtype dtype, wire; /* of the operands; as they travel */
+    double scale;      /* multiplied before, divided after; 1 where wire == dtype */
+    int64_t peer;      /* send, recv: the other's index in the group */
+    bool room;         /* the last argument is bytes for the message: n > 1 or wire != dtype */
+} PlanCollective;
 
 typedef enum { PLAN_FORWARD, PLAN_BACKWARD, PLAN_APPLY, PLAN_PHASE_COUNT } PlanPhase;
 
@@ -114,7 +144,8 @@ typedef struct {
     int64_t items;   /* of that kernel: number of work items */
     int64_t grain;   /* STEP_KERNEL: fewest items worth a thread */
     PlanGemm gemm;   /* STEP_GEMM */
-    int64_t bytes;   /* STEP_COPY, STEP_FILL */
+    PlanCollective collective; /* STEP_COLLECTIVE */
+    int64_t bytes;             /* STEP_COPY, STEP_FILL */
     uint32_t nargs;
     PlanArg *arg;
     uint64_t writes; /* STEP_KERNEL: bit i: arg[i] is written; 0: the plan does not say */
@@ -162,12 +193,15 @@ typedef struct Plan {
     uint64_t compiler_hash;         /* of the compiler's version and code-generating parts */
     int64_t arena[MEM_COUNT];       /* bytes of each memory */
     int64_t lower_bound[MEM_COUNT]; /* largest sum of live bytes: no allocation can be smaller */
-    int64_t tokens;                 /* tokens in one step, for tokens/s */
-    double flops;                   /* of the matrix products and attention in one step */
-    const char *machine;            /* whose prices were used; "" without */
-    int64_t budget[MEM_COUNT];      /* asked for; 0: none */
-    const char *disk;               /* folder of what lies on disk; "": the plan's own */
-    int64_t unconstrained;          /* device bytes with everything kept; 0: not known */
+    int64_t ranks;                  /* that execute it together; 1: one */
+    const char *mesh;               /* "data=4,expert=data"; "" without */
+    VEC(PlanGroup) group;
+    int64_t tokens;            /* tokens in one step of all ranks, for tokens/s */
+    double flops;              /* of the matrix products and attention in one step */
+    const char *machine;       /* whose prices were used; "" without */
+    int64_t budget[MEM_COUNT]; /* asked for; 0: none */
+    const char *disk;          /* folder of what lies on disk; "": the plan's own */
+    int64_t unconstrained;     /* device bytes with everything kept; 0: not known */
     double predicted_us, bound_us, unconstrained_us; /* of a step; 0: not known */
     VEC(PlanDecision) decision;
     VEC(PlanBuffer) buffer;
@@ -187,6 +221,12 @@ void plan_print(const Plan *p, Buf *out);
 /* Returns NULL after diagnostics. Checks everything the executor relies on: every index, every
  * argument inside its buffer, every buffer inside its arena, no name twice. */
 Plan *plan_parse(Session *s, const char *file, const char *text, size_t n);
+/* Members of a group, a rank's index in its group, the rank of an index in rank's group. */
+int64_t plan_group_size(const PlanGroup *g);
+int64_t plan_group_index(const PlanGroup *g, int64_t rank);
+int64_t plan_group_member(const PlanGroup *g, int64_t rank, int64_t index);
+/* Dimension `i` of the whole tensor that the buffer is a rank's part of. */
+int64_t plan_whole_dim(const Plan *p, const PlanBuffer *b, int i);
 /* Index of a buffer by name, or UINT32_MAX. */
 uint32_t plan_find(const Plan *p, const char *name);
 int64_t plan_elements(const PlanBuffer *b);

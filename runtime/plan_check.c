@@ -97,6 +97,7 @@ void plan_check_step(const Plan *p, const PlanStep *s, Buf *why) {
     case STEP_GEMM: check_gemm(p, s, why); break;
     case STEP_COPY: check_bytes(p, s, 2, why); break;
     case STEP_FILL: check_bytes(p, s, 1, why); break;
+    case STEP_COLLECTIVE: FAIL(why, "collectives cannot be read yet"); break;
     case STEP_KIND_COUNT: BUG("no such step");
     }
     if (!why->n) check_stream(p, s, why);

@@ -13,7 +13,7 @@ build_packages=(
     clang libclang-rt-dev clang-format
     libopenblas-pthread-dev libdnnl2 libxxhash-dev coinor-libclp-dev
     libjansson-dev libpng-dev libjpeg62-turbo-dev libharfbuzz-dev
-    libexpat1-dev libutf8proc-dev
+    libexpat1-dev libutf8proc-dev libhwloc-dev libopenmpi-dev openmpi-bin
     fonts-noto-color-emoji unicode-cldr-core python3
 )
 python_packages=(python3 python3-venv)

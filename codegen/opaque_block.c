@@ -1,0 +1,2 @@
+/* opaque_block.c: the block of a tensor. */
+#include "codegen/opaque.h"

@@ -1,0 +1,2 @@
+/* main_check.c: m6c check. */
+#include "frontend/main.h"

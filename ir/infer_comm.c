@@ -1,0 +1,74 @@
+/* infer_comm.c: result types of what ranks do together, and the block of a tensor that an index
+ * names. Attributes `over` and `ranks` come first; the verifier compares them with the mesh. */
+#include <string.h>
+
+#include "ir/hooks.h"
+
+static bool check_wire(Dtype wire, Dtype own, Buf *err) {
+    if (wire == own || (dtype_is_float(own) && (wire == DT_F16 || wire == DT_BF16))) return true;
+    infer_fail(err, "%s cannot be sent as %s", dtype_name(own), dtype_name(wire));
+    return false;
+}
+
+static bool check_ranks(int64_t ranks, Buf *err) {
+    if (ranks >= 1 && ranks <= INT32_MAX) return true;
+    infer_fail(err, "there are not %lld ranks", (long long)ranks);
+    return false;
+}
+
+INFER(infer_all_reduce) {
+    UNUSED;
+    ReduceOp reduce;
+    if (nin == 0 || !check_ranks(attr->v[1].i, err))
+        return nin ? NULL : infer_fail(err, "needs an operand");
+    if (!reduce_parse(attr->v[2].s, &reduce))
+        return infer_fail(err, "reduce is \"%s\"; it is sum, max or min", attr->v[2].s);
+    for (uint32_t i = 0; i < nin; i++) {
+        if (in[i]->dtype != in[0]->dtype) return infer_fail(err, "operands differ in dtype");
+        if (!check_wire((Dtype)attr->v[3].i, in[i]->dtype, err)) return NULL;
+    }
+    return nin == 1 ? in[0] : type_tuple(s, nin, in);
+}
+
+INFER(infer_all_gather) {
+    UNUSED;
+    int64_t dim[MAX_RANK];
+    if (!check_ranks(attr->v[1].i, err)) return NULL;
+    if (in[0]->rank == MAX_RANK) return infer_fail(err, "has %d dimensions already", MAX_RANK);
+    dim[0] = attr->v[1].i;
+    memcpy(dim + 1, in[0]->dim, (size_t)in[0]->rank * sizeof *dim);
+    return type_tensor(s, in[0]->dtype, in[0]->rank + 1, dim);
+}
+
+static bool has_blocks(const Type *t, int64_t ranks, Buf *err) {
+    if (t->rank > 0 && t->dim[0] == ranks) return true;
+    infer_fail(err, "the first dimension is not the number of ranks, %lld", (long long)ranks);
+    return false;
+}
+
+INFER(infer_reduce_scatter) {
+    UNUSED;
+    if (!check_ranks(attr->v[1].i, err) || !has_blocks(in[0], attr->v[1].i, err)) return NULL;
+    return type_tensor(s, in[0]->dtype, in[0]->rank - 1, in[0]->dim + 1);
+}
+
+INFER(infer_all_to_all) {
+    UNUSED;
+    if (!check_ranks(attr->v[1].i, err) || !has_blocks(in[0], attr->v[1].i, err)) return NULL;
+    return check_wire((Dtype)attr->v[2].i, in[0]->dtype, err) ? in[0] : NULL;
+}
+
+INFER(infer_block) {
+    UNUSED;
+    int64_t d = attr->v[0].i, parts = attr->v[1].i, dim[MAX_RANK];
+    if (in[1]->rank != 0 || in[1]->dtype != DT_I32)
+        return infer_fail(err, "operand 2, the number of the block, must be i32[]");
+    if (d < 0 || d >= in[0]->rank)
+        return infer_fail(err, "dim %lld is not one of %d", (long long)d, in[0]->rank);
+    if (parts < 1 || in[0]->dim[d] % parts != 0)
+        return infer_fail(err, "%lld parts do not divide %lld", (long long)parts,
+                          (long long)in[0]->dim[d]);
+    memcpy(dim, in[0]->dim, sizeof dim);
+    dim[d] /= parts;
+    return type_tensor(s, in[0]->dtype, in[0]->rank, dim);
+}

@@ -1,0 +1,85 @@
+/* mesh.c: ranks and groups of ranks. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "ir/ir.h"
+
+int64_t mesh_ranks(const Settings *set) {
+    int64_t n = 1;
+    for (int i = 0; i < set->nmesh; i++)
+        if (!set->mesh[i].same) n *= set->mesh[i].size;
+    return n;
+}
+
+/* Number of the axis with these letters that has devices of its own; -1: none. */
+static int find_axis(const Settings *set, const char *name, size_t n) {
+    for (int i = 0; i < set->nmesh; i++) {
+        const char *axis = set->mesh[i].axis;
+        if (strlen(axis) != n || memcmp(axis, name, n) != 0) continue;
+        const char *same = set->mesh[i].same;
+        return same ? find_axis(set, same, strlen(same)) : i;
+    }
+    return -1;
+}
+
+const char *mesh_axis(const Settings *set, const char *name) {
+    int i = find_axis(set, name, strlen(name));
+    return i < 0 || set->mesh[i].size == 1 ? NULL : set->mesh[i].axis;
+}
+
+static int64_t axis_stride(const Settings *set, int axis) {
+    int64_t stride = 1;
+    for (int i = axis + 1; i < set->nmesh; i++)
+        if (!set->mesh[i].same) stride *= set->mesh[i].size;
+    return stride;
+}
+
+/* One axis, or a part of it, as a level of the group; *p is left behind it. */
+static bool add_level(const Settings *set, const char **p, MeshGroup *m) {
+    size_t n = strcspn(*p, ".%/");
+    int axis = find_axis(set, *p, n);
+    if (axis < 0 || m->nlevel == MESH_LEVELS) return false;
+    int64_t size = set->mesh[axis].size, stride = axis_stride(set, axis);
+    char part = (*p)[n];
+    *p += n;
+    if (part == '%' || part == '/') {
+        char *end;
+        int64_t k = strtoll(*p + 1, &end, 10);
+        if (k < 1 || size % k != 0) return false;
+        stride *= part == '/' ? k : 1;
+        size = part == '/' ? size / k : k;
+        *p = end;
+    }
+    m->size[m->nlevel] = size, m->stride[m->nlevel++] = stride;
+    m->n *= size;
+    return true;
+}
+
+bool mesh_group(const Settings *set, const char *over, MeshGroup *out) {
+    *out = (MeshGroup){.n = 1};
+    for (const char *p = over;; p++) {
+        if (!add_level(set, &p, out)) return false;
+        if (*p != '.') return *p == 0;
+    }
+}
+
+int64_t mesh_index(const MeshGroup *m, int64_t rank) {
+    int64_t index = 0;
+    for (int i = 0; i < m->nlevel; i++)
+        index = index * m->size[i] + rank / m->stride[i] % m->size[i];
+    return index;
+}
+
+int64_t mesh_member(const MeshGroup *m, int64_t rank, int64_t index) {
+    for (int i = m->nlevel; i-- > 0; index /= m->size[i]) {
+        int64_t own = rank / m->stride[i] % m->size[i];
+        rank += (index % m->size[i] - own) * m->stride[i];
+    }
+    return rank;
+}
+
+int64_t mesh_parts(const Settings *set, const Spec *spec, int dim) {
+    MeshGroup m;
+    if (!spec || !spec->axis[dim] || !mesh_group(set, spec->axis[dim], &m)) return 1;
+    return m.n;
+}

@@ -1,0 +1,2 @@
+/* balance.c: shares of uneven devices. */
+#include "passes/passes.h"

@@ -1,0 +1,2 @@
+/* comm_cost.c: what collectives cost. */
+#include "passes/passes.h"

@@ -1,0 +1,2 @@
+/* hdrm.c: halving-doubling with rank mapping on BiGraph. */
+#include "passes/passes.h"

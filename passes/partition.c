@@ -1,0 +1,2 @@
+/* partition.c: buckets and stages. */
+#include "passes/passes.h"

@@ -1,0 +1,2 @@
+/* pipeline.c: orders of pipelines. */
+#include "passes/passes.h"

@@ -1,0 +1,2 @@
+/* topology.c: networks of machines. */
+#include "passes/passes.h"

@@ -1,0 +1,2 @@
+/* comm_mpi.c: ranks that speak MPI. */
+#include "runtime/comm.h"

@@ -1,0 +1,2 @@
+/* slice.c: which part of a tensor a rank has. */
+#include "runtime/plan.h"
