@@ -4,8 +4,9 @@
  * Buffers are made at the first run and used again by the next ones. Leaves keep their values
  * between runs; assignments copy into them after the last node, all sources before any target.
  * bf16 and f16 are rounded from f32, as kernels do; i64 is exact up to 2^53; floats become integers
- * toward zero, saturating, NaN as 0. */
-#include "ir/hooks.h"
+ * toward zero, saturating, NaN as 0. What ranks do together is in interp_ranks.c, which runs all
+ * other nodes by interp_node. */
+#include "ir/interp.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -31,11 +32,14 @@ static double (*const store[DT_COUNT])(double) = {
     [DT_I32] = store_i32, [DT_I64] = store_i64,   [DT_BOOL] = store_bool,
 };
 
+void interp_round(const Interp *in, Dtype d, double *x, int64_t n) {
+    double (*keep)(double) = store[d];
+    if (!keep || (d == DT_F32 && !in->round_f32)) return;
+    for (int64_t i = 0; i < n; i++) x[i] = keep(x[i]);
+}
+
 static void round_tensor(const Interp *in, Tensor *t) {
-    double (*keep)(double) = store[t->type->dtype];
-    if (!keep || (t->type->dtype == DT_F32 && !in->round_f32)) return;
-    int64_t n = type_elements(t->type);
-    for (int64_t i = 0; i < n; i++) t->data[i] = keep(t->data[i]);
+    interp_round(in, t->type->dtype, t->data, type_elements(t->type));
 }
 
 /* ---- the interpreter ---- */
@@ -51,7 +55,7 @@ void interp_free(Interp *in) {
     if (in) arena_free(in->arena);
 }
 
-static Tensor *results_of(Interp *in, Value v) {
+Tensor *interp_results(Interp *in, Value v) {
     if (in->value[v]) return in->value[v];
     const Type *t = type_of(in->g, v);
     uint32_t n = t->dtype == DT_TUPLE ? t->nelem : 1;
@@ -64,7 +68,7 @@ static Tensor *results_of(Interp *in, Value v) {
 }
 
 /* Leaves that hold what somebody put there. */
-static bool is_stored(const Node *n) {
+bool interp_is_stored(const Node *n) {
     return n->op == OP_input || n->op == OP_param || n->op == OP_state;
 }
 
@@ -72,8 +76,8 @@ bool interp_set(Interp *in, const char *name, const double *data) {
     bool found = false;
     for (Value v = 0; v < in->g->node.n; v++) {
         const Node *n = node_of(in->g, v);
-        if (!is_stored(n) || strcmp(attr_str(n, "name"), name) != 0) continue;
-        Tensor *t = results_of(in, v);
+        if (!interp_is_stored(n) || strcmp(attr_str(n, "name"), name) != 0) continue;
+        Tensor *t = interp_results(in, v);
         memcpy(t->data, data, sizeof(double) * (size_t)type_elements(t->type));
         round_tensor(in, t);
         found = true;
@@ -105,7 +109,7 @@ static void start_leaf(Interp *in, Value v, uint64_t seed) {
     if (in->value[v]) return;
     const char *name = attr_str(n, "name");
     if (n->op == OP_input) BUG("input '%s' was not set", name);
-    Tensor *t = results_of(in, v);
+    Tensor *t = interp_results(in, v);
     init_fill(attr_str(n, "init"), attr_float(n, "a"), attr_float(n, "b"), name, seed, t->data,
               type_elements(t->type));
     round_tensor(in, t);
@@ -123,11 +127,18 @@ static void copy_operand(const Tensor *in, Tensor *out) {
     memcpy(out->data, in->data, sizeof(double) * (size_t)type_elements(out->type));
 }
 
+/* What ranks do together, in a group of one. */
+static void run_alone(const Node *n, const Tensor *in, Tensor *out) {
+    if (attr_int(n, "ranks") != 1)
+        BUG("%s over \"%s\" needs the other ranks", op_info((Op)n->op)->name, attr_str(n, "over"));
+    for (uint32_t i = 0; i < n->nin; i++) copy_operand(&in[i], &out[i]);
+}
+
 static void run_node(Interp *in, Value v) {
     const Graph *g = in->g;
     const Node *n = node_of(g, v);
     const OpInfo *info = op_info((Op)n->op);
-    Tensor operands[MAX_OPERANDS], *out = results_of(in, v);
+    Tensor operands[MAX_OPERANDS], *out = interp_results(in, v);
     for (uint32_t i = 0; i < n->nin; i++) operands[i] = in->value[operand(g, v, i)][0];
     if (n->op == OP_proj)
         info->eval(g, n, in->value[operand(g, v, 0)], out);
@@ -135,30 +146,38 @@ static void run_node(Interp *in, Value v) {
         info->eval(g, n, operands, out);
     else if (info->fn)
         run_elementwise(info, n, operands, out);
+    else if (meets(n))
+        run_alone(n, operands, out);
     else
         copy_operand(operands, out);
     uint32_t results = n->type->dtype == DT_TUPLE ? n->type->nelem : 1;
     for (uint32_t i = 0; i < results; i++) round_tensor(in, &out[i]);
 }
 
+void interp_node(Interp *in, Value v, uint64_t seed) {
+    const Node *n = node_of(in->g, v);
+    if (interp_is_stored(n))
+        start_leaf(in, v, seed);
+    else if (n->op == OP_assign)
+        copy_operand(in->value[operand(in->g, v, 1)], interp_results(in, v));
+    else
+        run_node(in, v);
+}
+
 /* Node `assign` itself holds the copy of its source that its leaf takes now. */
-static void make_assignments(Interp *in) {
+void interp_assign(Interp *in) {
     for (Value v = 0; v < in->g->node.n; v++)
         if (node_of(in->g, v)->op == OP_assign)
             copy_operand(in->value[v], in->value[operand(in->g, v, 0)]);
 }
 
-void interp_run(Interp *in, uint64_t seed, int64_t step) {
+void interp_clock(Interp *in, uint64_t seed, int64_t step) {
     interp_set(in, "@seed", &(double){(double)(int32_t)(uint32_t)seed});
     interp_set(in, "@step", &(double){(double)step});
-    for (Value v = 0; v < in->g->node.n; v++) {
-        const Node *n = node_of(in->g, v);
-        if (is_stored(n))
-            start_leaf(in, v, seed);
-        else if (n->op == OP_assign)
-            copy_operand(in->value[operand(in->g, v, 1)], results_of(in, v));
-        else
-            run_node(in, v);
-    }
-    make_assignments(in);
+}
+
+void interp_run(Interp *in, uint64_t seed, int64_t step) {
+    interp_clock(in, seed, step);
+    for (Value v = 0; v < in->g->node.n; v++) interp_node(in, v, seed);
+    interp_assign(in);
 }

@@ -323,6 +323,35 @@ void interp_run(Interp *in, uint64_t seed, int64_t step);
 void init_fill(const char *kind, double a, double b, const char *name, uint64_t seed, double *x,
                int64_t n);
 
+/* ================================ interp_ranks.c ================================ */
+/* A sharded graph on all ranks of its mesh, in one process: node after node, each on every rank. A
+ * graph that is not sharded runs on one rank. Values are given and read as whole tensors. */
+typedef struct {
+    Graph *g;
+    Arena *arena;
+    int64_t n; /* ranks */
+    Interp **rank;
+} Ranks;
+Ranks *ranks_new(Graph *g);
+void ranks_free(Ranks *r);
+/* Type of the whole tensor that v is a part of. */
+const Type *ranks_type(const Ranks *r, Value v);
+/* Sets a leaf (input, param, state) by name: every rank takes its part of the whole tensor `data`,
+ * which is copied. Of an input's dim 0 each micro-batch's range is split by itself. False when
+ * there is none. */
+bool ranks_set(Ranks *r, const char *name, const double *data);
+/* As interp_run. Leaves that were not set start as their part of the whole start value. BUG when a
+ * collective's group is none of the mesh, or of another size than its node says. */
+void ranks_run(Ranks *r, uint64_t seed, int64_t step);
+/* Puts v, no tuple, together from all ranks: `whole` has elements of ranks_type; partial sums are
+ * added. False when ranks that must hold the same part do not, bit by bit. */
+bool ranks_get(const Ranks *r, Value v, double *whole);
+/* How many collectives g has, or -1 and a sentence in *err: every rank of a group must name the
+ * same members in the same order, as many as the node says. All ranks run the same nodes in the
+ * same order and no node is left out, whatever the data: then no two ranks can wait for each other.
+ */
+int ranks_check_order(const Graph *g, Buf *err);
+
 /* ================================ mesh.c ================================ */
 /* Ranks are numbered over the mesh's own axes, the last one fastest. A group of ranks is written as
  * the axes along which its members differ, joined by '.', the slowest first: "data",
