@@ -15,7 +15,14 @@
  *     attention f32 30GFLOPS, attention-grad …
  *     copy in 25GB/s latency 10us          in, out, read, write
  *     slow compute while in out 0.9        the speed of one stream while others work
- *     link nvlink 300GB/s latency 2us
+ *     link nvlink 300GB/s latency 2us      a level of the network, from inner to outer; more:
+ *         overhead 1us    what each message costs its sender beside others (else: the latency)
+ *         joins 8         so many devices, or groups of the line before; else the first line joins
+ *                         a node's devices and the last one whatever is left
+ *         ports 4         links of such a group to this level, shared by its devices (else: 1)
+ *         bus             the group's devices share one link of this rate, instead of ports
+ *         rails           port i leads to the ports i of other groups
+ *         bigraph 8       so many switches in two layers, each linked to all of the other layer
  *     step "add gelu" [host] [product …] [copy device host] [flops 5e6] bytes 2e6 12.5us
  *
  * Lines come in any order; '#' begins a comment. Without host lines a cpu's host is itself. */
@@ -333,6 +340,12 @@ static void read_link(Reader *r) {
     Link l = {.name = word(r, "a name")};
     l.rate = quantity(r, UNIT_RATE);
     l.latency = latency(r);
+    if (accept(r, "overhead")) l.overhead = quantity(r, UNIT_TIME);
+    if (accept(r, "joins")) l.joins = integer(r, "groups that the link joins", 1 << 24);
+    if (accept(r, "ports")) l.ports = integer(r, "ports of a group", 1 << 24);
+    l.bus = accept(r, "bus");
+    l.rails = accept(r, "rails");
+    if (accept(r, "bigraph")) l.bigraph = integer(r, "switches", 1 << 16);
     PUSH(r->m, &r->m->link, l);
 }
 
@@ -545,12 +558,19 @@ static void put_copies(const Machine *m, Buf *out) {
         buf_double(out, s->factor);
         buf_puts(out, "\n");
     }
-    for (uint32_t i = 0; i < m->link.n; i++) {
-        buf_printf(out, "link %s", m->link.p[i].name);
-        put(out, " ", &m->link.p[i].rate);
-        if (m->link.p[i].latency.value > 0) put(out, " latency ", &m->link.p[i].latency);
-        buf_puts(out, "\n");
-    }
+}
+
+static void put_link(const Link *l, Buf *out) {
+    buf_printf(out, "link %s", l->name);
+    put(out, " ", &l->rate);
+    if (l->latency.value > 0) put(out, " latency ", &l->latency);
+    if (l->overhead.value > 0) put(out, " overhead ", &l->overhead);
+    if (l->joins) buf_printf(out, " joins %lld", (long long)l->joins);
+    if (l->ports) buf_printf(out, " ports %lld", (long long)l->ports);
+    if (l->bus) buf_puts(out, " bus");
+    if (l->rails) buf_puts(out, " rails");
+    if (l->bigraph) buf_printf(out, " bigraph %lld", (long long)l->bigraph);
+    buf_puts(out, "\n");
 }
 
 static void put_steps(const Machine *m, Buf *out) {
@@ -587,6 +607,7 @@ void machine_print(const Machine *m, Buf *out) {
     put_bands(out, "host-bandwidth", m->host_bandwidth.p, m->host_bandwidth.n);
     put_rates(m, out);
     put_copies(m, out);
+    for (uint32_t i = 0; i < m->link.n; i++) put_link(&m->link.p[i], out);
     put_steps(m, out);
 }
 

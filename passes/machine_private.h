@@ -1,4 +1,4 @@
-/* machine_private.h: what a machine is made of. Private to machine*.c and cost.c. */
+/* machine_private.h: what a machine is made of. Private to machine*.c, cost.c and topology*.c. */
 #ifndef M6C_MACHINE_PRIVATE_H
 #define M6C_MACHINE_PRIVATE_H
 
@@ -32,9 +32,12 @@ typedef struct {
     double factor;
 } Slow;
 
+/* One level of the network, from inner to outer: topology.h says what the figures mean. */
 typedef struct {
     const char *name;
-    Quantity rate, latency;
+    Quantity rate, latency, overhead;
+    int64_t joins, ports, bigraph; /* 0: not stated */
+    bool bus, rails;
 } Link;
 
 typedef struct {

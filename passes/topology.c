@@ -1,2 +1,160 @@
-/* topology.c: networks of machines. */
-#include "passes/passes.h"
+/* topology.c: networks of machines, from the link lines of a machine and the number of ranks.
+ *
+ * Defaults keep short descriptions short: the first link joins a node's devices, the last one joins
+ * what is left, a group has one port, a further message costs its sender the link's whole latency
+ * (messages one after the other). Without links, ranks exchange through the host's memory: on a CPU
+ * a copy of it, on a GPU over the copy engines. Limits: a tree; groups of one level are alike. */
+#include "passes/topology.h"
+
+#include "passes/hdrm.h"
+#include "passes/machine_private.h"
+
+#include <string.h>
+
+#define FAIL(m, ...) (diag_error((m)->session, (Loc){0}, __VA_ARGS__), false)
+
+/* Where nothing is said: µs of a message between processes of one host. */
+static const double host_latency = 1;
+
+/* Devices of the whole cluster; 0: as many as there are ranks. */
+static int64_t all_devices(const Machine *m) {
+    return m->nodes && m->devices ? m->nodes * m->devices : 0;
+}
+
+/* How devices reach each other without a link: through the host's memory. */
+static TopologyLevel host_level(const Machine *m, int64_t ranks) {
+    TopologyLevel l = {.name = "host", .fan = ranks, .unit = 1, .ports = 1};
+    bool cpu = strcmp(m->target, "cpu") == 0;
+    l.bus = cpu; /* one memory for all; a byte is read and written */
+    l.rate = cpu ? m->bandwidth.p[m->bandwidth.n - 1].rate.value / 2
+                 : MIN(m->copy[STREAM_IN].value, m->copy[STREAM_OUT].value);
+    l.latency = host_latency + m->latency[STREAM_IN].value + m->latency[STREAM_OUT].value;
+    l.overhead = l.latency;
+    return l;
+}
+
+static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* How many groups link i joins; 0: nothing says so. */
+static int64_t link_joins(const Machine *m, uint32_t i, int64_t unit, int64_t ranks) {
+    const Link *l = &m->link.p[i];
+    int64_t all = all_devices(m), nodes = m->nodes ? m->nodes : 1;
+    bool last = i + 1 == m->link.n;
+    if (l->joins) return l->joins;
+    if (i == 0 && m->devices > 1 && (!last || nodes == 1)) return m->devices;
+    if (i == 0 && last && m->devices > 1) return 0;
+    return last ? MAX(divide_up(all ? all : ranks, unit), 1) : 0;
+}
+
+static bool add_level(Topology *t, const Machine *m, uint32_t i, int64_t unit) {
+    const Link *l = &m->link.p[i];
+    TopologyLevel *to = &t->level[t->nlevel++];
+    *to = (TopologyLevel){.name = l->name, .unit = unit, .bus = l->bus, .rails = l->rails};
+    to->fan = link_joins(m, i, unit, t->ranks);
+    if (to->fan == 0)
+        return FAIL(m,
+                    "the link '%s' of '%s' needs 'joins N': so many devices, or groups of the "
+                    "link before",
+                    l->name, m->name);
+    to->ports = l->ports ? l->ports : 1;
+    if (to->ports > unit)
+        return FAIL(m, "the link '%s' of '%s' has %lld ports for %lld devices", l->name, m->name,
+                    (long long)to->ports, (long long)unit);
+    to->rate = l->rate.value;
+    to->latency = l->latency.value;
+    to->overhead = l->overhead.value > 0 ? l->overhead.value : to->latency;
+    to->bigraph = l->bigraph;
+    int64_t ends = to->fan * to->ports;
+    if (to->bigraph && (to->bigraph % 2 || ends % to->bigraph || i + 1 < m->link.n))
+        return FAIL(m,
+                    "the BiGraph '%s' of '%s' must be the last link and have an even number of "
+                    "switches that divides its %lld ends",
+                    l->name, m->name, (long long)ends);
+    return true;
+}
+
+static bool add_levels(Topology *t, const Machine *m) {
+    int64_t unit = 1;
+    if (m->link.n > TOPOLOGY_LEVELS)
+        return FAIL(m, "'%s' has more than %d links", m->name, TOPOLOGY_LEVELS);
+    for (uint32_t i = 0; i < m->link.n; i++) {
+        if (!add_level(t, m, i, unit)) return false;
+        unit *= t->level[i].fan;
+        if (unit > INT64_C(1) << 32) return FAIL(m, "'%s' has too many devices", m->name);
+    }
+    if (m->link.n == 0 && m->nodes > 1 && t->ranks > (m->devices ? m->devices : 1))
+        return FAIL(m, "'%s' has %lld nodes and needs a line like 'link nic 12.5GB/s latency 5us'",
+                    m->name, (long long)m->nodes);
+    if (m->link.n == 0 && t->ranks > 1) t->level[t->nlevel++] = host_level(m, t->ranks);
+    return true;
+}
+
+static bool check_devices(const Topology *t, const Machine *m) {
+    int64_t have = all_devices(m);
+    for (int i = 0; i < t->nlevel && m->link.n; i++) have = t->level[i].unit * t->level[i].fan;
+    if (have == 0 || t->ranks <= have) return true;
+    return FAIL(m, "%lld ranks need as many devices; '%s' has %lld", (long long)t->ranks, m->name,
+                (long long)have);
+}
+
+/* On a BiGraph whose every device has a port, halving-doubling without shared links. */
+static void place_ranks(Topology *t, const Machine *m) {
+    const TopologyLevel *l = t->nlevel ? &t->level[t->nlevel - 1] : NULL;
+    if (!l || !l->bigraph || l->ports != l->unit || t->ranks != l->fan * l->unit) return;
+    int64_t per = t->ranks / l->bigraph;
+    if (!hdrm_possible(per, l->bigraph)) return;
+    int64_t *map = arena_array(session_arena(m->session), int64_t, t->ranks);
+    hdrm_map(per, l->bigraph, map);
+    t->device = map;
+}
+
+Topology *topology_of(const Machine *m, int64_t ranks) {
+    Topology *t = arena_new_of(session_arena(m->session), Topology);
+    t->ranks = MAX(ranks, 1);
+    t->local = m->bandwidth.p[m->bandwidth.n - 1].rate.value;
+    if (!add_levels(t, m) || !check_devices(t, m)) return NULL;
+    place_ranks(t, m);
+    return t;
+}
+
+/* ---- asking ---- */
+
+int64_t topology_device(const Topology *t, int64_t rank) {
+    return t->device ? t->device[rank] : rank;
+}
+
+int64_t topology_unit(const Topology *t, int level, int64_t rank) {
+    int64_t device = topology_device(t, rank);
+    if (level == t->nlevel) return 0;
+    return device / t->level[level].unit;
+}
+
+int topology_level(const Topology *t, int64_t a, int64_t b) {
+    int level = t->nlevel;
+    while (level >= 0 && topology_unit(t, level, a) == topology_unit(t, level, b)) level--;
+    return level;
+}
+
+int64_t topology_sharers(const Topology *t, int level) {
+    const TopologyLevel *l = &t->level[level];
+    return MIN(l->bus ? l->unit * l->fan : l->unit, t->ranks);
+}
+
+static void put_level(const TopologyLevel *l, Buf *out) {
+    buf_printf(out, "%s: joins %lld of %lld device%s, ", l->name, (long long)l->fan,
+               (long long)l->unit, l->unit == 1 ? "" : "s");
+    if (l->bus)
+        buf_puts(out, "a bus of ");
+    else
+        buf_printf(out, "%lld port%s of ", (long long)l->ports, l->ports == 1 ? "" : "s");
+    buf_printf(out, "%.4g GB/s, latency %.4g us, %.4g us a further message", l->rate / 1e9,
+               l->latency, l->overhead);
+    if (l->rails) buf_puts(out, ", rails");
+    if (l->bigraph) buf_printf(out, ", BiGraph of %lld switches", (long long)l->bigraph);
+    buf_puts(out, "\n");
+}
+
+void topology_print(const Topology *t, Buf *out) {
+    for (int i = 0; i < t->nlevel; i++) put_level(&t->level[i], out);
+    if (t->device) buf_puts(out, "ranks placed by HDRM\n");
+}
