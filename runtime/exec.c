@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/slice.h"
+
 /* ---- open and close ---- */
 
 static char *address(const Exec *e, PlanArg a) {
@@ -75,11 +77,29 @@ static void find_loss(Exec *e) {
             if (e->plan->step.p[i].arg[j].buffer == e->loss) e->loss_step = i;
 }
 
+/* Writes this rank's index in each group whose index is an input. */
+static Status write_indices(Exec *e) {
+    static const char prefix[] = "@index/";
+    const Plan *p = e->plan;
+    for (uint32_t i = 0; i < p->input.n; i++) {
+        uint32_t b = p->input.p[i].buffer, g = 0;
+        const char *name = p->buffer.p[b].name;
+        if (strncmp(name, prefix, strlen(prefix)) != 0) continue;
+        while (g < p->group.n && strcmp(p->group.p[g].name, name + strlen(prefix)) != 0) g++;
+        if (g == p->group.n)
+            return status_make(EXIT_INPUT, "input \"%s\": the plan has no such group", name);
+        int32_t index = (int32_t)plan_group_index(&p->group.p[g], e->rank);
+        TRY(exec_write(e, b, &index, sizeof index));
+    }
+    return NULL;
+}
+
 Status exec_open(const Plan *plan, const ExecOptions *o, Exec **out) {
     Exec *e = xcalloc(1, sizeof *e);
     e->plan = plan;
     e->ops = o->device;
     e->pool = o->pool;
+    e->rank = o->rank;
     check_places(plan);
     DeviceConfig config = {.plan = plan,
                            .pool = o->pool,
@@ -99,7 +119,8 @@ Status exec_open(const Plan *plan, const ExecOptions *o, Exec **out) {
     e->step_input = find_input(plan, "@step");
     e->seed_input = find_input(plan, "@seed");
     find_loss(e);
-    s = exec_open_streams(e);
+    s = write_indices(e);
+    if (!s) s = exec_open_streams(e);
     if (s) {
         exec_close(e);
         return s;
@@ -125,6 +146,8 @@ void exec_close(Exec *e) {
 }
 
 char *exec_address(const Exec *e, uint32_t buffer) { return address(e, (PlanArg){buffer, 0}); }
+
+int exec_rank(const Exec *e) { return e->rank; }
 
 int64_t exec_arena_bytes(const Exec *e, Mem mem) { return e->arena_bytes[mem]; }
 
@@ -174,6 +197,11 @@ Status exec_read_part(Exec *e, uint32_t buffer, int64_t at, void *host, int64_t 
     return move_bytes(e, buffer, host, exec_address(e, buffer) + at, bytes);
 }
 
+Status exec_write_part(Exec *e, uint32_t buffer, int64_t at, const void *host, int64_t bytes) {
+    ASSERT(at >= 0 && bytes >= 0 && at <= e->plan->buffer.p[buffer].bytes - bytes);
+    return move_bytes(e, buffer, exec_address(e, buffer) + at, host, bytes);
+}
+
 double exec_number(Dtype d, const void *p) {
     union {
         float f;
@@ -216,8 +244,9 @@ typedef struct {
     const Init *init;
     Dtype dtype;
     uint32_t key;
-    char *to;      /* where element `first` goes */
-    int64_t first; /* of this part of the tensor */
+    const Slice *slice; /* the rank's, of the tensor */
+    char *to;           /* where element `first` of it goes */
+    int64_t first;      /* of what is set now */
 } Start;
 
 static void put_number(Dtype d, char *at, double x) {
@@ -241,10 +270,12 @@ static void start_part(void *ctx, int64_t lo, int64_t hi, int thread) {
     const Start *s = ctx;
     int size = dtype_size(s->dtype);
     (void)thread;
-    for (int64_t i = lo; i < hi; i++)
-        put_number(
-            s->dtype, s->to + i * size,
-            init_value(s->init->kind, s->init->a, s->init->b, s->key, (uint64_t)(s->first + i)));
+    while (lo < hi) {
+        SliceRun run = slice_run(s->slice, s->first + lo);
+        for (int64_t end = MIN(lo + run.count, hi), i = run.whole; lo < end; lo++, i++)
+            put_number(s->dtype, s->to + lo * size,
+                       init_value(s->init->kind, s->init->a, s->init->b, s->key, (uint64_t)i));
+    }
 }
 
 static void start_values(Exec *e, Start s, int64_t n) {
@@ -275,8 +306,10 @@ static Status start_tensor(Exec *e, const PlanTensor *t, uint64_t seed) {
     const PlanBuffer *b = &e->plan->buffer.p[t->buffer];
     if (t->init.kind == INIT_ZEROS)
         return e->ops->fill(e->device, 0, exec_address(e, t->buffer), b->bytes);
-    Start s = {&t->init, b->dtype, random_key(seed, t->init.site, 0), exec_pointer(e, t->buffer),
-               0};
+    Slice slice = slice_of(e->plan, b, e->rank);
+    Start s = {
+        &t->init, b->dtype, random_key(seed, t->init.site, 0), &slice, exec_pointer(e, t->buffer),
+        0};
     if (!s.to) return send_values(e, t, s);
     start_values(e, s, plan_elements(b));
     return NULL;

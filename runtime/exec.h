@@ -21,14 +21,16 @@ typedef struct ExecOptions {
     bool no_graph;           /* cuda: launches every step anew */
     double link;             /* cpu: bytes a second of copies from and to the host; 0: all it can */
     const char *disk;        /* folder of what the plan keeps on disk; NULL: `dir` */
+    int rank;                /* of the plan's ranks, from 0 */
 } ExecOptions;
 
-/* The plan must stay. Everything is zero until it is written. */
+/* The plan must stay. Everything is zero until it is written, but for inputs "@index/GROUP": they
+ * are the rank's index in the plan's group of that name. */
 Status exec_open(const Plan *plan, const ExecOptions *options, Exec **out);
 void exec_close(Exec *e);
 
-/* Sets every tensor to its init: element i of a tensor is a function of seed, the init's site and
- * i alone, whatever the number of threads, the dtype or the sharding. Also exec_set_seed(seed). */
+/* Sets every tensor to its init: element i of a whole tensor is a function of seed, the init's site
+ * and i alone, whatever the number of threads, the dtype or the mesh. Also exec_set_seed(seed). */
 Status exec_init_params(Exec *e, uint64_t seed);
 /* The seed that "@seed" gives to the steps, for a run that continues from a checkpoint. */
 void exec_set_seed(Exec *e, uint64_t seed);
@@ -41,6 +43,7 @@ Status exec_read(Exec *e, uint32_t buffer, void *host, int64_t bytes);
  * EXEC_PART, so that no tensor lies in memory a second time. */
 enum { EXEC_PART = 16 << 20 };
 Status exec_read_part(Exec *e, uint32_t buffer, int64_t at, void *host, int64_t bytes);
+Status exec_write_part(Exec *e, uint32_t buffer, int64_t at, const void *host, int64_t bytes);
 /* A float or integer scalar output as a double, of the last step that was collected or waited for;
  * *found is false when the plan has no such port. */
 Status exec_read_scalar(Exec *e, const char *name, double *value, bool *found);
@@ -82,6 +85,7 @@ void exec_set_timer(Exec *e, ExecTimer *timer, void *ctx);
  */
 void exec_check_finite(Exec *e, bool on);
 
+int exec_rank(const Exec *e); /* as in ExecOptions */
 /* Bytes the device gave for a memory: equal to plan->arena, by assertion. */
 int64_t exec_arena_bytes(const Exec *e, Mem mem);
 /* Those of them that lie in the host's memory, and what the device has allocated besides. */

@@ -19,6 +19,7 @@ typedef struct Streams Streams; /* exec_streams.c */
 
 struct Exec {
     const Plan *plan;
+    int rank; /* of the plan's ranks */
     const DeviceOps *ops;
     Device *device;
     Pool *pool;

@@ -59,6 +59,15 @@ Status input_bytes(const LoaderInput *in, int64_t *bytes) {
     return NULL;
 }
 
+Slice input_slice(const LoaderInput *in) {
+    return in->part ? *in->part : slice_all(in->rank, in->dim);
+}
+
+int64_t input_part_bytes(const LoaderInput *in) {
+    Slice s = input_slice(in);
+    return slice_elements(&s) * dtype_size(in->dtype);
+}
+
 /* ---- positions ---- */
 
 static bool at_end(const Source *s, LoaderPosition p) {
@@ -134,7 +143,8 @@ static Status slot_make(Slot *s, const LoaderSpec *spec, int64_t *total) {
     Status status = NULL;
     for (uint32_t i = 0; offset && i < spec->ninputs && !status; i++) {
         offset[i] = *total;
-        status = input_bytes(&spec->input[i], &bytes);
+        status = input_bytes(&spec->input[i], &bytes); /* or the part's may overflow */
+        if (!status) bytes = input_part_bytes(&spec->input[i]);
         if (!status && __builtin_add_overflow(*total, bytes + ALIGN - bytes % ALIGN, total))
             status = status_make(EXIT_INPUT, "the inputs' size overflows");
     }

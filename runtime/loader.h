@@ -14,20 +14,25 @@
  *
  * Order. Training goes through a permutation of the split that is a function of (seed, epoch);
  * batches run on from one epoch into the next. A position is three integers, and what follows it
- * depends on nothing else: not on threads, not on the cache, not on what was read before. */
+ * depends on nothing else: not on threads, not on the cache, not on what was read before.
+ *
+ * Parts. A rank of several gets its part of each input, and only that is decoded, read or drawn;
+ * the batch as a whole is the same on every mesh. Of captions and pictures a part is some rows. */
 #ifndef M6C_LOADER_H
 #define M6C_LOADER_H
 
-#include "ir/base.h"
+#include "runtime/slice.h"
 
 enum { LOADER_MAX_RANK = 8, LOADER_IGNORE = -100 };
 
+/* An input of the model, of the whole batch whatever part of it is wanted. */
 typedef struct {
     const char *name;
     Dtype dtype;
     int rank;
     int64_t dim[LOADER_MAX_RANK];
-    int64_t bound; /* integers: legal values are below it (and LOADER_IGNORE); 0 when unknown */
+    int64_t bound;     /* integers: legal values are below it (and LOADER_IGNORE); 0 when unknown */
+    const Slice *part; /* what a batch holds of it; NULL: all */
 } LoaderInput;
 
 typedef struct {
@@ -52,8 +57,10 @@ typedef struct {
 typedef struct {
     const void *const *data; /* [ninputs], in the order of LoaderSpec.input, 64-byte aligned */
     LoaderPosition start;
+    /* Of the whole batch: */
     int64_t examples; /* real ones; fewer than the batch only at the end of an in-order split */
-    int64_t targets;  /* targets that are not ignored, when "target" is an input */
+    int64_t targets;  /* targets that are not ignored, when "target" is an input; where a part of
+                         it is wanted, counted in order only */
 } LoaderBatch;
 
 typedef struct Loader Loader;

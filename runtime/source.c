@@ -17,7 +17,7 @@ static int64_t no_bytes(Source *s) {
 typedef struct {
     Source base;
     LoaderInput *input;
-    int64_t *bytes; /* of each input */
+    Slice *part; /* of each input */
     uint32_t n;
     StFile *file; /* source_tensors */
 } Plain;
@@ -26,21 +26,23 @@ static void plain_close(Source *source) {
     Plain *p = (Plain *)source;
     for (uint32_t i = 0; i < p->n; i++) free((char *)p->input[i].name);
     free(p->input);
-    free(p->bytes);
+    free(p->part);
     st_close(p->file);
     free(p);
 }
 
 static Status plain_fields(Plain *p, const LoaderSpec *spec) {
     p->input = calloc(spec->ninputs + 1, sizeof *p->input);
-    p->bytes = calloc(spec->ninputs + 1, sizeof *p->bytes);
-    for (uint32_t i = 0; p->input && p->bytes && i < spec->ninputs; i++) {
+    p->part = calloc(spec->ninputs + 1, sizeof *p->part);
+    int64_t bytes;
+    for (uint32_t i = 0; p->input && p->part && i < spec->ninputs; i++) {
         p->input[i] = spec->input[i];
         p->input[i].name = strdup(spec->input[i].name);
         p->n = i + 1;
-        TRY(input_bytes(&p->input[i], &p->bytes[i]));
+        TRY(input_bytes(&p->input[i], &bytes));
+        p->part[i] = input_slice(&spec->input[i]);
     }
-    if (p->n < spec->ninputs || !p->bytes)
+    if (p->n < spec->ninputs || !p->part)
         return status_make(EXIT_SYSTEM, "%s: out of memory", spec->source);
     return NULL;
 }
@@ -60,12 +62,21 @@ static Status plain_make(const LoaderSpec *spec, const SourceClass *is, Plain **
 
 /* ---- a tensor file ---- */
 
+static void copy_part(const Slice *part, int size, const char *from, char *to) {
+    SliceRun r;
+    for (int64_t at = 0, n = slice_elements(part); at < n; at += r.count) {
+        r = slice_run(part, at);
+        memcpy(to + at * size, from + r.whole * size, (size_t)(r.count * size));
+    }
+}
+
 static Status tensors_fill(Source *source, LoaderPosition start, void *const *data,
                            LoaderBatch *info) {
     const Plain *p = (const Plain *)source;
     (void)start;
     for (uint32_t i = 0; i < p->n; i++)
-        memcpy(data[i], st_find(p->file, p->input[i].name)->data, (size_t)p->bytes[i]);
+        copy_part(&p->part[i], dtype_size(p->input[i].dtype),
+                  st_find(p->file, p->input[i].name)->data, data[i]);
     info->examples = 1;
     return NULL;
 }
@@ -86,17 +97,29 @@ static int64_t integer_at(const StTensor *t, int64_t i) {
     return memcpy(&x32, p, sizeof x32), x32;
 }
 
-/* Embeddings and losses index by these numbers: none may be outside its range. */
-static Status check_integers(const char *file, const LoaderInput *in, const StTensor *t) {
-    if (dtype_is_float(t->dtype)) return NULL;
-    int64_t n = t->bytes / dtype_size(t->dtype), bound = t->dtype == DT_BOOL ? 2 : in->bound;
-    for (int64_t i = 0; bound > 0 && i < n; i++) {
+/* Elements from `i` on. */
+static Status check_run(const char *file, const LoaderInput *in, const StTensor *t, int64_t i,
+                        int64_t count) {
+    int64_t bound = t->dtype == DT_BOOL ? 2 : in->bound;
+    for (int64_t end = i + count; bound > 0 && i < end; i++) {
         int64_t x = integer_at(t, i);
         if (x >= bound || (x < 0 && x != LOADER_IGNORE))
             return status_make(EXIT_INPUT,
                                "%s: \"%s\": element %" PRId64 " is %" PRId64
                                ", not between 0 and %" PRId64,
                                file, in->name, i, x, bound - 1);
+    }
+    return NULL;
+}
+
+/* Embeddings and losses index by these numbers: none may be outside its range. */
+static Status check_integers(const char *file, const LoaderInput *in, const Slice *part,
+                             const StTensor *t) {
+    SliceRun r;
+    if (dtype_is_float(t->dtype)) return NULL;
+    for (int64_t at = 0, n = slice_elements(part); at < n; at += r.count) {
+        r = slice_run(part, at);
+        TRY(check_run(file, in, t, r.whole, r.count));
     }
     return NULL;
 }
@@ -122,7 +145,7 @@ static Status check_tensors(const Plain *p, const char *file) {
             buf_puts(&other, " where the model takes ");
             input_print(in, &other);
         } else {
-            s = check_integers(file, in, t);
+            s = check_integers(file, in, &p->part[i], t);
         }
     }
     if (!s && missing.n)
@@ -148,19 +171,20 @@ Status source_tensors(const LoaderSpec *spec, Source **out) {
 
 /* ---- random numbers ---- */
 
-static void random_element(const LoaderInput *in, uint32_t key, int64_t i, void *data) {
+/* Element i of the whole input to element `to` of the data. */
+static void random_element(const LoaderInput *in, uint32_t key, int64_t i, void *data, int64_t to) {
     uint32_t high, low = philox(key, (uint64_t)i, &high);
     uint64_t bound = in->dtype == DT_BOOL || in->bound <= 0 ? 2 : (uint64_t)in->bound;
     int64_t k = (int64_t)(((uint64_t)high << 32 | low) % bound);
     float x = (float)init_value(INIT_NORMAL, 0, 1, key, (uint64_t)i);
     switch (in->dtype) {
-    case DT_F32: ((float *)data)[i] = x; break;
-    case DT_F64: ((double *)data)[i] = (double)x; break;
-    case DT_BF16: ((uint16_t *)data)[i] = f32_to_bf16(x); break;
-    case DT_F16: ((uint16_t *)data)[i] = f32_to_f16(x); break;
-    case DT_I32: ((int32_t *)data)[i] = (int32_t)k; break;
-    case DT_I64: ((int64_t *)data)[i] = k; break;
-    case DT_BOOL: ((unsigned char *)data)[i] = (unsigned char)k; break;
+    case DT_F32: ((float *)data)[to] = x; break;
+    case DT_F64: ((double *)data)[to] = (double)x; break;
+    case DT_BF16: ((uint16_t *)data)[to] = f32_to_bf16(x); break;
+    case DT_F16: ((uint16_t *)data)[to] = f32_to_f16(x); break;
+    case DT_I32: ((int32_t *)data)[to] = (int32_t)k; break;
+    case DT_I64: ((int64_t *)data)[to] = k; break;
+    case DT_BOOL: ((unsigned char *)data)[to] = (unsigned char)k; break;
     default: BUG("an input cannot be of dtype %d", (int)in->dtype);
     }
 }
@@ -172,8 +196,12 @@ static Status random_fill(Source *source, LoaderPosition start, void *const *dat
         const LoaderInput *in = &p->input[k];
         uint64_t site = hash_bytes(in->name, strlen(in->name), 0);
         uint32_t key = random_key(start.seed, site, (uint64_t)start.epoch);
-        int64_t n = p->bytes[k] / dtype_size(in->dtype);
-        for (int64_t i = 0; i < n; i++) random_element(in, key, i, data[k]);
+        SliceRun r;
+        for (int64_t at = 0, n = slice_elements(&p->part[k]); at < n; at += r.count) {
+            r = slice_run(&p->part[k], at);
+            for (int64_t i = 0; i < r.count; i++)
+                random_element(in, key, r.whole + i, data[k], at + i);
+        }
     }
     info->examples = 1;
     return NULL;

@@ -30,7 +30,10 @@ Status source_random(const LoaderSpec *spec, Source **out);
 
 /* Appends "name" f32[2,3]. */
 void input_print(const LoaderInput *in, Buf *out);
-/* Bytes of an input; EXIT_INPUT when that overflows. */
+/* What a batch holds of an input, and the bytes of that; of an input whose input_bytes fit. */
+Slice input_slice(const LoaderInput *in);
+int64_t input_part_bytes(const LoaderInput *in);
+/* Bytes of a whole input; EXIT_INPUT when that overflows. */
 Status input_bytes(const LoaderInput *in, int64_t *bytes);
 
 #endif

@@ -38,6 +38,7 @@ struct Captions {
     Muge *muge;
     Tokenizer *tokenizer;
     const Feed **feed; /* of each input */
+    Slice *rows;       /* of each input: those a batch holds, as slice of i64[batch] */
     uint32_t ninputs;
     int64_t patches, length;
     int patch, side;
@@ -149,6 +150,14 @@ static Status feed_target(Captions *c, uint32_t i, uint32_t k, int64_t row, void
     return NULL;
 }
 
+static Status count_targets(Captions *c, uint32_t i, uint32_t k, LoaderBatch *info) {
+    int32_t *row = malloc((size_t)c->length * sizeof *row);
+    if (!row) return status_make(EXIT_SYSTEM, "out of memory for a caption");
+    Status s = feed_target(c, i, k, 0, row, info);
+    free(row);
+    return s;
+}
+
 static const Feed FEED[] = {
     {"image", "f32[batch,patches,3*P*P]", DT_F32, 3, feed_image},
     {"text", "i32[batch,length]", DT_I32, 2, feed_text},
@@ -188,6 +197,15 @@ static uint32_t choose(const Captions *c, LoaderPosition p, uint32_t *caption) {
     return i;
 }
 
+/* Of a row that is another rank's only the targets count, and only where they are asked for. */
+static Status feed_row(Captions *c, uint32_t f, uint32_t i, uint32_t k, int64_t row, void *data,
+                       LoaderBatch *info) {
+    int64_t here = slice_find(&c->rows[f], row).part;
+    if (here >= 0) return c->feed[f]->feed(c, i, k, here, data, info);
+    return c->base.in_order && c->feed[f]->feed == feed_target ? count_targets(c, i, k, info)
+                                                               : NULL;
+}
+
 static Status captions_fill(Source *source, LoaderPosition at, void *const *data,
                             LoaderBatch *info) {
     Captions *c = (Captions *)source;
@@ -195,8 +213,7 @@ static Status captions_fill(Source *source, LoaderPosition at, void *const *data
         if (!source->in_order && at.index == source->examples) at.index = 0, at.epoch++;
         uint32_t k, i = choose(c, at, &k);
         info->examples += i != UINT32_MAX;
-        for (uint32_t f = 0; f < c->ninputs; f++)
-            TRY(c->feed[f]->feed(c, i, k, row, data[f], info));
+        for (uint32_t f = 0; f < c->ninputs; f++) TRY(feed_row(c, f, i, k, row, data[f], info));
     }
     return NULL;
 }
@@ -208,6 +225,7 @@ static void captions_close(Source *source) {
     for (int64_t i = 0; c->cached && i < source->examples; i++) free(c->cached[i]);
     free(c->cached);
     free(c->feed);
+    free(c->rows);
     muge_close(c->muge);
     tokenizer_free(c->tokenizer);
     pthread_mutex_destroy(&c->lock);
@@ -286,6 +304,22 @@ static Status check_text(Captions *c, const LoaderInput *in) {
     return s;
 }
 
+/* The part's rows, as if each were one element. */
+static Status choose_rows(const LoaderSpec *spec, const LoaderInput *in, Slice *rows) {
+    Slice part = input_slice(in);
+    int dims = part.rank - in->rank + 1; /* that dimension 0 consists of */
+    for (int i = dims; i < part.rank; i++)
+        if (part.dim[i] != part.whole[i])
+            return status_make(
+                EXIT_INPUT,
+                "%s: input \"%s\" is split inside an example: captioned pictures are "
+                "split by examples alone",
+                spec->source, in->name);
+    part.rank = dims;
+    *rows = part;
+    return NULL;
+}
+
 static Status check_shapes(Captions *c, const LoaderSpec *spec) {
     for (uint32_t i = 0; i < spec->ninputs; i++) {
         const LoaderInput *in = &spec->input[i];
@@ -296,6 +330,7 @@ static Status check_shapes(Captions *c, const LoaderSpec *spec) {
                                "input \"%s\" has batch %" PRId64 ", input \"%s\" has %" PRId64,
                                spec->input[0].name, c->base.batch, in->name, in->dim[0]);
         c->base.batch = in->dim[0];
+        TRY(choose_rows(spec, in, &c->rows[i]));
         TRY(c->feed[i]->feed == feed_image ? check_image(c, in) : check_text(c, in));
     }
     if (!c->base.batch)
@@ -335,7 +370,8 @@ static Status check_captions(const Captions *c) {
 
 static Status open_data(Captions *c, const LoaderSpec *spec) {
     c->feed = calloc(spec->ninputs + 1, sizeof *c->feed);
-    if (!c->feed) return status_make(EXIT_SYSTEM, "%s: out of memory", spec->source);
+    c->rows = calloc(spec->ninputs + 1, sizeof *c->rows);
+    if (!c->feed || !c->rows) return status_make(EXIT_SYSTEM, "%s: out of memory", spec->source);
     TRY(choose_feeds(c, spec));
     TRY(check_shapes(c, spec));
     if (c->length) TRY(open_vocabulary(c, spec));

@@ -45,7 +45,7 @@ static Status open_data(Runner *r) {
         if (b->name[0] == '@') continue;
         if (r->ninputs == MAX_INPUTS) return status_make(EXIT_INPUT, "too many inputs");
         LoaderInput *in = &r->input[r->ninputs];
-        *in = (LoaderInput){b->name, b->dtype, b->rank, {0}, port->bound};
+        *in = (LoaderInput){b->name, b->dtype, b->rank, {0}, port->bound, NULL};
         memcpy(in->dim, b->dim, sizeof in->dim);
         r->port[r->ninputs++] = i;
     }

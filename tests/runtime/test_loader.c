@@ -72,9 +72,9 @@ static void make_data(void) {
 }
 
 static LoaderInput inputs[] = {
-    {"target", DT_I32, 2, {BATCH, LENGTH}, 30},
-    {"image", DT_F32, 3, {BATCH, PATCHES, VALUES}, 0},
-    {"text", DT_I32, 2, {BATCH, LENGTH}, 30},
+    {"target", DT_I32, 2, {BATCH, LENGTH}, 30, NULL},
+    {"image", DT_F32, 3, {BATCH, PATCHES, VALUES}, 0, NULL},
+    {"text", DT_I32, 2, {BATCH, LENGTH}, 30, NULL},
 };
 
 static LoaderSpec spec(void) {
@@ -214,10 +214,10 @@ static void test_validation(void) {
 }
 
 static void test_random(void) {
-    LoaderInput in[] = {{"x", DT_F32, 2, {100, 100}, 0},
-                        {"k", DT_I32, 1, {9000}, 9},
-                        {"flip", DT_I64, 1, {1000}, 0},
-                        {"mask", DT_BOOL, 1, {1000}, 0}};
+    LoaderInput in[] = {{"x", DT_F32, 2, {100, 100}, 0, NULL},
+                        {"k", DT_I32, 1, {9000}, 9, NULL},
+                        {"flip", DT_I64, 1, {1000}, 0, NULL},
+                        {"mask", DT_BOOL, 1, {1000}, 0, NULL}};
     LoaderSpec s = {.source = "random:3", .input = in, .ninputs = COUNT(in), .threads = 2};
     Loader *l = open_loader(s);
     const LoaderBatch *b;
@@ -248,7 +248,7 @@ static void test_tensors(void) {
     static const int32_t k[3] = {0, 8, -100};
     StTensor t[] = {{.name = "k", .dtype = DT_I32, .rank = 1, .dim = {3}, .data = k},
                     {.name = "x", .dtype = DT_F32, .rank = 2, .dim = {2, 3}, .data = x}};
-    LoaderInput in[] = {{"x", DT_F32, 2, {2, 3}, 0}, {"k", DT_I32, 1, {3}, 9}};
+    LoaderInput in[] = {{"x", DT_F32, 2, {2, 3}, 0, NULL}, {"k", DT_I32, 1, {3}, 9, NULL}};
     char path[256];
     snprintf(path, sizeof path, "%s", in_dir("batch.safetensors"));
     CHECK(done(st_write(path, t, 2, NULL, 0)));
@@ -269,6 +269,77 @@ static void check_refused(LoaderSpec s, const char *expect) {
         fprintf(stderr, "got: %s\n", status ? status->text : "accepted");
     loader_close(l);
     free(status);
+}
+
+/* ---- parts: of two ranks, or of two in each of two ranges ---- */
+
+static Slice half(const LoaderInput *in, int ranges, int64_t index) {
+    Slice s = {.rank = 0};
+    int64_t rows = in->dim[0] / ranges;
+    if (ranges > 1) s.whole[0] = s.dim[0] = ranges, s.rank = 1;
+    s.whole[s.rank] = rows, s.dim[s.rank] = rows / 2, s.start[s.rank++] = index * (rows / 2);
+    for (int i = 1; i < in->rank; i++) s.whole[s.rank] = s.dim[s.rank] = in->dim[i], s.rank++;
+    return s;
+}
+
+/* Each part of each batch is that of the whole batch, and the counts are the whole's. */
+static void check_parts(LoaderSpec s, int ranges) {
+    LoaderInput in[4];
+    Slice part[4];
+    const LoaderBatch *all, *b;
+    for (int64_t rank = 0; rank < 2; rank++) {
+        memcpy(in, s.input, s.ninputs * sizeof *in);
+        for (uint32_t i = 0; i < s.ninputs; i++) {
+            part[i] = half(&in[i], ranges, rank);
+            if (i != 1) in[i].part = &part[i]; /* the second stays whole */
+        }
+        LoaderSpec mine = s;
+        mine.input = in;
+        Loader *whole = open_loader(s), *l = open_loader(mine);
+        if (!CHECK(whole && l)) return;
+        while (done(loader_next(whole, &all)) && done(loader_next(l, &b)) && all && b) {
+            CHECK(b->examples == all->examples && (!s.in_order || b->targets == all->targets));
+            for (uint32_t i = 0; i < s.ninputs; i++) {
+                int size = dtype_size(in[i].dtype);
+                Slice have = in[i].part ? part[i] : slice_all(in[i].rank, in[i].dim);
+                for (int64_t at = 0; at < slice_elements(&have); at++)
+                    CHECK(!memcmp((const char *)b->data[i] + at * size,
+                                  (const char *)all->data[i] + slice_run(&have, at).whole * size,
+                                  (size_t)size));
+            }
+            if (all->start.index > 4 * BATCH || (s.ninputs == 2 && !s.in_order)) break;
+        }
+        CHECK(!all == !b);
+        loader_close(whole);
+        loader_close(l);
+    }
+}
+
+static void test_parts(void) {
+    static float x[48];
+    static int32_t k[8] = {0, 8, -100, 3, 4, 5, 6, 7};
+    for (int i = 0; i < 48; i++) x[i] = (float)i;
+    StTensor t[] = {{.name = "k", .dtype = DT_I32, .rank = 1, .dim = {8}, .data = k},
+                    {.name = "x", .dtype = DT_F32, .rank = 2, .dim = {8, 6}, .data = x}};
+    LoaderInput plain[] = {{"k", DT_I32, 1, {8}, 9, NULL}, {"x", DT_F32, 2, {8, 6}, 0, NULL}};
+    char path[256];
+    snprintf(path, sizeof path, "%s", in_dir("batch.safetensors"));
+    CHECK(done(st_write(path, t, 2, NULL, 0)));
+    for (int ranges = 1; ranges <= 2; ranges++) {
+        LoaderSpec s = spec();
+        check_parts(s, ranges);
+        s.in_order = true, s.split = "valid";
+        check_parts(s, ranges);
+        check_parts((LoaderSpec){.source = path, .input = plain, .ninputs = 2}, ranges);
+        check_parts((LoaderSpec){.source = "random:5", .input = plain, .ninputs = 2}, ranges);
+    }
+    LoaderSpec s = spec();
+    LoaderInput in[COUNT(inputs)];
+    memcpy(in, inputs, sizeof in);
+    Slice inside = {2, {BATCH, LENGTH}, {0, 1}, {BATCH, 2}};
+    in[2].part = &inside;
+    s.input = in;
+    check_refused(s, "input \"text\" is split inside an example");
 }
 
 static void test_errors(void) {
@@ -301,9 +372,9 @@ static void test_errors(void) {
     check_refused(s, "/dev/null: not a folder");
     s.source = "random:x";
     check_refused(s, "random:x: not random:");
-    LoaderInput other[] = {{"x", DT_F32, 2, {3, 2}, 0}, {"k", DT_I64, 1, {3}, 9}};
-    LoaderInput absent[] = {{"y", DT_F32, 1, {3}, 0}, {"z", DT_F32, 0, {0}, 0}};
-    LoaderInput narrow[] = {{"k", DT_I32, 1, {3}, 8}};
+    LoaderInput other[] = {{"x", DT_F32, 2, {3, 2}, 0, NULL}, {"k", DT_I64, 1, {3}, 9, NULL}};
+    LoaderInput absent[] = {{"y", DT_F32, 1, {3}, 0, NULL}, {"z", DT_F32, 0, {0}, 0, NULL}};
+    LoaderInput narrow[] = {{"k", DT_I32, 1, {3}, 8, NULL}};
     s.source = in_dir("batch.safetensors");
     s.input = other, s.ninputs = 2;
     check_refused(s, "has \"x\" f32[2,3] where the model takes \"x\" f32[3,2]; \"k\" i32[3] where");
@@ -339,6 +410,7 @@ int main(void) {
     test_random();
     test_tensors();
     test_errors();
+    test_parts();
     test_bad_picture();
     static const char *const FILES[] = {"vocab.txt",      "IC_train.jsonl",   "IC_train.tsv",
                                         "IC_valid.jsonl", "IC_valid.tsv",     "IC_broken.jsonl",
