@@ -269,8 +269,50 @@ static const Type *input_type(Elab *e, const Param *p) {
     return fail(e, p->loc, "the size of input '%s' does not fit in 64 bits", p->name), NULL;
 }
 
+/* The name of an input's first dimension, or NULL. */
+static const char *first_dim(const Param *p) {
+    const Expr *x = p->shaped && p->dims.head ? p->dims.head->value : NULL;
+    return x && x->kind == E_NAME ? x->name : NULL;
+}
+
+/* The config that names the first dimension of the inputs. */
+static const char *batch_config(Elab *e, const Item *model) {
+    for (const Param *p = model->params.head; p; p = p->next) {
+        const char *name = first_dim(p);
+        if (name && is_config(e, name)) return name;
+    }
+    return NULL;
+}
+
+/* The mesh divides the batch: over the data axis, and over an expert axis with ranks of its own,
+ * which outside the experts are further replicas. */
+static bool split_batch(Elab *e, const Param *p, Value v) {
+    const Settings *set = &e->g->set;
+    const char *names = NULL;
+    int64_t n = e->training ? set->micro_batches : 1, ranks = 1;
+    for (int i = 0; i < set->nmesh; i++) {
+        const char *axis = set->mesh[i].axis;
+        bool data = !strcmp(axis, "data"), expert = !strcmp(axis, "expert");
+        if ((!data && !expert) || set->mesh[i].same || set->mesh[i].size == 1) continue;
+        ranks *= set->mesh[i].size;
+        names = names ? "data.expert" : axis;
+    }
+    if (!names) return true;
+    Spec spec = {.rank = type_of(e->g, v)->rank, .axis = {intern(e->s, names)}};
+    node_of(e->g, v)->spec = spec_intern(e->s, &spec);
+    int64_t size = type_of(e->g, v)->dim[0];
+    if (size % (n * ranks) == 0) return true;
+    if (n == 1)
+        return fail(e, p->loc, "%s = %lld cannot be shared by the %lld ranks of %s", first_dim(p),
+                    (long long)size, (long long)ranks, names);
+    return fail(e, p->loc,
+                "%s = %lld in %lld micro-batches cannot be shared by the %lld ranks of %s",
+                first_dim(p), (long long)size, (long long)n, (long long)ranks, names);
+}
+
 static bool make_inputs(Elab *e, const Item *model, Val *out) {
     bool ok = true;
+    const char *batch = batch_config(e, model);
     for (const Param *p = model->params.head; p; p = p->next, out++) {
         if (p->value && !p->dtype && !p->shaped) {
             ok = eval(e, p->value, out) && ok;
@@ -281,25 +323,17 @@ static bool make_inputs(Elab *e, const Item *model, Val *out) {
         if (!t) continue;
         place_nodes(e, p->loc);
         AttrValue attr[] = {{.s = p->name}, {.i = 0}};
-        *out = val_tensor(graph_leaf(e->g, OP_input, attr_intern(e->s, OP_input, attr), t));
+        Value v = graph_leaf(e->g, OP_input, attr_intern(e->s, OP_input, attr), t);
+        if (batch && first_dim(p) == batch) ok = split_batch(e, p, v) && ok;
+        *out = val_tensor(v);
     }
     return ok;
 }
 
 /* ---- micro-batches ---- */
 
-/* The config that names the first dimension of the inputs. */
-static const char *batch_config(Elab *e, const Item *model) {
-    for (const Param *p = model->params.head; p; p = p->next) {
-        const Expr *x = p->shaped && p->dims.head ? p->dims.head->value : NULL;
-        if (x && x->kind == E_NAME && is_config(e, x->name)) return x->name;
-    }
-    return NULL;
-}
-
 static bool is_sliced(const Elab *e, const Param *p) {
-    const Expr *x = p->shaped && p->dims.head ? p->dims.head->value : NULL;
-    return e->divided && x && x->kind == E_NAME && x->name == e->divided;
+    return e->divided && first_dim(p) == e->divided;
 }
 
 static bool check_divisible(Elab *e, const Item *model, const Val *inputs) {

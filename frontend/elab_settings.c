@@ -351,13 +351,14 @@ static bool check_scopes(Session *s, const File *f, const Graph *g, const char *
 
 bool check_capabilities(Session *s, const File *f, const Graph *g) {
     const Settings *set = &g->set;
-    bool larger = false;
-    for (int i = 0; i < set->nmesh; i++) larger = larger || set->mesh[i].size > 1;
+    bool pipeline = false;
+    for (int i = 0; i < set->nmesh; i++)
+        pipeline |= set->mesh[i].size > 1 && !strcmp(set->mesh[i].axis, "pipeline");
     const struct {
         bool wanted;
         const char *key, *text;
     } refused[] = {
-        {larger, "mesh", "a mesh larger than 1 is not possible yet"},
+        {pipeline, "mesh", "a pipeline axis larger than 1 is not possible yet"},
         {set->num_communicators > 1, "num_communicators",
          "several communicators are not possible yet"},
         {set->max_splits > 0, "max_splits", "split communication is not possible yet"},

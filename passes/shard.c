@@ -1,8 +1,391 @@
-/* shard.c: a graph for one device becomes one rank's part of it. */
-#include "passes/passes.h"
+/* shard.c: a graph for one device becomes one rank's part of it, the same for all ranks.
+ *
+ * One sweep in topological order decides for every node over which axes of the mesh it is split
+ * (shard_choose.c), takes its operands as that needs them (shard_move.c inserts the collectives),
+ * and copies it with the shapes of one rank's part. A value asked for in several ways is converted
+ * once for each.
+ *
+ * Values that cost nothing to make are not decided but wait (`pending`): constants, broadcasts,
+ * and what follows from them alone; they are made where and as somebody asks for them. So are
+ * optimizer states, which thus lie as the gradients do that update them, and parameters that nobody
+ * placed, on a mesh with a tensor axis.
+ *
+ * Axes of one dimension are ordered: data first, tensor last, whatever their order in the mesh, so
+ * that experts that use an axis of their own can leave the batch dimension by an all-to-all. */
+#include "passes/shard.h"
+
+#include <string.h>
+
+/* ---- axes and parts ---- */
+
+int64_t axes_parts(const Shard *s, Axes axes) {
+    int64_t n = 1;
+    for (int i = 0; i < s->naxes; i++)
+        if (axes >> i & 1) n *= s->size[i];
+    return n;
+}
+
+const char *axes_name(const Shard *s, Axes axes) {
+    Buf b = {0};
+    for (int i = 0; i < s->naxes; i++)
+        if (axes >> i & 1) buf_printf(&b, "%s%s", b.n ? "." : "", s->axis[i]);
+    const char *name = intern(s->from->session, b.p ? b.p : "");
+    buf_free(&b);
+    return name;
+}
+
+bool part_equal(const Part *a, const Part *b, int rank) {
+    return a->partial == b->partial && memcmp(a->dim, b->dim, (size_t)rank) == 0;
+}
+
+const Type *part_type(const Shard *s, const Type *whole, const Part *p) {
+    int64_t dim[MAX_RANK];
+    for (int k = 0; k < whole->rank; k++) {
+        int64_t parts = axes_parts(s, p->dim[k]);
+        ASSERT(whole->dim[k] % parts == 0);
+        dim[k] = whole->dim[k] / parts;
+    }
+    return type_tensor(s->from->session, whole->dtype, whole->rank, dim);
+}
+
+const Spec *part_spec(const Shard *s, int rank, const Part *p) {
+    Spec spec = {.rank = rank};
+    for (int k = 0; k < rank; k++) spec.axis[k] = p->dim[k] ? axes_name(s, p->dim[k]) : NULL;
+    for (int i = 0; i < s->naxes; i++)
+        if (p->partial >> i & 1) spec.partial[spec.npartial++] = s->axis[i];
+    return spec_intern(s->from->session, &spec);
+}
+
+static Axes axis_named(const Shard *s, const char *name) {
+    const char *own = mesh_axis(&s->from->set, name);
+    for (int i = 0; own && i < s->naxes; i++)
+        if (s->axis[i] == own) return (Axes)(1 << i);
+    return 0;
+}
+
+/* "data.expert" */
+static Axes axes_named(const Shard *s, const char *names) {
+    Axes set = 0;
+    for (const char *p = names; p && *p;) {
+        size_t n = strcspn(p, ".");
+        set |= axis_named(s, intern_n(s->from->session, p, n));
+        p += n + (p[n] == '.');
+    }
+    return set;
+}
+
+static Part part_of_spec(const Shard *s, const Spec *spec) {
+    Part p = {0};
+    for (int k = 0; spec && k < spec->rank; k++) p.dim[k] = axes_named(s, spec->axis[k]);
+    return p;
+}
+
+/* ---- nodes of the new graph ---- */
+
+static void at_old(Shard *s, Value v) {
+    const Node *n = node_of(s->from, v);
+    s->to->at.scope = n->scope;
+    s->to->at.loc = n->loc;
+    s->to->at.phase = (Phase)n->phase;
+    s->to->at.micro = n->micro;
+}
+
+static Value add_made(Shard *s, Value v, const Part *p, Value x) {
+    Made *m = arena_new_of(s->a, Made), **end = &s->made[v];
+    while (*end) end = &(*end)->next;
+    *m = (Made){*p, x, NULL};
+    *end = m;
+    return x;
+}
+
+static const Ints *local_shape(const Shard *s, const Type *t) {
+    return ints_intern(s->from->session, (uint32_t)t->rank, t->dim);
+}
+
+/* Limits of a slice, or of an input's range: of the part where a dimension is split. */
+static const Attr *slice_attr(Shard *s, Value v, const Type *t, const Dims *d) {
+    const Node *n = node_of(s->from, v);
+    const Ints *start = attr_ints(n, "start"), *limit = attr_ints(n, "limit");
+    int64_t lo[MAX_RANK], hi[MAX_RANK];
+    for (int k = 0; k < t->rank; k++) {
+        int64_t size = limit->v[k] - start->v[k];
+        bool split = d->out[0][k] >= 0 && size != t->dim[k];
+        lo[k] = split ? start->v[k] / size * t->dim[k] : start->v[k];
+        hi[k] = lo[k] + t->dim[k];
+    }
+    AttrValue attr[] = {{.v = ints_intern(s->from->session, start->n, lo)},
+                        {.v = ints_intern(s->from->session, start->n, hi)}};
+    return attr_intern(s->from->session, OP_slice, attr);
+}
+
+/* The node's attributes for a result of type t. */
+static const Attr *local_attr(Shard *s, Value v, const Type *t, const Dims *d) {
+    const Node *n = node_of(s->from, v);
+    Session *ss = s->from->session;
+    switch (n->op) {
+    case OP_slice: return slice_attr(s, v, t, d);
+    case OP_reshape: return attr_intern(ss, OP_reshape, &(AttrValue){.v = local_shape(s, t)});
+    case OP_broadcast:
+        return attr_intern(ss, OP_broadcast,
+                           (AttrValue[]){{.v = local_shape(s, t)}, {.v = attr_ints(n, "dims")}});
+    default: return n->attr;
+    }
+}
+
+/* Node v as its choice says, with operands converted. */
+static Value emit(Shard *s, Value v, const Dims *d, const Choice *c) {
+    const Node *n = node_of(s->from, v);
+    Value in[MAX_OPERANDS];
+    for (uint32_t i = 0; i < n->nin; i++) {
+        Part p = choice_in(s, v, d, c, i);
+        in[i] = shard_get(s, operand(s->from, v, i), &p);
+    }
+    at_old(s, v);
+    if (n->type->dtype == DT_TUPLE) return graph_add(s->to, (Op)n->op, n->attr, n->nin, in);
+    Part out = choice_out(d, c, n->type->rank, 0);
+    const Type *t = part_type(s, n->type, &out);
+    Value x = graph_add(s->to, (Op)n->op, local_attr(s, v, t, d), n->nin, in);
+    ASSERT(type_of(s->to, x) == t);
+    for (int l = 0; l < d->n; l++)
+        if (c->label[l] && (d->kind[l] == LABEL_MAX || d->kind[l] == LABEL_MIN))
+            x = shard_reduce(s, x, c->label[l], d->kind[l] == LABEL_MAX ? REDUCE_MAX : REDUCE_MIN);
+    node_of(s->to, x)->spec = part_spec(s, n->type->rank, &out);
+    return x;
+}
+
+/* ---- values that wait ---- */
+
+static bool all_pending(const Shard *s, Value v) {
+    for (uint32_t i = 0; i < node_of(s->from, v)->nin; i++)
+        if (!s->pending[operand(s->from, v, i)]) return false;
+    return node_of(s->from, v)->nin > 0;
+}
+
+/* Every rank has all of it. */
+static bool is_replicated(const Shard *s, Value v) {
+    static const Part whole;
+    return !s->pending[v] && part_equal(&s->home[v], &whole, type_of(s->from, v)->rank);
+}
+
+static bool waits(const Shard *s, Value v) {
+    const Node *n = node_of(s->from, v);
+    switch (n->op) {
+    case OP_constant:
+    case OP_iota:
+    case OP_state: return true;
+    case OP_param: return !n->spec && s->tensor;
+    case OP_broadcast:
+        return all_pending(s, v) || (is_replicated(s, operand(s->from, v, 0)) &&
+                                     type_of(s->from, operand(s->from, v, 0)) != n->type);
+    case OP_reshape:
+    case OP_transpose: return all_pending(s, v);
+    default: return (op_info((Op)n->op)->flags & OPF_EW) && all_pending(s, v);
+    }
+}
+
+/* A leaf that waited lies from now on as it is first asked for. */
+static void settle_leaf(Shard *s, Value v, const Part *want) {
+    const Node *n = node_of(s->from, v);
+    Part p = {0};
+    for (int k = 0; k < n->type->rank; k++)
+        p.dim[k] = n->op == OP_param ? want->dim[k] & s->tensor : want->dim[k];
+    s->pending[v] = false;
+    s->home[v] = p;
+    at_old(s, v);
+    Value x = graph_leaf(s->to, (Op)n->op, n->attr, part_type(s, n->type, &p));
+    node_of(s->to, x)->spec = part_spec(s, n->type->rank, &p);
+    add_made(s, v, &p, x);
+}
+
+/* Counts on from where the parts before end. */
+static Value make_iota(Shard *s, Value v, const Part *p) {
+    const Node *n = node_of(s->from, v);
+    Graph *g = s->to;
+    const Type *t = part_type(s, n->type, p);
+    Axes axes = p->dim[attr_int(n, "axis")];
+    Value x = graph_leaf(g, OP_iota, n->attr, t);
+    if (!axes) return x;
+    Value index = b_cast(g, shard_index(s, axes), t->dtype);
+    Value first = b_ew2(g, OP_mul, index, b_like(g, (double)t->dim[attr_int(n, "axis")], index));
+    return b_ew2(g, OP_add, x, b_broadcast_to(g, first, t));
+}
+
+/* Splits of the result that the node's labels can make; others are cut out afterwards. */
+static Choice choice_for(const Shard *s, const Node *n, const Dims *d, const Part *want) {
+    Choice c = {0};
+    for (int k = 0; k < n->type->rank; k++) {
+        int label = d->out[0][k];
+        if (label >= 0 && d->size[label] % axes_parts(s, want->dim[k]) == 0)
+            c.label[label] = want->dim[k];
+    }
+    return c;
+}
+
+static Value make_waiting(Shard *s, Value v, const Part *want, Part *made) {
+    const Node *n = node_of(s->from, v);
+    Dims d;
+    *made = *want;
+    made->partial = 0;
+    at_old(s, v);
+    if (n->op == OP_constant)
+        return graph_leaf(s->to, OP_constant, n->attr, part_type(s, n->type, made));
+    if (n->op == OP_iota) return make_iota(s, v, made);
+    dims_of(s->from, v, &d);
+    Choice c = choice_for(s, n, &d, made);
+    *made = choice_out(&d, &c, n->type->rank, 0);
+    return emit(s, v, &d, &c);
+}
+
+/* ---- asking for values ---- */
+
+static Value find_made(const Shard *s, Value v, const Part *want) {
+    for (const Made *m = s->made[v]; m; m = m->next)
+        if (part_equal(&m->part, want, type_of(s->from, v)->rank)) return m->v;
+    return NO_VALUE;
+}
+
+Value shard_get(Shard *s, Value v, const Part *want) {
+    const Node *n = node_of(s->from, v);
+    Value x = find_made(s, v, want);
+    if (x != NO_VALUE) return x;
+    Part have;
+    if (s->pending[v] && n->nin == 0 && n->op != OP_constant && n->op != OP_iota)
+        settle_leaf(s, v, want);
+    if (s->pending[v]) {
+        x = make_waiting(s, v, want, &have);
+        add_made(s, v, &have, x);
+    } else {
+        const Made *m = shard_nearest(s, v, want);
+        x = m->v, have = m->part;
+    }
+    if (part_equal(&have, want, n->type->rank)) return x;
+    at_old(s, v);
+    return add_made(s, v, want, shard_move(s, n->type, x, have, want));
+}
+
+/* ---- the sweep ---- */
+
+static void visit_leaf(Shard *s, Value v) {
+    const Node *n = node_of(s->from, v);
+    Part p = part_of_spec(s, n->spec);
+    at_old(s, v);
+    Value x = graph_leaf(s->to, (Op)n->op, n->attr, part_type(s, n->type, &p));
+    node_of(s->to, x)->spec = part_spec(s, n->type->rank, &p);
+    s->home[v] = p;
+    add_made(s, v, &p, x);
+}
+
+/* The result of a tuple lies as the tuple's choice says. */
+static void visit_proj(Shard *s, Value v, Choice *const *choice) {
+    const Node *n = node_of(s->from, v);
+    Value tuple = operand(s->from, v, 0);
+    Dims d;
+    dims_of(s->from, tuple, &d);
+    s->home[v] = choice_out(&d, choice[tuple], n->type->rank, (uint32_t)attr_int(n, "index"));
+    at_old(s, v);
+    Value x = graph_add(s->to, OP_proj, n->attr, 1, &s->made[tuple]->v);
+    node_of(s->to, x)->spec = part_spec(s, n->type->rank, &s->home[v]);
+    add_made(s, v, &s->home[v], x);
+}
+
+static void visit_assign(Shard *s, Value v) {
+    Value leaf = operand(s->from, v, 0), x = operand(s->from, v, 1);
+    Part p = s->pending[x] ? (Part){0} : s->home[x];
+    p.partial = 0;
+    if (s->pending[leaf]) shard_get(s, leaf, &p);
+    Value in[] = {s->made[leaf]->v, shard_get(s, x, &s->home[leaf])};
+    at_old(s, v);
+    add_made(s, v, &s->home[leaf], graph_add(s->to, OP_assign, node_of(s->from, v)->attr, 2, in));
+}
+
+static void visit_computed(Shard *s, Value v, Choice **choice) {
+    const Node *n = node_of(s->from, v);
+    Dims d;
+    dims_of(s->from, v, &d);
+    choice[v] = arena_new_of(s->a, Choice);
+    shard_choose(s, v, &d, choice[v]);
+    bool tuple = n->type->dtype == DT_TUPLE;
+    if (!tuple) s->home[v] = choice_out(&d, choice[v], n->type->rank, 0);
+    add_made(s, v, &s->home[v], emit(s, v, &d, choice[v]));
+}
+
+static void visit(Shard *s, Value v, Choice **choice) {
+    const Node *n = node_of(s->from, v);
+    s->pending[v] = waits(s, v);
+    if (s->pending[v]) return;
+    if (op_info((Op)n->op)->flags & OPF_LEAF)
+        visit_leaf(s, v);
+    else if (n->op == OP_proj)
+        visit_proj(s, v, choice);
+    else if (n->op == OP_assign)
+        visit_assign(s, v);
+    else
+        visit_computed(s, v, choice);
+}
+
+/* Parameters that nothing reads stay: they are trained, saved and loaded. */
+static void keep_params(Shard *s) {
+    static const Part whole;
+    for (Value v = 0; v < s->from->node.n; v++)
+        if (node_of(s->from, v)->op == OP_param && s->pending[v]) settle_leaf(s, v, &whole);
+}
+
+/* ---- the pass ---- */
+
+static int axis_order(const char *name) {
+    static const char *const order[] = {"pipeline", "data", "", "expert", "tensor"};
+    for (size_t i = 0; i < COUNT(order); i++)
+        if (strcmp(name, order[i]) == 0) return (int)i;
+    return 2;
+}
+
+static void find_axes(Shard *s) {
+    const Settings *set = &s->from->set;
+    for (int order = 0; order < 5; order++)
+        for (int i = 0; i < set->nmesh; i++) {
+            if (set->mesh[i].same || set->mesh[i].size == 1) continue;
+            if (axis_order(set->mesh[i].axis) != order) continue;
+            s->axis[s->naxes] = set->mesh[i].axis;
+            s->size[s->naxes++] = set->mesh[i].size;
+        }
+    s->tensor = axis_named(s, "tensor");
+    if (set->zero) s->reuse = axis_named(s, "data") | axis_named(s, "expert");
+}
+
+/* Slots and sources mean rows of the part that routed the tokens. */
+static bool is_local_number(const Graph *g, const Part *p, Value v) {
+    const Node *n = node_of(g, v);
+    if (n->op != OP_proj || node_of(g, operand(g, v, 0))->op != OP_route) return false;
+    int64_t index = attr_int(n, "index");
+    return (index == 1 && p->dim[0]) || (index == 2 && p->dim[1]);
+}
+
+static void tell_map(const Shard *s, ShardMap *map) {
+    map->n = s->from->node.n;
+    map->to = no_values(session_arena(s->from->session), map->n);
+    for (Value v = 0; v < map->n; v++)
+        if (s->made[v] && !is_local_number(s->from, &s->made[v]->part, v))
+            map->to[v] = s->made[v]->v;
+}
 
 bool pass_shard(Graph *g, PassContext *cx) {
-    (void)cx;
-    (void)g;
-    return false;
+    if (g->set.sharded || mesh_ranks(&g->set) == 1) return false;
+    uint32_t n = g->node.n;
+    Shard s = {.from = g,
+               .to = graph_like(g),
+               .a = cx->scratch,
+               .pending = arena_array(cx->scratch, bool, n + 1),
+               .home = arena_array(cx->scratch, Part, n + 1),
+               .made = arena_array(cx->scratch, Made *, n + 1)};
+    for (size_t i = 0; i < COUNT(s.index); i++) s.index[i] = NO_VALUE;
+    find_axes(&s);
+    if (s.tensor) shard_tensor(g, cx->scratch, s.axis[s.naxes - 1], s.size[s.naxes - 1]);
+    Choice **choice = arena_array(cx->scratch, Choice *, n + 1);
+    for (Value v = 0; v < n; v++) visit(&s, v, choice);
+    if (g->set.train) keep_params(&s);
+    if (cx->shard) tell_map(&s, cx->shard);
+    g->set.sharded = true;
+    Rewrite r = {g, s.to, NULL};
+    rewrite_take(&r);
+    return true;
 }

@@ -1,0 +1,110 @@
+/* shard.h: what the files of the shard pass share. Private to shard*.c.
+ *
+ * Axes are the mesh's own axes with more than one rank, numbered in one fixed order (slowest first
+ * where several split one dimension); sets of axes are bit masks. */
+#ifndef M6C_SHARD_H
+#define M6C_SHARD_H
+
+#include "passes/passes.h"
+
+/* ================================ shard_dims.c ================================ */
+
+enum { DIMS_LABELS = 96, DIMS_RESULTS = 4 };
+
+/* What splitting a label does to the result. */
+typedef enum {
+    LABEL_MAP, /* the result has the label too: each part computes its part */
+    LABEL_SUM, /* the parts' results add up */
+    LABEL_MAX, /* … the largest counts */
+    LABEL_MIN,
+    LABEL_TIED /* split exactly as the operand `tied` is: its numbers are of one part */
+} LabelKind;
+
+/* The dimensions of a node's operands and results, by what they have in common; -1: a dimension
+ * that stays whole. */
+typedef struct {
+    int n;
+    LabelKind kind[DIMS_LABELS];
+    int64_t size[DIMS_LABELS]; /* the number of parts divides it */
+    int8_t in[MAX_OPERANDS][MAX_RANK], out[DIMS_RESULTS][MAX_RANK];
+    uint32_t tied; /* operand whose split decides about LABEL_TIED; NO_VALUE: none */
+    int tied_dim;  /* its dimension */
+} Dims;
+void dims_of(const Graph *g, Value v, Dims *d);
+/* Of an op: is it linear in operand i, so that parts of a sum may go through it? */
+bool passes_partial(const Graph *g, Value v, uint32_t i);
+
+/* ================================ parts ================================ */
+
+enum { SHARD_AXES = MAX_RANK };
+typedef uint8_t Axes; /* bit i: axis i */
+
+/* Which part of a value a rank has. */
+typedef struct {
+    Axes dim[MAX_RANK]; /* split over these */
+    Axes partial;       /* the sum over these is the value */
+} Part;
+
+typedef struct Made {
+    Part part;
+    Value v; /* in the new graph */
+    struct Made *next;
+} Made;
+
+typedef struct {
+    Graph *from, *to;
+    Arena *a;
+    int naxes;
+    const char *axis[SHARD_AXES];
+    int64_t size[SHARD_AXES];
+    bool *pending; /* by old value: made where and as it is asked for, not yet decided */
+    Part *home;    /* by old value: as it was made first */
+    Made **made;   /* by old value: all ways it was made */
+    Axes tensor;   /* the axis that parameters nobody placed may be split over */
+    Axes reuse;    /* ZeRO: axes over which optimizer state is split */
+    Value index[1 << SHARD_AXES]; /* this rank's index over a set of axes, or NO_VALUE */
+} Shard;
+
+int64_t axes_parts(const Shard *s, Axes axes);
+const char *axes_name(const Shard *s, Axes axes); /* interned: "data.expert" */
+bool part_equal(const Part *a, const Part *b, int rank);
+/* Type of one rank's part. */
+const Type *part_type(const Shard *s, const Type *whole, const Part *p);
+const Spec *part_spec(const Shard *s, int rank, const Part *p);
+
+/* ================================ shard_choose.c ================================ */
+
+/* What node v shall be split over: the axes of each label, and those over which its results stay
+ * partial sums although no label is split (the operands are). */
+typedef struct {
+    Axes label[DIMS_LABELS];
+    Axes through;
+} Choice;
+void shard_choose(const Shard *s, Value v, const Dims *d, Choice *c);
+/* Of the ways in which v was made, the one from which `want` takes least. */
+const Made *shard_nearest(const Shard *s, Value v, const Part *want);
+/* The part of operand i, or of result i, under a choice. */
+Part choice_in(const Shard *s, Value v, const Dims *d, const Choice *c, uint32_t i);
+Part choice_out(const Dims *d, const Choice *c, int rank, uint32_t i);
+
+/* ================================ shard_move.c ================================ */
+
+/* x of type `whole` as `have`, as `want`: collectives and blocks. */
+Value shard_move(Shard *s, const Type *whole, Value x, Part have, const Part *want);
+Value shard_index(Shard *s, Axes axes); /* i32[]: this rank's */
+/* All ranks' reduction of x. */
+Value shard_reduce(Shard *s, Value x, Axes axes, ReduceOp reduce);
+
+/* ================================ shard.c ================================ */
+
+/* Old value v as part `want`. */
+Value shard_get(Shard *s, Value v, const Part *want);
+
+/* ================================ shard_tensor.c ================================ */
+
+/* Gives parameters that nobody placed a Spec over the axis of `size` ranks where a contraction with
+ * them and a later one can be split at one label, with no exchange between (Megatron's columns,
+ * then rows). */
+void shard_tensor(Graph *g, Arena *a, const char *axis, int64_t size);
+
+#endif

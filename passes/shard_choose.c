@@ -1,0 +1,250 @@
+/* shard_choose.c: over which labels a node is split.
+ *
+ * Whale's rule: of the patterns that match, the one with the smaller communication cost, operator
+ * after operator in topological order. A node's pattern is, for each axis of the mesh, one of: not
+ * split; split at a label where an operand is already; a sum whose parts are left apart because the
+ * operation is linear. Costs are bytes that a rank moves, from the operands as they are (any way in
+ * which they were made already is free), plus a little for work that all ranks would repeat. */
+#include <math.h>
+#include <string.h>
+
+#include "passes/shard.h"
+
+/* Weights beside one byte moved. */
+static const double cost_of_block = 0.01;     /* a byte copied in memory */
+static const double cost_of_repeated = 0.02;  /* a byte computed by every rank */
+static const double cost_of_flop = 1.0 / 200; /* a repeated operation of a contraction */
+static const double cost_of_placed = 1000;    /* a byte of a parameter that the model split */
+
+static double bytes_of(const Type *t) { return (double)type_bytes(t); }
+
+static bool has_axis(Axes set, int axis) { return set >> axis & 1; }
+
+/* Where axis `a` is in a part: a dimension, SUM or NONE. */
+enum { PLACE_NONE = -1, PLACE_SUM = -2 };
+static int place_of(const Part *p, int rank, int a) {
+    if (has_axis(p->partial, a)) return PLACE_SUM;
+    for (int k = 0; k < rank; k++)
+        if (has_axis(p->dim[k], a)) return k;
+    return PLACE_NONE;
+}
+
+/* Bytes a rank moves when axis `a` goes from one place to another in a tensor of `bytes`. */
+static double move_cost(double n, double bytes, int from, int to) {
+    if (from == to) return 0;
+    if (from == PLACE_NONE) return cost_of_block * bytes;
+    if (from == PLACE_SUM) return (to == PLACE_NONE ? 2 : 1) * (n - 1) / n * bytes;
+    if (to == PLACE_NONE) return (n - 1) / n * bytes;
+    return to == PLACE_SUM ? INFINITY : (n - 1) / n / n * bytes;
+}
+
+static bool is_placed_param(const Shard *s, Value v) {
+    const Node *n = node_of(s->from, v);
+    return n->op == OP_param && n->spec;
+}
+
+static double distance(const Shard *s, const Type *t, const Part *have, const Part *want) {
+    double cost = 0, bytes = bytes_of(t);
+    for (int a = 0; a < s->naxes; a++)
+        cost += move_cost((double)s->size[a], bytes, place_of(have, t->rank, a),
+                          place_of(want, t->rank, a));
+    return cost;
+}
+
+const Made *shard_nearest(const Shard *s, Value v, const Part *want) {
+    const Type *t = type_of(s->from, v);
+    const Made *best = NULL;
+    for (const Made *m = s->made[v]; m; m = m->next)
+        if (!best || distance(s, t, &m->part, want) < distance(s, t, &best->part, want)) best = m;
+    return best;
+}
+
+/* Cheapest of the ways in which operand w was made. */
+static double operand_cost(const Shard *s, Value w, int a, int to) {
+    const Type *t = type_of(s->from, w);
+    if (s->pending[w]) return 0;
+    double least = INFINITY, bytes = bytes_of(t);
+    for (const Made *m = s->made[w]; m; m = m->next) {
+        double split = 1; /* by the other axes */
+        for (int k = 0; k < t->rank; k++)
+            split *= (double)axes_parts(s, m->part.dim[k] & (Axes) ~(1 << a));
+        double cost =
+            move_cost((double)s->size[a], bytes / split, place_of(&m->part, t->rank, a), to);
+        if (is_placed_param(s, w) && cost > 0) cost *= cost_of_placed;
+        least = MIN(least, cost);
+    }
+    return least;
+}
+
+static int dim_with_label(const int8_t *labels, int rank, int label) {
+    for (int k = 0; k < rank; k++)
+        if (labels[k] == label) return k;
+    return PLACE_NONE;
+}
+
+static double result_bytes(const Type *t) {
+    double sum = 0;
+    for (uint32_t i = 0; t->dtype == DT_TUPLE && i < t->nelem; i++) sum += bytes_of(t->elem[i]);
+    return t->dtype == DT_TUPLE ? sum : bytes_of(t);
+}
+
+/* Work and results that every rank of an axis of n would repeat. */
+static double repeated_cost(const Graph *g, Value v, double n) {
+    const Node *node = node_of(g, v);
+    double flops = op_info((Op)node->op)->flops ? op_info((Op)node->op)->flops(g, node) : 0;
+    return (1 - 1 / n) * (cost_of_repeated * result_bytes(node->type) + cost_of_flop * flops);
+}
+
+static double label_cost(const Shard *s, Value v, const Dims *d, int a, int label) {
+    const Node *node = node_of(s->from, v);
+    double cost = 0, n = (double)s->size[a];
+    for (uint32_t i = 0; i < node->nin; i++) {
+        Value w = operand(s->from, v, i);
+        int to = dim_with_label(d->in[i], type_of(s->from, w)->rank, label);
+        cost += operand_cost(s, w, a, to);
+    }
+    if (label < 0) return cost + repeated_cost(s->from, v, n);
+    if (d->kind[label] == LABEL_SUM) cost += 2 * (n - 1) / n * result_bytes(node->type);
+    if (d->kind[label] == LABEL_MAX || d->kind[label] == LABEL_MIN)
+        cost += 2 * (n - 1) / n * result_bytes(node->type);
+    return cost;
+}
+
+/* ---- sums that are left apart ---- */
+
+/* Does some way of making operand w leave it a sum over axis a? */
+static bool is_partial(const Shard *s, Value w, int a) {
+    for (const Made *m = s->made[w]; m; m = m->next)
+        if (has_axis(m->part.partial, a)) return true;
+    return false;
+}
+
+/* A scalar that all ranks have is as well a sum to which only one of them adds. */
+static bool can_be_partial(const Shard *s, Value w, int a) {
+    return is_partial(s, w, a) || (!s->pending[w] && type_elements(type_of(s->from, w)) == 1);
+}
+
+/* Of a product only one factor may be a sum. */
+static bool may_pass(const Shard *s, Value v, int a) {
+    const Node *n = node_of(s->from, v);
+    uint32_t sums = 0;
+    if (n->type->dtype == DT_TUPLE || !dtype_is_float(n->type->dtype)) return false;
+    for (uint32_t i = 0; i < n->nin; i++) {
+        bool sum = is_partial(s, operand(s->from, v, i), a);
+        if (sum && !passes_partial(s->from, v, i)) return false;
+        sums += sum;
+    }
+    if (sums == 0) return false;
+    if (n->op == OP_mul || n->op == OP_div) return sums == 1;
+    if (n->op != OP_add && n->op != OP_sub) return true;
+    return can_be_partial(s, operand(s->from, v, 0), a) &&
+           can_be_partial(s, operand(s->from, v, 1), a);
+}
+
+static int through_place(const Shard *s, Value v, uint32_t i, int a) {
+    Op op = (Op)node_of(s->from, v)->op;
+    bool both = op == OP_add || op == OP_sub;
+    return both || is_partial(s, operand(s->from, v, i), a) ? PLACE_SUM : PLACE_NONE;
+}
+
+static double through_cost(const Shard *s, Value v, int a) {
+    const Node *node = node_of(s->from, v);
+    double n = (double)s->size[a], cost = 2 * (n - 1) / n * result_bytes(node->type);
+    for (uint32_t i = 0; i < node->nin; i++)
+        cost += operand_cost(s, operand(s->from, v, i), a, through_place(s, v, i, a));
+    return cost;
+}
+
+/* ---- choosing ---- */
+
+/* A label may be split over one more axis when its parts still divide it, and axes come in order,
+ * so that the new one is the fastest. */
+static bool divides(const Shard *s, const Dims *d, const Choice *c, int label, int a) {
+    return d->size[label] % (axes_parts(s, c->label[label]) * s->size[a]) == 0;
+}
+
+/* Has an operand this axis at the label, in one of its ways? */
+static bool label_is_met(const Shard *s, Value v, const Dims *d, int label, int a) {
+    for (uint32_t i = 0; i < node_of(s->from, v)->nin; i++) {
+        Value w = operand(s->from, v, i);
+        int rank = type_of(s->from, w)->rank, k = dim_with_label(d->in[i], rank, label);
+        for (const Made *m = s->made[w]; m && k >= 0; m = m->next)
+            if (has_axis(m->part.dim[k], a)) return true;
+    }
+    return false;
+}
+
+/* ZeRO: in the apply phase a gradient that is still a sum may be scattered over the ranks that
+ * share it, at its first dimension that they divide. */
+static int reuse_label(const Shard *s, Value v, const Dims *d, const Choice *c, int a) {
+    const Node *n = node_of(s->from, v);
+    bool sum = false;
+    if (!has_axis(s->reuse, a) || n->phase != PHASE_APPLY) return -1;
+    if (!(op_info((Op)n->op)->flags & OPF_EW) || n->type->rank == 0) return -1;
+    for (uint32_t i = 0; i < n->nin; i++) sum |= is_partial(s, operand(s->from, v, i), a);
+    for (int l = 0; sum && l < d->n; l++)
+        if (divides(s, d, c, l, a)) return l;
+    return -1;
+}
+
+/* Slots and sources of routed tokens are numbers inside one rank's part. */
+static bool tied_axis(const Shard *s, Value v, const Dims *d, int a) {
+    Value w = operand(s->from, v, d->tied);
+    return s->made[w] && has_axis(s->made[w]->part.dim[d->tied_dim], a);
+}
+
+typedef struct {
+    double cost;
+    int label;    /* -1: none */
+    bool through; /* the sums stay apart */
+} Option;
+
+static void offer(Option *best, double cost, int label, bool through) {
+    if (cost < best->cost) *best = (Option){cost, label, through};
+}
+
+static Option choose_axis(const Shard *s, Value v, const Dims *d, const Choice *c, int a) {
+    Option best = {INFINITY, -1, false};
+    int reuse = reuse_label(s, v, d, c, a);
+    if (d->tied != NO_VALUE && tied_axis(s, v, d, a)) {
+        for (int l = 0; l < d->n; l++)
+            if (d->kind[l] == LABEL_TIED) return (Option){0, l, false};
+    }
+    for (int l = 0; l < d->n; l++) {
+        if (d->kind[l] == LABEL_TIED || !divides(s, d, c, l, a)) continue;
+        if (l == reuse || label_is_met(s, v, d, l, a))
+            offer(&best, label_cost(s, v, d, a, l), l, false);
+    }
+    if (may_pass(s, v, a)) offer(&best, through_cost(s, v, a), -1, true);
+    offer(&best, label_cost(s, v, d, a, -1), -1, false);
+    return best;
+}
+
+void shard_choose(const Shard *s, Value v, const Dims *d, Choice *c) {
+    memset(c, 0, sizeof *c);
+    for (int a = 0; a < s->naxes; a++) {
+        Option o = choose_axis(s, v, d, c, a);
+        if (o.label >= 0) c->label[o.label] |= (Axes)(1 << a);
+        if (o.through) c->through |= (Axes)(1 << a);
+    }
+}
+
+Part choice_in(const Shard *s, Value v, const Dims *d, const Choice *c, uint32_t i) {
+    Value w = operand(s->from, v, i);
+    Part p = {0};
+    for (int k = 0; k < type_of(s->from, w)->rank; k++)
+        if (d->in[i][k] >= 0) p.dim[k] = c->label[d->in[i][k]];
+    for (int a = 0; a < s->naxes; a++)
+        if (has_axis(c->through, a) && through_place(s, v, i, a) == PLACE_SUM)
+            p.partial |= (Axes)(1 << a);
+    return p;
+}
+
+Part choice_out(const Dims *d, const Choice *c, int rank, uint32_t i) {
+    Part p = {.partial = c->through};
+    for (int k = 0; k < rank; k++)
+        if (d->out[i][k] >= 0) p.dim[k] = c->label[d->out[i][k]];
+    for (int l = 0; l < d->n; l++)
+        if (d->kind[l] == LABEL_SUM) p.partial |= c->label[l];
+    return p;
+}
