@@ -18,6 +18,7 @@ static const struct {
     {"compare", main_compare, "a measured run beside its prediction, step by step"},
     {"fit", main_fit, "the largest configuration that fits, and the fastest"},
     {"pack", main_pack, "offsets for buffers with known lifetimes"},
+    {"check", main_check, "that a model on a mesh, and after each pass, is the model"},
     {"dump", main_dump, "the IR after any pass"},
     {"opt", main_opt, "passes over IR text"},
     {"fmt", main_fmt, "a .m6 file printed canonically"},

@@ -1,2 +1,372 @@
-/* main_check.c: m6c check. */
-#include "frontend/main.h"
+/* main_check.c: m6c check: a model as it is written, and as each pass leaves it on a mesh, run in
+ * double precision from the same inputs; what differs is named. How graphs are run and compared is
+ * in passes/equal.h. */
+#include "frontend/main_model.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "passes/equal.h"
+#include "passes/machine.h"
+
+typedef struct {
+    ModelArgs model;
+    int64_t steps, seed, all;
+    bool json;
+} CheckArgs;
+
+/* What came of one mesh. */
+typedef struct {
+    const CheckArgs *args;
+    Session *s;
+    Graph *g;
+    Graph *before; /* as `shard` found it; NULL: it has not run yet */
+    Equal *equal;
+    ShardMap map;
+    Buf mesh;         /* "data=4,expert=data" */
+    int collectives;  /* of one rank's step */
+    const char *pass; /* after which something differs; NULL: nothing does */
+    Value at;         /* of `before`: the first value that differs, or NO_VALUE */
+    Distance distance;
+} Verdict;
+
+/* ---- one mesh ---- */
+
+static void mesh_text(const Settings *set, Buf *out) {
+    for (int i = 0; i < set->nmesh; i++) {
+        buf_printf(out, "%s%s=", i ? "," : "", set->mesh[i].axis);
+        if (set->mesh[i].same)
+            buf_puts(out, set->mesh[i].same);
+        else
+            buf_printf(out, "%lld", (long long)set->mesh[i].size);
+    }
+    if (!set->nmesh) buf_puts(out, "one rank");
+}
+
+/* Rounding would hide what is looked for: everything is checked as f32, which is computed in
+ * double. */
+static void exact(Session *s, Settings *set) {
+    if (set->precision != DT_F32)
+        diag_warning(s, (Loc){0}, "checked as f32: %s rounds more than an error may be",
+                     dtype_name(set->precision));
+    if (set->fp16) diag_warning(s, (Loc){0}, "checked with messages as they are, not in f16");
+    set->precision = DT_F32;
+    set->loss_scale = LOSS_SCALE_NONE;
+    set->fp16 = 0;
+    set->keep_grads = set->train;
+}
+
+static bool check_order(Verdict *v, const char *pass) {
+    Buf err = {0};
+    v->collectives = v->g->set.sharded ? ranks_check_order(v->g, &err) : 0;
+    if (v->collectives < 0) diag_error(v->s, (Loc){0}, "after '%s': %s", pass, err.p);
+    buf_free(&err);
+    return v->collectives >= 0;
+}
+
+/* Names the first thing that differs after the pass. */
+static void blame(Verdict *v, const char *pass) {
+    v->pass = pass;
+    v->at = NO_VALUE;
+    if (!v->before || strcmp(pass, "shard") != 0) return;
+    v->at =
+        equal_locate(v->equal, v->before, v->g, &v->map, equal_first(v->equal).step, &v->distance);
+}
+
+/* Runs one pass and compares; false when there is no need to go on. */
+static bool check_pass(Verdict *v, const char *pass, PassContext *cx) {
+    bool divides = strcmp(pass, "shard") == 0;
+    if (divides) {
+        v->before = graph_copy(v->g);
+        equal_mark(v->equal);
+    }
+    if (!pipeline_run(v->g, pass, cx) || !check_order(v, pass)) return false;
+    if (divides && mesh_ranks(&v->g->set) > 1 && !v->g->set.sharded) {
+        diag_error(v->s, (Loc){0}, "mesh %s: the model was not divided", v->mesh.p);
+        return false;
+    }
+    if (equal_form(v->equal, v->g)) return true;
+    blame(v, pass);
+    return false;
+}
+
+/* The passes that write the program in another form, up to the kernels. */
+static bool check_passes(Verdict *v) {
+    static const char *const forward[] = {"simplify",    "raise", "precision", "shard", "simplify",
+                                          "collectives", "lower", "epilogue",  "fuse"};
+    static const char *const train[] = {"simplify", "raise",    "precision", "differentiate",
+                                        "optimize", "shard",    "simplify",  "collectives",
+                                        "lower",    "epilogue", "fuse"};
+    size_t n = v->g->set.train ? COUNT(train) : COUNT(forward);
+    PassContext cx = {.session = v->s, .opt = v->args->model.pass, .shard = &v->map};
+    pass_options_env(&cx.opt);
+    cx.machine = machine_load(v->s, v->g->set.cluster, v->args->model.target);
+    if (!cx.machine) return false;
+    if (!equal_form(v->equal, v->g)) BUG("a graph differs from itself");
+    for (size_t i = 0; i < n; i++)
+        if (!check_pass(v, v->g->set.train ? train[i] : forward[i], &cx)) return v->pass != NULL;
+    return true;
+}
+
+/* False after diagnostics: the model is wrong, or the mesh does not fit it. */
+static bool check_mesh(Verdict *v) {
+    v->s = session_new();
+    v->at = NO_VALUE;
+    v->g = model_elaborate(v->s, &v->args->model);
+    if (!v->g) return false;
+    mesh_text(&v->g->set, &v->mesh);
+    exact(v->s, &v->g->set);
+    v->equal = equal_new(v->g, (uint64_t)v->args->seed, v->args->steps);
+    return check_passes(v);
+}
+
+static void verdict_free(Verdict *v) {
+    equal_free(v->equal);
+    if (v->g) graph_free(v->g);
+    if (v->before) graph_free(v->before);
+    buf_free(&v->mesh);
+    session_free(v->s);
+}
+
+/* ---- what is said ---- */
+
+/* "0.25 instead of 0.5 at [0, 3]", or what else is wrong. */
+static void say_distance(const Distance *d, const Type *t, Buf *out) {
+    if (d->shape) {
+        buf_puts(out, "has another shape");
+    } else if (d->apart && d->error <= EQUAL_BOUND) {
+        buf_puts(out, "is not the same on ranks that must agree");
+    } else {
+        buf_printf(out, "is %.17g instead of %.17g at ", d->got, d->want);
+        distance_place(t, d->at, out);
+        buf_printf(out, ", off by %.1e of the largest%s", d->error,
+                   d->apart ? ", and not the same on ranks that must agree" : "");
+    }
+}
+
+static void say_node(const Graph *g, Value v, const Spec *spec, Buf *out) {
+    const Node *n = node_of(g, v);
+    buf_printf(out, "%s ", op_info((Op)n->op)->name);
+    type_print(n->type, out);
+    if (spec) buf_puts(out, " "), spec_print(spec, out);
+    if (n->scope[0]) buf_printf(out, " of %s", n->scope);
+    if (n->phase == PHASE_BACKWARD) buf_puts(out, ", backward");
+    if (n->micro >= 0) buf_printf(out, ", micro-batch %d", n->micro);
+}
+
+static const Spec *spec_at(const Verdict *v) { return node_of(v->g, v->map.to[v->at])->spec; }
+
+/* The difference as an error in the model's text. */
+static void say_difference(const Verdict *v) {
+    SinkDistance first = equal_first(v->equal);
+    Buf text = {0}, sink = {0};
+    buf_printf(&sink, "%s '%s' of step %lld ", sink_name(first.kind), first.name,
+               (long long)first.step);
+    say_distance(&first.distance, first.type, &sink);
+    if (v->at == NO_VALUE) {
+        diag_error(v->s, first.loc, "mesh %s: after '%s' %s", v->mesh.p, v->pass, sink.p);
+    } else {
+        say_node(v->before, v->at, spec_at(v), &text);
+        buf_puts(&text, " ");
+        say_distance(&v->distance, type_of(v->before, v->at), &text);
+        diag_error(v->s, node_of(v->before, v->at)->loc, "mesh %s: after '%s' %s", v->mesh.p,
+                   v->pass, text.p);
+        diag_note(v->s, first.loc, "the first result that differs: %s", sink.p);
+    }
+    buf_free(&text);
+    buf_free(&sink);
+}
+
+static SinkDistance worst_of(const Verdict *v) {
+    SinkDistance worst = {0};
+    for (int i = 0; i < SINK_COUNT; i++) {
+        int64_t n;
+        SinkDistance s = equal_worst(v->equal, (Sink)i, &n);
+        if (s.name && (!worst.name || s.distance.error > worst.distance.error)) worst = s;
+    }
+    return worst;
+}
+
+static void print_table(const Verdict *v) {
+    printf("mesh %s: %lld ranks, %lld steps\n", v->mesh.p, (long long)mesh_ranks(&v->g->set),
+           (long long)v->args->steps);
+    for (int i = 0; i < SINK_COUNT; i++) {
+        int64_t n;
+        SinkDistance s = equal_worst(v->equal, (Sink)i, &n);
+        if (s.name)
+            printf("  %-9s  %5lld compared, off by %7.1e at most: %s, step %lld\n",
+                   sink_name((Sink)i), (long long)n, s.distance.error, s.name, (long long)s.step);
+    }
+    if (v->g->set.sharded && !v->pass)
+        printf("  %d collectives, in one order on all ranks; none depends on data\n",
+               v->collectives);
+    puts(v->pass ? "differs" : "equal");
+}
+
+static void print_line(const Verdict *v, bool made) {
+    if (!made)
+        printf("%-32s refused\n", v->args->model.mesh);
+    else
+        printf("%-32s %-8s %7.1e  %d collectives\n", v->mesh.p, v->pass ? "differs" : "equal",
+               worst_of(v).distance.error, v->collectives);
+}
+
+/* ---- as JSON ---- */
+
+/* JSON has no infinity. */
+static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+static void put_distance(json_t *o, const Distance *d) {
+    json_object_set_new(o, "error", number(d->error));
+    json_object_set_new(o, "element", json_integer(d->at));
+    json_object_set_new(o, "got", number(d->got));
+    json_object_set_new(o, "want", number(d->want));
+    json_object_set_new(o, "other_shape", json_boolean(d->shape));
+    json_object_set_new(o, "ranks_disagree", json_boolean(d->apart));
+}
+
+static json_t *sink_json(const SinkDistance *s) {
+    json_t *o = json_pack("{s:s, s:s, s:I}", "kind", sink_name(s->kind), "name", s->name, "step",
+                          (json_int_t)s->step);
+    put_distance(o, &s->distance);
+    return o;
+}
+
+static json_t *value_json(const Verdict *v) {
+    const Node *n = node_of(v->before, v->at);
+    Buf spec = {0};
+    if (spec_at(v)) spec_print(spec_at(v), &spec);
+    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:b}", "op", op_info((Op)n->op)->name, "scope",
+                          n->scope, "source", loc_text(v->s, n->loc), "spec", spec.p ? spec.p : "",
+                          "backward", n->phase == PHASE_BACKWARD);
+    put_distance(o, &v->distance);
+    buf_free(&spec);
+    return o;
+}
+
+static void print_json(const Verdict *v, bool made) {
+    json_t *o = json_pack("{s:s, s:b}", "mesh",
+                          made                  ? v->mesh.p
+                          : v->args->model.mesh ? v->args->model.mesh
+                                                : "",
+                          "equal", made && !v->pass);
+    json_object_set_new(o, "refused", json_boolean(!made));
+    if (made) {
+        SinkDistance worst = worst_of(v), first = equal_first(v->equal);
+        json_object_set_new(o, "ranks", json_integer(mesh_ranks(&v->g->set)));
+        json_object_set_new(o, "steps", json_integer(v->args->steps));
+        json_object_set_new(o, "collectives", json_integer(v->collectives));
+        if (worst.name) json_object_set_new(o, "worst", sink_json(&worst));
+        if (v->pass) json_object_set_new(o, "pass", json_string(v->pass));
+        if (first.name) json_object_set_new(o, "result", sink_json(&first));
+        if (v->at != NO_VALUE) json_object_set_new(o, "first", value_json(v));
+    }
+    json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    putchar('\n');
+    json_decref(o);
+}
+
+/* ---- the command ---- */
+
+static int check_one(const CheckArgs *args) {
+    Verdict v = {.args = args};
+    bool made = check_mesh(&v);
+    if (made && v.pass) say_difference(&v);
+    if (args->json)
+        print_json(&v, made);
+    else if (made)
+        print_table(&v);
+    int code = made ? v.pass ? EXIT_INPUT : EXIT_DONE : MAX(diag_exit(v.s), EXIT_INPUT);
+    verdict_free(&v);
+    return code;
+}
+
+/* One mesh of many: a line of its own. What it is refused for is no mistake. */
+static bool check_line(const CheckArgs *args, bool *differs) {
+    Verdict v = {.args = args};
+    bool made = check_mesh(&v);
+    if (made && v.pass) say_difference(&v);
+    if (args->json)
+        print_json(&v, made);
+    else
+        print_line(&v, made);
+    fflush(stdout);
+    *differs |= v.pass != NULL;
+    verdict_free(&v);
+    return made;
+}
+
+/* "data=2,expert=data": axes of one rank are left out. */
+static const char *mesh_of(int64_t data, int64_t tensor, int64_t expert, bool alias, Buf *out) {
+    const struct {
+        const char *axis;
+        int64_t size;
+    } axis[] = {{"data", data}, {"tensor", tensor}, {"expert", expert}};
+    for (size_t i = 0; i < COUNT(axis); i++)
+        if (axis[i].size > 1)
+            buf_printf(out, "%s%s=%lld", out->n ? "," : "", axis[i].axis, (long long)axis[i].size);
+    if (alias) buf_puts(out, ",expert=data");
+    return out->n ? out->p : "data=1";
+}
+
+/* The meshes of n ranks over data, tensor and expert, the last also over the devices of data. */
+static int check_all(const CheckArgs *args) {
+    bool differs = false, made = false;
+    int64_t n = args->all;
+    for (int64_t d = n; d >= 1; d--)
+        for (int64_t t = n % d == 0 ? n / d : 0; t >= 1; t--) {
+            int64_t e = n / d / t;
+            if (d * t * e != n) continue;
+            for (int alias = 0; alias <= (e == 1 && d > 1); alias++) {
+                Buf mesh = {0};
+                CheckArgs one = *args;
+                one.model.mesh = mesh_of(d, t, e, alias, &mesh);
+                made |= check_line(&one, &differs);
+                buf_free(&mesh);
+            }
+        }
+    return differs || !made ? EXIT_INPUT : EXIT_DONE;
+}
+
+static Status check_numbers(const CheckArgs *a) {
+    if (a->steps < 1) return status_make(EXIT_USAGE, "--steps must be at least 1");
+    if (a->all < 0) return status_make(EXIT_USAGE, "--all-meshes wants a number of ranks");
+    if (a->all && a->model.mesh)
+        return status_make(EXIT_USAGE, "--mesh and --all-meshes exclude each other");
+    return NULL;
+}
+
+int main_check(int argc, char **argv) {
+    CheckArgs a = {.model = {.describe = true}, .steps = 2, .seed = 1};
+    const Option options[] = {
+        {"mesh", OPT_TEXT, &a.model.mesh, "AXIS=N,…",
+         "ranks to divide the work among (the model's)"},
+        {"all-meshes", OPT_INT, &a.all, "N", "every mesh of N ranks over data, tensor and expert"},
+        {"steps", OPT_INT, &a.steps, "K", "training steps compared (2)"},
+        {"seed", OPT_INT, &a.seed, "S", "of inputs, start values and dropout (1)"},
+        {"set", OPT_LIST, &a.model.set, "NAME=VALUE", "a config of the model (repeatable)"},
+        {"infer", OPT_FLAG, &a.model.infer, NULL, "forward only"},
+        {"model", OPT_TEXT, &a.model.name, "NAME", "which model of the file"},
+        {"cluster", OPT_TEXT, &a.model.cluster, "FILE", "the machine the plan is for"},
+        {"skip", OPT_TEXT, &a.model.pass.skip, "PASS,…", "optional passes to leave out"},
+        {"json", OPT_FLAG, &a.json, NULL, "one JSON object a mesh"},
+    };
+    const OptionTable table = {"check model.m6 [--mesh AXIS=N,… | --all-meshes N]", options,
+                               COUNT(options), 1, 1};
+    TextList positional = {0};
+    bool help;
+    Status s = options_parse(&table, argc, argv, &positional, &help);
+    if (!s && !help) s = check_numbers(&a);
+    int code = EXIT_DONE;
+    if (s || help) {
+        code = status_exit(s);
+    } else {
+        a.model.path = positional.p[0];
+        code = a.all ? check_all(&a) : check_one(&a);
+    }
+    vec_free(&positional);
+    vec_free(&a.model.set);
+    return code;
+}

@@ -1,0 +1,296 @@
+/* equal.c: forms of one program run from the same inputs, and what leaves them compared by name. */
+#include "passes/equal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    const char *name;
+    double *data;
+} Filled;
+
+/* A tensor as the first form that has it gives it. */
+typedef struct {
+    Sink kind;
+    const char *name;
+    int64_t step;
+    const Type *type;
+    double *data;
+} Known;
+
+struct Equal {
+    Arena *arena;
+    uint64_t seed;
+    int64_t steps;
+    VEC(Filled) input;
+    VEC(Known) known;
+    SinkDistance first, worst[SINK_COUNT];
+    int64_t compared[SINK_COUNT];
+    uint64_t hash; /* of the last form */
+    bool ran;
+};
+
+/* ---- distances ---- */
+
+bool distance_within(const Distance *d, double bound) {
+    return d->error <= bound && !d->shape && !d->apart;
+}
+
+void distance_place(const Type *t, int64_t at, Buf *out) {
+    int64_t stride[MAX_RANK];
+    type_strides(t, stride);
+    buf_puts(out, "[");
+    for (int i = 0; i < t->rank; i++)
+        buf_printf(out, "%s%lld", i ? ", " : "", (long long)(at / stride[i] % t->dim[i]));
+    buf_puts(out, "]");
+}
+
+static double apart(double a, double b) {
+    if (isnan(a) || isnan(b)) return isnan(a) && isnan(b) ? 0 : INFINITY;
+    return a == b ? 0 : fabs(a - b);
+}
+
+static Distance distance_of(const double *got, const double *want, int64_t n, double tiny) {
+    Distance d = {0};
+    double size = tiny, most = -1;
+    for (int64_t i = 0; i < n; i++) {
+        double x = apart(got[i], want[i]);
+        if (x > most) most = x, d.at = i;
+        if (isfinite(want[i])) size = fmax(size, fabs(want[i]));
+    }
+    if (n) d.error = most / size, d.got = got[d.at], d.want = want[d.at];
+    return d;
+}
+
+/* ---- data of the inputs ---- */
+
+/* Whether v is x, or elements of it in another arrangement. */
+static bool shows(const Graph *g, Value v, Value x) {
+    while (v != x) {
+        const Node *n = node_of(g, v);
+        bool same = n->nin == 1 && (op_info((Op)n->op)->flags & OPF_VIEW);
+        if (!same && n->op != OP_cast) return false;
+        v = operand(g, v, 0);
+    }
+    return true;
+}
+
+static bool constant_of(const Graph *g, Value v, double *x) {
+    while (node_of(g, v)->op == OP_broadcast || node_of(g, v)->op == OP_cast) v = operand(g, v, 0);
+    if (node_of(g, v)->op != OP_constant) return false;
+    *x = attr_float(node_of(g, v), "value");
+    return true;
+}
+
+/* The value that input x is compared with to leave elements out; false: none. */
+static bool ignored_value(const Graph *g, Value x, double *ignored) {
+    for (Value v = x + 1; v < g->node.n; v++)
+        if (node_of(g, v)->op == OP_ne && shows(g, operand(g, v, 0), x) &&
+            constant_of(g, operand(g, v, 1), ignored))
+            return true;
+    return false;
+}
+
+enum { UNBOUNDED = 8 }; /* whole numbers that index nothing are below it */
+
+static void fill(Equal *e, const Graph *g, Value v) {
+    const Node *n = node_of(g, v);
+    const char *name = attr_str(n, "name");
+    int64_t count = type_elements(n->type), bound = attr_int(n, "bound");
+    uint32_t key = random_key(e->seed, hash_bytes(name, strlen(name), 1), 0);
+    double ignored, *x = arena_array(e->arena, double, count);
+    bool is_float = dtype_is_float(n->type->dtype);
+    bool ignores = !is_float && ignored_value(g, v, &ignored);
+    if (n->type->dtype == DT_BOOL) bound = 2;
+    if (bound <= 0) bound = UNBOUNDED;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t second, bits = philox(key, (uint64_t)i, &second);
+        x[i] = is_float ? 4 * (double)random_unit(bits) - 2 : (double)(bits % (uint64_t)bound);
+        if (ignores && second % 4 == 0) x[i] = ignored;
+    }
+    vec_push(&e->input, ((Filled){name, x}));
+}
+
+Equal *equal_new(const Graph *g, uint64_t seed, int64_t steps) {
+    Arena *a = arena_new();
+    Equal *e = arena_new_of(a, Equal);
+    *e = (Equal){.arena = a, .seed = seed, .steps = steps};
+    for (Value v = 0; v < g->node.n; v++)
+        if (is_op(g, v, OP_input) && attr_str(node_of(g, v), "name")[0] != '@') fill(e, g, v);
+    return e;
+}
+
+void equal_free(Equal *e) {
+    if (!e) return;
+    vec_free(&e->input);
+    vec_free(&e->known);
+    arena_free(e->arena);
+}
+
+static Ranks *start(const Equal *e, Graph *g) {
+    Ranks *r = ranks_new(g);
+    for (uint32_t i = 0; i < e->input.n; i++) ranks_set(r, e->input.p[i].name, e->input.p[i].data);
+    return r;
+}
+
+/* ---- what leaves a graph ---- */
+
+const char *sink_name(Sink kind) {
+    static const char *const name[] = {"output", "gradient", "parameter", "state"};
+    _Static_assert(COUNT(name) == SINK_COUNT, "a name for each");
+    return name[kind];
+}
+
+#define GRADIENT "grad/"
+
+/* Gradients are nodes of their own first, and outputs called grad/NAME later. */
+static bool is_sink(const Graph *g, Value v, Sink *kind, const char **name) {
+    const Node *n = node_of(g, v);
+    switch (n->op) {
+    case OP_output: *kind = SINK_OUTPUT, *name = attr_str(n, "name"); break;
+    case OP_gradient: *kind = SINK_GRADIENT, *name = attr_str(n, "of"); break;
+    case OP_param: *kind = SINK_PARAM, *name = attr_str(n, "name"); break;
+    case OP_state: *kind = SINK_STATE, *name = attr_str(n, "name"); break;
+    default: return false;
+    }
+    if (*kind == SINK_OUTPUT && strncmp(*name, GRADIENT, strlen(GRADIENT)) == 0)
+        *kind = SINK_GRADIENT, *name = intern(g->session, *name + strlen(GRADIENT));
+    return true;
+}
+
+static const Known *find_known(const Equal *e, Sink kind, const char *name, int64_t step) {
+    for (uint32_t i = 0; i < e->known.n; i++) {
+        const Known *k = &e->known.p[i];
+        if (k->kind == kind && k->name == name && k->step == step) return k;
+    }
+    return NULL;
+}
+
+/* v, put together from all ranks: false when some of them that must agree do not. */
+static bool whole_of(Arena *a, const Ranks *r, Value v, const Type **type, double **data) {
+    *type = ranks_type(r, v);
+    *data = arena_array(a, double, type_elements(*type));
+    return ranks_get(r, v, *data);
+}
+
+static Distance compare(const Ranks *r, Value v, const Type *type, const double *want,
+                        double tiny) {
+    Arena *a = arena_new();
+    const Type *t;
+    double *got;
+    bool agree = whole_of(a, r, v, &t, &got);
+    Distance d = {.shape = !type_same_shape(t, type)};
+    if (d.shape)
+        d.error = INFINITY;
+    else
+        d = distance_of(got, want, type_elements(t), tiny);
+    d.apart = !agree;
+    arena_free(a);
+    return d;
+}
+
+static void note(Equal *e, const SinkDistance *s) {
+    SinkDistance *worst = &e->worst[s->kind];
+    e->compared[s->kind]++;
+    if (!worst->name || !(s->distance.error <= worst->distance.error)) *worst = *s;
+    if (!e->first.name && !distance_within(&s->distance, EQUAL_BOUND)) e->first = *s;
+}
+
+/* Of a graph that updates nothing, parameters are no results. */
+static void take_sink(Equal *e, const Ranks *r, Value v, int64_t step, bool trains) {
+    Sink kind;
+    const char *name;
+    if (!is_sink(r->g, v, &kind, &name)) return;
+    if (!trains && (kind == SINK_PARAM || kind == SINK_STATE)) return;
+    const Known *k = find_known(e, kind, name, step);
+    SinkDistance s = {.kind = kind, .name = name, .step = step, .loc = node_of(r->g, v)->loc};
+    if (k) {
+        s.type = k->type;
+        s.distance = compare(r, v, k->type, k->data, EQUAL_TINY);
+        note(e, &s);
+        return;
+    }
+    Known new = {.kind = kind, .name = name, .step = step};
+    s.distance.apart = !whole_of(e->arena, r, v, &new.type, &new.data);
+    s.type = new.type;
+    if (s.distance.apart) note(e, &s);
+    vec_push(&e->known, new);
+}
+
+static bool updates(const Graph *g) {
+    for (Value v = 0; v < g->node.n; v++)
+        if (is_op(g, v, OP_assign)) return true;
+    return false;
+}
+
+bool equal_form(Equal *e, Graph *g) {
+    uint64_t hash = graph_hash(g);
+    if (e->ran && hash == e->hash) return true;
+    e->ran = true, e->hash = hash;
+    e->first = (SinkDistance){0};
+    Ranks *r = start(e, g);
+    bool trains = updates(g);
+    for (int64_t step = 1; step <= (trains ? e->steps : 1) && !e->first.name; step++) {
+        ranks_run(r, e->seed, step);
+        for (Value v = 0; v < g->node.n; v++) take_sink(e, r, v, step, trains);
+    }
+    ranks_free(r);
+    return !e->first.name;
+}
+
+SinkDistance equal_first(const Equal *e) { return e->first; }
+
+SinkDistance equal_worst(const Equal *e, Sink kind, int64_t *compared) {
+    *compared = e->compared[kind];
+    return e->worst[kind];
+}
+
+void equal_mark(Equal *e) {
+    memset(e->worst, 0, sizeof e->worst);
+    memset(e->compared, 0, sizeof e->compared);
+}
+
+/* ---- the first value that differs ---- */
+
+/* Between them rounding adds up to more than in what leaves a graph: sums that cancel. */
+#define LOCATE_TINY 1e-3
+
+/* Leaves hold what the step's end put there; the assignment tells what that is. */
+static bool is_compared(const Graph *g, Value v) {
+    const Node *n = node_of(g, v);
+    return n->type->dtype != DT_TUPLE && n->op != OP_input && n->op != OP_param &&
+           n->op != OP_state;
+}
+
+static Distance value_distance(const Ranks *one, Value v, const Ranks *many, Value to) {
+    const Tensor *t = one->rank[0]->value[v];
+    return compare(many, to, t->type, t->data, LOCATE_TINY);
+}
+
+Value equal_locate(Equal *e, Graph *before, Graph *after, const ShardMap *map, int64_t step,
+                   Distance *d) {
+    Ranks *one = start(e, before), *many = start(e, after);
+    Value found = NO_VALUE;
+    for (int64_t i = 1; i <= step; i++) {
+        ranks_run(one, e->seed, i);
+        ranks_run(many, e->seed, i);
+    }
+    for (Value v = 0; v < before->node.n && v < map->n && found == NO_VALUE; v++) {
+        Value to = map->to[v];
+        if (to == NO_VALUE || !is_compared(before, v)) continue;
+        *d = value_distance(one, v, many, to);
+        if (!distance_within(d, EQUAL_BOUND)) found = v;
+    }
+    ranks_free(one);
+    ranks_free(many);
+    return found;
+}
+
+Graph *graph_copy(const Graph *g) {
+    Graph *h = graph_like(g);
+    Value *map = xcalloc(g->node.n + 1, sizeof *map);
+    for (Value v = 0; v < g->node.n; v++) map[v] = graph_copy_node(h, g, v, map);
+    free(map);
+    return h;
+}
