@@ -349,7 +349,8 @@ static void find_axes(Shard *s) {
             s->size[s->naxes++] = set->mesh[i].size;
         }
     s->tensor = axis_named(s, "tensor");
-    if (set->zero) s->reuse = axis_named(s, "data") | axis_named(s, "expert");
+    s->batch = axis_named(s, "data") | axis_named(s, "expert");
+    if (set->zero) s->reuse = s->batch;
 }
 
 /* Slots and sources mean rows of the part that routed the tokens. */
@@ -378,6 +379,7 @@ bool pass_shard(Graph *g, PassContext *cx) {
                .home = arena_array(cx->scratch, Part, n + 1),
                .made = arena_array(cx->scratch, Made *, n + 1)};
     for (size_t i = 0; i < COUNT(s.index); i++) s.index[i] = NO_VALUE;
+    s.uses = graph_uses(g, cx->scratch);
     find_axes(&s);
     if (s.tensor) shard_tensor(g, cx->scratch, s.axis[s.naxes - 1], s.size[s.naxes - 1]);
     Choice **choice = arena_array(cx->scratch, Choice *, n + 1);

@@ -60,7 +60,9 @@ typedef struct {
     bool *pending; /* by old value: made where and as it is asked for, not yet decided */
     Part *home;    /* by old value: as it was made first */
     Made **made;   /* by old value: all ways it was made */
+    Uses uses;     /* of old values */
     Axes tensor;   /* the axis that parameters nobody placed may be split over */
+    Axes batch;    /* axes of replicas, which share the batch */
     Axes reuse;    /* ZeRO: axes over which optimizer state is split */
     Value index[1 << SHARD_AXES]; /* this rank's index over a set of axes, or NO_VALUE */
 } Shard;

@@ -4,7 +4,9 @@
  * after operator in topological order. A node's pattern is, for each axis of the mesh, one of: not
  * split; split at a label where an operand is already; a sum whose parts are left apart because the
  * operation is linear. Costs are bytes that a rank moves, from the operands as they are (any way in
- * which they were made already is free), plus a little for work that all ranks would repeat. */
+ * which they were made already is free), plus a little for work that all ranks would repeat.
+ * Replicas keep to their own examples: they add up gradients rather than gather what these are made
+ * of. */
 #include <math.h>
 #include <string.h>
 
@@ -15,6 +17,7 @@ static const double cost_of_block = 0.01;     /* a byte copied in memory */
 static const double cost_of_repeated = 0.02;  /* a byte computed by every rank */
 static const double cost_of_flop = 1.0 / 200; /* a repeated operation of a contraction */
 static const double cost_of_placed = 1000;    /* a byte of a parameter that the model split */
+static const double cost_of_batch = 1000;     /* a byte of another replica's examples */
 
 static double bytes_of(const Type *t) { return (double)type_bytes(t); }
 
@@ -71,6 +74,8 @@ static double operand_cost(const Shard *s, Value w, int a, int to) {
         double cost =
             move_cost((double)s->size[a], bytes / split, place_of(&m->part, t->rank, a), to);
         if (is_placed_param(s, w) && cost > 0) cost *= cost_of_placed;
+        if (to == PLACE_NONE && has_axis(s->batch, a) && place_of(&m->part, t->rank, a) >= 0)
+            cost *= cost_of_batch;
         least = MIN(least, cost);
     }
     return least;
@@ -124,6 +129,16 @@ static bool can_be_partial(const Shard *s, Value w, int a) {
     return is_partial(s, w, a) || (!s->pending[w] && type_elements(type_of(s->from, w)) == 1);
 }
 
+/* Where somebody needs the sum itself, it is made at once, for all. */
+static bool only_linear_uses(const Shard *s, Value w) {
+    for (uint32_t e = s->uses.start[w]; e < s->uses.start[w + 1]; e++) {
+        Value u = s->uses.use[e];
+        for (uint32_t i = 0; i < node_of(s->from, u)->nin; i++)
+            if (operand(s->from, u, i) == w && !passes_partial(s->from, u, i)) return false;
+    }
+    return true;
+}
+
 /* Of a product only one factor may be a sum. */
 static bool may_pass(const Shard *s, Value v, int a) {
     const Node *n = node_of(s->from, v);
@@ -131,7 +146,7 @@ static bool may_pass(const Shard *s, Value v, int a) {
     if (n->type->dtype == DT_TUPLE || !dtype_is_float(n->type->dtype)) return false;
     for (uint32_t i = 0; i < n->nin; i++) {
         bool sum = is_partial(s, operand(s->from, v, i), a);
-        if (sum && !passes_partial(s->from, v, i)) return false;
+        if (sum && !only_linear_uses(s, operand(s->from, v, i))) return false;
         sums += sum;
     }
     if (sums == 0) return false;

@@ -250,12 +250,19 @@ void dims_of(const Graph *g, Value v, Dims *d) {
     }
 }
 
+/* One number for all elements, as far as one can see. */
+static bool is_scale(const Graph *g, Value v) {
+    const Node *n = node_of(g, v);
+    if (n->op == OP_broadcast) v = operand(g, v, 0);
+    return n->op == OP_constant || type_elements(type_of(g, v)) == 1;
+}
+
 bool passes_partial(const Graph *g, Value v, uint32_t i) {
     switch (node_of(g, v)->op) {
     case OP_add:
-    case OP_sub:
-    case OP_mul: return true;
-    case OP_div: return i == 0;
+    case OP_sub: return true;
+    case OP_mul: return is_scale(g, operand(g, v, 1 - i));
+    case OP_div: return i == 0 && is_scale(g, operand(g, v, 1));
     case OP_neg:
     case OP_cast: return dtype_size(type_of(g, v)->dtype) >= dtype_size(in_type(g, v, i)->dtype);
     case OP_reshape:
