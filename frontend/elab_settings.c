@@ -351,26 +351,19 @@ static bool check_scopes(Session *s, const File *f, const Graph *g, const char *
 
 bool check_capabilities(Session *s, const File *f, const Graph *g) {
     const Settings *set = &g->set;
-    bool pipeline = false;
-    for (int i = 0; i < set->nmesh; i++)
-        pipeline |= set->mesh[i].size > 1 && !strcmp(set->mesh[i].axis, "pipeline");
-    const struct {
-        bool wanted;
-        const char *key, *text;
-    } refused[] = {
-        {pipeline, "mesh", "a pipeline axis larger than 1 is not possible yet"},
-        {set->num_communicators > 1, "num_communicators",
-         "several communicators are not possible yet"},
-        {set->max_splits > 0, "max_splits", "split communication is not possible yet"},
-        {set->fp16 > 0, "fp16", "communication in half precision is not possible yet"},
-    };
     bool ok = check_annotations(s, g);
     ok = check_scopes(s, f, g, "checkpoint", set->checkpoint) && ok;
     ok = check_scopes(s, f, g, "offload", set->offload) && ok;
-    for (size_t i = 0; i < COUNT(refused); i++)
-        if (refused[i].wanted) {
-            diag_error(s, entry_loc(f, refused[i].key), "%s", refused[i].text);
+    for (int i = 0; i < set->nmesh; i++)
+        if (set->mesh[i].size > 1 && !strcmp(set->mesh[i].axis, "pipeline")) {
+            diag_error(s, entry_loc(f, "mesh"),
+                       "a pipeline axis larger than 1 is not possible yet");
             ok = false;
         }
+    if (set->num_communicators > COMM_STREAMS) {
+        diag_error(s, entry_loc(f, "num_communicators"), "at most %d communicators are possible",
+                   COMM_STREAMS);
+        ok = false;
+    }
     return ok;
 }

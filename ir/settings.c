@@ -15,7 +15,8 @@ void settings_default(Settings *s) {
     s->loss_scale_value = 65536;
     s->checkpoint = "auto";
     s->offload = "auto";
-    s->num_communicators = 1;
+    s->num_communicators = COMM_STREAMS;
+    s->max_splits = 5;
     s->fp16_scale = 1;
 }
 
