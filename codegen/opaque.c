@@ -8,6 +8,7 @@ static const struct {
 } emitter[OP_COUNT] = {
     [OP_attention] = {emit_attention, emit_attention_cuda},
     [OP_attention_grad] = {emit_attention_grad, emit_attention_grad_cuda},
+    [OP_block] = {emit_block, emit_block_cuda},
     [OP_combine] = {emit_combine, emit_combine_cuda},
     [OP_combine_sum] = {emit_combine_sum, emit_combine_sum_cuda},
     [OP_concat] = {emit_concat, emit_concat_cuda},

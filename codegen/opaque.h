@@ -40,12 +40,13 @@ void opaque_threads(Code *c, int64_t threads);
 /* ---- emitters, by file ---- */
 typedef void OpaqueFn(const Opaque *o, Code *c);
 OpaqueFn emit_concat, emit_gather, emit_scatter_add, emit_unpick; /* opaque_index.c */
+OpaqueFn emit_block;                                              /* opaque_block.c */
 OpaqueFn emit_combine, emit_combine_sum, emit_dispatch, emit_dispatch_scaled, emit_gate_grad,
     emit_route; /* opaque_moe.c */
-OpaqueFn emit_concat_cuda, emit_gather_cuda, emit_scatter_add_cuda, emit_unpick_cuda,
-    emit_combine_cuda, emit_combine_sum_cuda, emit_dispatch_cuda, emit_dispatch_scaled_cuda,
-    emit_gate_grad_cuda, emit_route_cuda;               /* opaque_cuda.c */
-OpaqueFn emit_attention, emit_attention_grad;           /* attention.c */
-OpaqueFn emit_attention_cuda, emit_attention_grad_cuda; /* attention_cuda.c */
+OpaqueFn emit_block_cuda, emit_concat_cuda, emit_gather_cuda, emit_scatter_add_cuda,
+    emit_unpick_cuda, emit_combine_cuda, emit_combine_sum_cuda, emit_dispatch_cuda,
+    emit_dispatch_scaled_cuda, emit_gate_grad_cuda, emit_route_cuda; /* opaque_cuda.c */
+OpaqueFn emit_attention, emit_attention_grad;                        /* attention.c */
+OpaqueFn emit_attention_cuda, emit_attention_grad_cuda;              /* attention_cuda.c */
 
 #endif

@@ -1,6 +1,6 @@
-/* opaque_cuda.c: the kernels of opaque_index.c and opaque_moe.c in CUDA C. What moves rows has a
- * thread per four elements, or per piece of 16 bytes where bytes are only moved; what adds up rows
- * does so in one fixed order, without atomics. */
+/* opaque_cuda.c: the kernels of opaque_block.c, opaque_index.c and opaque_moe.c in CUDA C. What
+ * moves rows has a thread per four elements, or per piece of 16 bytes where bytes are only moved;
+ * what adds up rows does so in one fixed order, without atomics. */
 #include "codegen/opaque.h"
 
 enum { WARP = 32, ROUTE_THREADS = 1024, FEW_EXPERTS = 64, MOST_EXPERTS = 12000 };
@@ -101,6 +101,30 @@ void emit_gather_cuda(const Opaque *o, Code *c) {
     buf_puts(b, "    }\n");
     buf_free(&from);
     opaque_threads(c, ids * (width / p));
+}
+
+void emit_block_cuda(const Opaque *o, Code *c) {
+    Buf *b = &c->body;
+    const Type *t = o->out[0];
+    int dim = (int)attr_int(o->n, "dim"), p = 16;
+    int64_t parts = attr_int(o->n, "parts"), runs = dims_product(t, 0, dim);
+    int64_t run = dims_product(t, dim, t->rank) * dtype_size(t->dtype);
+    while (run % p != 0 || o->align[0] % p != 0) p /= 2;
+    opaque_in(o, b, 1, "index");
+    open_pieces(b, runs, run / p, p);
+    buf_printf(b,
+               "        const int64_t i = (int64_t)index[0];\n"
+               "        const int64_t part = i < 0 ? 0 : i < %lldll ? i : %lldll;\n"
+               "        char *to = (char *)ARG(2) + row * %lldll + byte;\n"
+               "        ",
+               (long long)parts, (long long)(parts - 1), (long long)run);
+    Buf from = {0};
+    buf_printf(&from, "(const char *)ARG(0) + (row * %lldll + part) * %lldll + byte",
+               (long long)parts, (long long)run);
+    put_copy(b, "to", from.p, p);
+    buf_puts(b, "    }\n");
+    buf_free(&from);
+    opaque_threads(c, runs * (run / p));
 }
 
 /* A block has 16 rows of the table: it clears them, then looks through all ids, 256 at a time.

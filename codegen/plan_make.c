@@ -35,7 +35,10 @@ static void add_leaf(Make *m, Value v, BufKind kind) {
     const Node *n = node_of(m->g, v);
     const char *name = attr_str(n, "name");
     uint32_t b = add_buffer(m, v, name, kind, n->type);
+    set_split(m, &m->p->buffer.p[b], n->spec);
     if (kind == BUF_INPUT) {
+        if (strncmp(name, MESH_INDEX, strlen(MESH_INDEX)) == 0)
+            add_group(m, name + strlen(MESH_INDEX));
         vec_push(&m->p->input, ((PlanPort){b, attr_int(n, "bound")}));
         return;
     }
@@ -66,6 +69,7 @@ static void add_outputs(Make *m) {
         bool grad = strncmp(name, "grad/", 5) == 0;
         Value base = view_base(m->g, operand(m->g, v, 0));
         uint32_t b = add_buffer(m, base, name, grad ? BUF_GRAD : BUF_OUTPUT, n->type);
+        set_split(m, &m->p->buffer.p[b], n->spec);
         if (grad)
             vec_push(&m->p->grad, ((PlanPort){.buffer = b}));
         else
@@ -98,12 +102,12 @@ static void add_buffers(Make *m) {
 
 /* ---- steps ---- */
 
-static PlanArg place(const Make *m, Value v, int64_t elements) {
+PlanArg place(const Make *m, Value v, int64_t elements) {
     ASSERT(m->buffer[v] != UINT32_MAX);
     return (PlanArg){m->buffer[v], elements * dtype_size(type_of(m->g, v)->dtype)};
 }
 
-static PlanArg *add_args(Make *m, PlanStep *s, uint32_t n) {
+PlanArg *add_args(Make *m, PlanStep *s, uint32_t n) {
     s->nargs = n;
     return s->arg = arena_array(session_arena(m->p->session), PlanArg, n + 1);
 }
@@ -117,7 +121,7 @@ static void describe(Make *m, uint32_t u, PlanStep *s) {
     s->traffic = w.bytes;
     for (uint32_t i = 0; i < unit->nnode; i++) {
         const Node *n = node_of(m->g, unit->node[i]);
-        if (n->op == OP_proj) continue;
+        if (is_result(n)) continue;
         if (n->scope && *n->scope) s->scope = intern(m->p->session, n->scope);
         if (n->loc.line) s->loc = n->loc;
     }
@@ -253,7 +257,7 @@ static Epilogue epilogue_of(const Node *n) {
     }
 }
 
-static PlanArg place_operand(const Make *m, Value v, uint32_t i) {
+PlanArg place_operand(const Make *m, Value v, uint32_t i) {
     Layout l;
     Value root = view_root(m->g, operand(m->g, v, i), &l);
     return place(m, root, l.offset);
@@ -336,6 +340,8 @@ static void unit_step(Make *m, uint32_t u) {
     describe(m, u, &s);
     if (n->op == OP_copy_start)
         copy_step(m, u, &s);
+    else if (is_collective(n))
+        comm_step(m, u, &s);
     else if (is_product(m->g, unit->node[0]))
         gemm_step(m, u, &s);
     else if (m->us.space[u].n)
@@ -460,6 +466,15 @@ static bool is_parameter(const Graph *g, Value v) {
     return node_of(g, v)->op == OP_param;
 }
 
+/* How many ranks the rows of a batch are spread over. */
+static int64_t batch_parts(const Graph *g) {
+    int64_t parts = 1;
+    for (Value v = 0; g->set.sharded && v < g->node.n; v++)
+        if (node_of(g, v)->op == OP_input && type_of(g, v)->rank > 0)
+            parts = MAX(parts, mesh_parts(&g->set, node_of(g, v)->spec, 0));
+    return parts;
+}
+
 /* Tokens of a step where the model does not say: the most rows that meet a parameter. */
 static int64_t count_tokens(const Graph *g) {
     int64_t most = 0;
@@ -477,7 +492,7 @@ static int64_t count_tokens(const Graph *g) {
         for (const char *l = second ? e.m : e.n; *l; l++) rows *= e.size[(unsigned char)*l];
         most = MAX(most, rows);
     }
-    return most * g->set.micro_batches;
+    return most * g->set.micro_batches * batch_parts(g);
 }
 
 int64_t codegen_tokens(const Graph *g) { return g->set.tokens ? g->set.tokens : count_tokens(g); }
@@ -539,6 +554,7 @@ Plan *codegen_plan(const Graph *g, const CodegenOptions *o) {
     m.buffer = arena_array(a, uint32_t, g->node.n + 1);
     m.done = arena_array(a, bool, m.us.n + 1);
     memset(m.buffer, 0xff, g->node.n * sizeof *m.buffer);
+    add_ranks(&m);
     add_buffers(&m);
     for (Value v = 0; v < g->node.n; v++)
         if (m.us.of[v] != NO_UNIT) unit_step(&m, m.us.of[v]);

@@ -32,6 +32,19 @@ typedef struct {
  * computes. */
 uint32_t add_kernel(Make *m, const PlanStep *s, const Code *c, const char *comment);
 
+/* plan_make.c: the place of a value that owns bytes, `elements` behind its first; of a node's
+ * operand, which is a block of one; room for a step's n arguments. */
+PlanArg place(const Make *m, Value v, int64_t elements);
+PlanArg place_operand(const Make *m, Value v, uint32_t i);
+PlanArg *add_args(Make *m, PlanStep *s, uint32_t n);
+
+/* plan_comm.c: the plan's ranks and mesh; the group called `over`; which part of the whole tensor a
+ * buffer is; a collective's step, all but what describe() says. */
+void add_ranks(Make *m);
+uint32_t add_group(Make *m, const char *over);
+void set_split(Make *m, PlanBuffer *b, const Spec *spec);
+void comm_step(Make *m, uint32_t u, PlanStep *s);
+
 /* plan_join.c: steps of equal small kernels become one step of one kernel, where the order and the
  * bytes of the others allow it. After all steps are there. */
 void join_steps(Make *m);

@@ -20,6 +20,16 @@ static void set_copy(const Plan *p, const PlanStep *s, Work *w) {
     w->bytes = (double)s->bytes;
 }
 
+static void set_comm(const Plan *p, const PlanStep *s, Work *w) {
+    const PlanCollective *c = &s->collective;
+    const PlanGroup *g = &p->group.p[c->group];
+    w->comm = (CommWork){.kind = c->kind, .ranks = plan_group_size(g), .nlevel = g->nlevel};
+    memcpy(w->comm.size, g->size, sizeof g->size);
+    memcpy(w->comm.stride, g->stride, sizeof g->stride);
+    comm_set_bytes(&w->comm, c->count, c->n, c->wire);
+}
+_Static_assert((int)COMM_LEVELS == (int)PLAN_MAX_LEVELS, "levels of groups");
+
 Work plan_work(const Plan *p, const PlanStep *s) {
     Work w = {.what = s->what ? s->what : "",
               .flops = s->flops,
@@ -28,6 +38,7 @@ Work plan_work(const Plan *p, const PlanStep *s) {
     switch (s->kind) {
     case STEP_GEMM: set_product(&s->gemm, &w); break;
     case STEP_COPY: set_copy(p, s, &w); break;
+    case STEP_COLLECTIVE: set_comm(p, s, &w); break;
     case STEP_FILL: w.bytes = (double)s->bytes; break;
     default:
         if (strncmp(w.what, "attention", 9) == 0) w.dtype = p->buffer.p[s->arg[0].buffer].dtype;

@@ -111,6 +111,12 @@ static int64_t offset_of(const int64_t *start, const int64_t *stride, int rank) 
     return offset;
 }
 
+/* Holds nothing outside its collective. */
+void eval_room(const Graph *g, const Node *n, const Tensor *in, Tensor *out) {
+    (void)g, (void)n, (void)in;
+    memset(out->data, 0, sizeof(double) * (size_t)type_elements(out->type));
+}
+
 void eval_block(const Graph *g, const Node *n, const Tensor *in, Tensor *out) {
     (void)g;
     int dim = (int)attr_int(n, "dim");

@@ -8,7 +8,8 @@
 
 #include <math.h>
 
-InferFn infer_all_gather, infer_all_reduce, infer_all_to_all, infer_block, infer_reduce_scatter;
+InferFn infer_all_gather, infer_all_reduce, infer_all_to_all, infer_block, infer_reduce_scatter,
+    infer_room;
 InferFn infer_assign, infer_attention, infer_attention_grad, infer_broadcast, infer_cast,
     infer_combine, infer_combine_sum, infer_concat, infer_cross_entropy, infer_dispatch,
     infer_dispatch_scaled, infer_einsum, infer_einsum_gelu, infer_einsum_gelu_grad,
@@ -31,7 +32,7 @@ VjpFn vjp_abs, vjp_add, vjp_attention, vjp_broadcast, vjp_cast, vjp_combine, vjp
     vjp_pow, vjp_relu, vjp_reshape, vjp_rmsnorm, vjp_rsqrt, vjp_select, vjp_sigmoid, vjp_silu,
     vjp_sin, vjp_slice, vjp_softmax, vjp_sqrt, vjp_sub, vjp_sum, vjp_tanh, vjp_transpose;
 
-EvalFn eval_block;
+EvalFn eval_block, eval_room;
 EvalFn eval_attention, eval_attention_grad, eval_broadcast, eval_combine, eval_combine_sum,
     eval_concat, eval_constant, eval_cross_entropy, eval_dispatch, eval_dispatch_scaled,
     eval_einsum, eval_einsum_gelu, eval_einsum_gelu_grad, eval_einsum_gelu_grad_sum, eval_gate_grad,

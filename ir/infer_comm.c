@@ -72,3 +72,13 @@ INFER(infer_block) {
     dim[d] /= parts;
     return type_tensor(s, in[0]->dtype, in[0]->rank, dim);
 }
+
+INFER(infer_room) {
+    UNUSED;
+    const Type *one = in[0], *const *t = one->dtype == DT_TUPLE ? one->elem : &one;
+    int64_t n = 0;
+    for (uint32_t i = 0; i < (one->dtype == DT_TUPLE ? one->nelem : 1); i++)
+        if (__builtin_add_overflow(n, type_elements(t[i]), &n))
+            return infer_fail(err, "the message is too large");
+    return type_tensor(s, (Dtype)attr->v[0].i, 1, &n);
+}

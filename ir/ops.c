@@ -117,7 +117,7 @@ static bool check_operands(Op op, uint32_t nin, const Type *const *in, Buf *err)
     if (nin > MAX_OPERANDS)
         return buf_printf(err, "takes at most %d operands, not %u", MAX_OPERANDS, nin), false;
     for (uint32_t i = 0; i < nin; i++)
-        if (in[i]->dtype == DT_TUPLE && op != OP_proj)
+        if (in[i]->dtype == DT_TUPLE && op != OP_proj && op != OP_room)
             return buf_printf(err, "operand %u has several results: take one with proj", i + 1),
                    false;
     return true;

@@ -42,6 +42,8 @@ Value view_base(const Graph *g, Value v);
 static inline bool is_store(const Node *n) {
     return n->op == OP_param || n->op == OP_state || n->op == OP_input;
 }
+/* What is taken of another node and computed with it: a result of several, or a message's bytes. */
+static inline bool is_result(const Node *n) { return n->op == OP_proj || n->op == OP_room; }
 static inline bool is_view(const Node *n) { return (op_info(n->op)->flags & OPF_VIEW) != 0; }
 
 /* ================================ contract.c ================================ */
@@ -106,7 +108,7 @@ typedef struct {
     uint32_t nnode, nread, nwrite;
     Value *node;  /* ascending */
     Value *read;  /* values that own bytes, read from outside the unit, each once */
-    Value *write; /* values that own bytes, computed here; of a tuple: its projs */
+    Value *write; /* values that own bytes, computed here; of a tuple: its projs; rooms */
 } Unit;
 typedef struct {
     uint32_t n;
@@ -120,6 +122,12 @@ Units units_build(const Graph *g, Arena *a);
 /* May value `out`, written by unit u, take the bytes of `in`, which u reads and nobody reads later?
  * True when every element is read before, and only by, the work that overwrites it. */
 bool unit_may_overwrite(const Graph *g, const Units *us, uint32_t u, Value out, Value in);
+
+/* Is it something that ranks do together, and what? */
+bool op_collective(Op op, Collective *kind);
+bool is_collective(const Node *n);
+/* The dtype in which a collective's operands travel. */
+Dtype collective_wire(const Graph *g, Value v);
 
 /* ================================ work.c ================================ */
 

@@ -1,9 +1,9 @@
 /* units.c: groups as lists: what each reads and writes, and which values own bytes. */
 #include "ir/storage.h"
 
-/* The node that decides where v is computed: a proj stands for the node it takes a result of. */
+/* The node that decides where v is computed: a result stands for the node it is taken of. */
 static Value computing(const Graph *g, Value v) {
-    return node_of(g, v)->op == OP_proj ? operand(g, v, 0) : v;
+    return is_result(node_of(g, v)) ? operand(g, v, 0) : v;
 }
 
 static bool is_effect(const Node *n) { return (op_info(n->op)->flags & OPF_EFFECT) != 0; }
@@ -13,7 +13,7 @@ static void mark_owned(const Graph *g, Units *us) {
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);
         if (is_store(n) || n->store) us->owns[v] = true;
-        if ((is_view(n) && n->group == 0) || n->op == OP_proj) continue;
+        if ((is_view(n) && n->group == 0) || is_result(n)) continue;
         for (uint32_t i = 0; i < n->nin; i++) {
             Value b = view_base(g, operand(g, v, i));
             if (us->of[b] != NO_UNIT && (us->of[b] != us->of[v] || is_effect(n)))
@@ -41,9 +41,9 @@ static void fill_unit(const Graph *g, Units *us, uint32_t i, uint32_t *seen) {
     for (uint32_t k = 0; k < u->nnode; k++) {
         const Node *n = node_of(g, u->node[k]);
         if (us->owns[u->node[k]]) u->write[u->nwrite++] = u->node[k];
-        for (uint32_t j = 0; j < n->nin && n->op != OP_proj; j++)
+        for (uint32_t j = 0; j < n->nin && !is_result(n); j++)
             add_read(us, u, i, view_base(g, operand(g, u->node[k], j)), seen);
-        if (n->op != OP_proj && space_takes(g, u->node[k]) &&
+        if (!is_result(n) && space_takes(g, u->node[k]) &&
             !space_add(&us->space[i], g, i + 1, u->node[k]))
             BUG("%%%u does not fit into group %u", u->node[k], i + 1);
     }
@@ -124,10 +124,42 @@ static bool in_last_loop(const Graph *g, const Units *us, uint32_t u, Value out)
     return false;
 }
 
+/* Rank by rank, an all_reduce reads an element of one operand and writes it in the same place of
+ * that operand's result. */
+static bool reduces_in_place(const Graph *g, const Unit *unit, Value out, Value in) {
+    Value v = unit->node[0];
+    const Node *n = node_of(g, v), *result = node_of(g, out);
+    if (n->op != OP_all_reduce || result->op == OP_room) return false;
+    uint32_t own = result->op == OP_proj ? (uint32_t)attr_int(result, "index") : 0;
+    for (uint32_t i = 0; i < n->nin; i++) {
+        Layout l;
+        bool same = view_root(g, operand(g, v, i), &l) == in;
+        if (same != (i == own)) return false;
+        if (same && !layout_is_identity(&l, type_elements(type_of(g, in)))) return false;
+    }
+    return true;
+}
+
+bool op_collective(Op op, Collective *kind) {
+    switch (op) {
+    case OP_all_reduce: *kind = COLLECTIVE_ALL_REDUCE; return true;
+    case OP_all_gather: *kind = COLLECTIVE_ALL_GATHER; return true;
+    case OP_reduce_scatter: *kind = COLLECTIVE_REDUCE_SCATTER; return true;
+    case OP_all_to_all: *kind = COLLECTIVE_ALL_TO_ALL; return true;
+    default: return false;
+    }
+}
+
+bool is_collective(const Node *n) {
+    Collective kind;
+    return op_collective((Op)n->op, &kind);
+}
+
 bool unit_may_overwrite(const Graph *g, const Units *us, uint32_t u, Value out, Value in) {
     const Space *s = &us->space[u];
     const Unit *unit = &us->unit[u];
-    if (s->n == 0 || type_bytes(type_of(g, out)) != type_bytes(type_of(g, in))) return false;
+    if (s->n == 0) return reduces_in_place(g, unit, out, in);
+    if (type_bytes(type_of(g, out)) != type_bytes(type_of(g, in))) return false;
     if (dtype_size(type_of(g, out)->dtype) != dtype_size(type_of(g, in)->dtype)) return false;
     Level level = space_level(s, g, out);
     if (level == LEVEL_COL) return false;

@@ -65,10 +65,51 @@ static void check_type(Check *c, Value v) {
     buf_free(&err);
 }
 
+/* A message goes to a group of the mesh, of as many ranks as the node says. */
+static void check_collective(Check *c, Value v) {
+    const Graph *g = c->g;
+    const Node *n = node_of(g, v);
+    MeshGroup m;
+    const char *over = attr_str(n, "over");
+    if (!mesh_group(&g->set, over, &m))
+        find(c, v, "the mesh has no group of ranks '%s'", over);
+    else if (m.n != attr_int(n, "ranks"))
+        find(c, v, "group '%s' has %lld ranks, not %lld", over, (long long)m.n,
+             (long long)attr_int(n, "ranks"));
+    if (n->stream != STREAM_COMPUTE && n->stream < STREAM_COMM)
+        find(c, v, "stream %u is not for collectives", n->stream);
+}
+
+/* The axes that a part's dimensions are split over: known, and each once. */
+static void check_spec(Check *c, Value v) {
+    const Graph *g = c->g;
+    const Spec *spec = node_of(g, v)->spec;
+    unsigned seen = 0;
+    for (int i = 0; i < spec->rank; i++)
+        for (const char *p = spec->axis[i]; p && *p; p += *p == '.') {
+            size_t n = strcspn(p, ".");
+            int axis = 0;
+            while (axis < g->set.nmesh &&
+                   (g->set.mesh[axis].same || strlen(g->set.mesh[axis].axis) != n ||
+                    memcmp(g->set.mesh[axis].axis, p, n) != 0))
+                axis++;
+            if (axis == g->set.nmesh)
+                find(c, v, "the mesh has no axis '%.*s' of its own", (int)n, p);
+            else if (seen >> axis & 1)
+                find(c, v, "is split twice over axis '%.*s'", (int)n, p);
+            seen |= axis < g->set.nmesh ? 1u << axis : 0;
+            p += n;
+        }
+}
+
 static void check_node(Check *c, Value v) {
     const Graph *g = c->g;
     const Node *n = node_of(g, v);
     check_type(c, v);
+    if (is_collective(n)) check_collective(c, v);
+    if (n->op == OP_room && !is_collective(node_of(g, operand(g, v, 0))))
+        find(c, v, "is room for the message of what is no collective");
+    if (n->spec && g->set.sharded) check_spec(c, v);
     if (n->phase >= PHASE_COUNT) find(c, v, "there is no phase %u", n->phase);
     if (n->micro < -1) find(c, v, "micro-batch %d is negative", n->micro);
     if (n->offset < -1) find(c, v, "offset %lld is negative", (long long)n->offset);
@@ -244,7 +285,7 @@ static void check_contiguous(Check *c, const Kernels *k) {
     uint32_t group = 0, *ended = arena_array(c->arena, uint32_t, k->n + 1);
     for (Value v = 0; placed && v < g->node.n; v++) {
         uint32_t own = node_of(g, v)->group, i = k->of[v];
-        bool idle = is_view(node_of(g, v)) || node_of(g, v)->op == OP_proj ||
+        bool idle = is_view(node_of(g, v)) || is_result(node_of(g, v)) ||
                     op_info(node_of(g, v)->op)->flags & (OPF_LEAF | OPF_EFFECT);
         if (own == group || (own == 0 && idle)) continue;
         if (own && ended[i]) find(c, v, "group %u has other nodes in between", own);

@@ -6,6 +6,8 @@
  * have estimates). What only moves bytes weighs little. */
 #include "ir/storage.h"
 
+#include <string.h>
+
 static const float weights[OP_COUNT] = {
     [OP_add] = 1,
     [OP_sub] = 1,
@@ -45,6 +47,7 @@ static const float weights[OP_COUNT] = {
     [OP_random] = 120,
     [OP_pad] = 2,
     [OP_concat] = 2,
+    [OP_block] = 1,
     [OP_sum] = 1,
     [OP_max] = 1,
     [OP_min] = 1,
@@ -111,7 +114,7 @@ static double bytes_read(const Graph *g, const Unit *u, Value root) {
     int size = dtype_size(type_of(g, root)->dtype);
     for (uint32_t i = 0; i < u->nnode && sum < all; i++) {
         const Node *n = node_of(g, u->node[i]);
-        for (uint32_t j = 0; j < n->nin && n->op != OP_proj; j++) {
+        for (uint32_t j = 0; j < n->nin && !is_result(n); j++) {
             Value v = operand(g, u->node[i], j);
             if (view_base(g, v) != root) continue;
             bool rows = n->op == OP_gather && j == 0;
@@ -136,7 +139,7 @@ void unit_what(const Graph *g, const Unit *u, Buf *out) {
     for (uint32_t i = 0; i < u->nnode; i++) {
         Op op = node_of(g, u->node[i])->op;
         uint64_t bit = (uint64_t)1 << op % 64;
-        if (op == OP_proj || seen[op / 64] & bit) continue;
+        if (op == OP_proj || op == OP_room || seen[op / 64] & bit) continue;
         seen[op / 64] |= bit;
         if (!first) buf_puts(out, " ");
         buf_puts(out, op_info(op)->name);
@@ -156,6 +159,34 @@ static void set_product(const Graph *g, Value v, Work *w) {
     w->flops = 2 * (double)c.m * (double)c.n * (double)c.k * (double)w->batch;
 }
 
+void comm_set_bytes(CommWork *c, const int64_t *count, uint32_t n, Dtype wire) {
+    c->bytes = 0;
+    for (uint32_t i = 0; i < n; i++) c->bytes += (double)count[i] * dtype_size(wire);
+    if (c->kind == COLLECTIVE_ALL_GATHER) c->bytes *= (double)c->ranks;
+}
+
+Dtype collective_wire(const Graph *g, Value v) {
+    const Node *n = node_of(g, v);
+    bool stated = n->op == OP_all_reduce || n->op == OP_all_to_all;
+    return stated ? (Dtype)attr_int(n, "wire") : type_of(g, operand(g, v, 0))->dtype;
+}
+
+static void set_comm(const Graph *g, Value v, Work *w) {
+    const Node *n = node_of(g, v);
+    CommWork *c = &w->comm;
+    int64_t count[MAX_OPERANDS];
+    MeshGroup m;
+    op_collective((Op)n->op, &c->kind);
+    if (!mesh_group(&g->set, attr_str(n, "over"), &m)) BUG("%%%u: no such group of ranks", v);
+    c->ranks = m.n;
+    c->nlevel = m.nlevel;
+    memcpy(c->size, m.size, sizeof m.size);
+    memcpy(c->stride, m.stride, sizeof m.stride);
+    for (uint32_t i = 0; i < n->nin; i++) count[i] = type_elements(type_of(g, operand(g, v, i)));
+    comm_set_bytes(c, count, n->nin, collective_wire(g, v));
+}
+_Static_assert((int)COMM_LEVELS == (int)MESH_LEVELS, "levels of groups");
+
 Work unit_work(const Graph *g, const Units *us, uint32_t u) {
     const Unit *unit = &us->unit[u];
     Value v = unit->node[0];
@@ -173,6 +204,7 @@ Work unit_work(const Graph *g, const Units *us, uint32_t u) {
         return w;
     }
     w.bytes = traffic(g, unit);
+    if (is_collective(n)) return set_comm(g, v, &w), w;
     if (is_product(g, v))
         set_product(g, v, &w);
     else

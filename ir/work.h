@@ -5,6 +5,20 @@
 
 #include "ir/base.h"
 
+enum { COMM_LEVELS = 8 };
+
+/* What ranks do together, as far as its price depends on it. */
+typedef struct {
+    Collective kind;
+    int64_t ranks; /* of the group; 0: the work is no collective */
+    /* As they travel: of all operands; of an all_gather, of its result. So all_gather,
+     * reduce_scatter and all_to_all move (ranks - 1) / ranks of it, a ring's all_reduce twice. */
+    double bytes;
+    /* Which ranks they are: places on levels, the slowest first, as in a plan's groups. */
+    int nlevel;
+    int64_t size[COMM_LEVELS], stride[COMM_LEVELS];
+} CommWork;
+
 /* What a unit does, as far as its price depends on it. Plans hold the same numbers per step. */
 typedef struct {
     const char *what; /* its ops in order, each once: "add gelu cast" */
@@ -17,7 +31,10 @@ typedef struct {
     bool copy;    /* `bytes` from one memory to another */
     Mem from, to;
     bool host; /* on the host's cores */
+    CommWork comm;
 } Work;
+/* Sets the bytes that travel, of a message of n operands of count[i] elements each. */
+void comm_set_bytes(CommWork *c, const int64_t *count, uint32_t n, Dtype wire);
 
 /* ================================ hazard.c ================================ */
 

@@ -18,13 +18,23 @@ uint64_t work_hash(const Work *w) {
     memcpy(&bits[0], &w->flops, sizeof bits[0]);
     memcpy(&bits[1], &w->bytes, sizeof bits[1]);
     h = hash_mix(hash_mix(h, bits[0]), bits[1]);
-    return hash_mix(h, (uint64_t)w->product << 2 | (uint64_t)w->copy << 1 | w->host);
+    h = hash_mix(h, (uint64_t)w->product << 2 | (uint64_t)w->copy << 1 | w->host);
+    return w->comm.ranks ? hash_mix(h, (uint64_t)w->comm.ranks) : h;
+}
+
+static bool same_comm(const CommWork *a, const CommWork *b) {
+    if (a->ranks != b->ranks || a->kind != b->kind || a->bytes != b->bytes) return false;
+    if (a->nlevel != b->nlevel) return false;
+    for (int i = 0; i < a->nlevel; i++)
+        if (a->size[i] != b->size[i] || a->stride[i] != b->stride[i]) return false;
+    return true;
 }
 
 bool work_equal(const Work *a, const Work *b) {
     if (strcmp(a->what, b->what) != 0 || a->flops != b->flops || a->bytes != b->bytes) return false;
     if (a->product != b->product || a->copy != b->copy || a->host != b->host) return false;
     if (a->copy && (a->from != b->from || a->to != b->to)) return false;
+    if (!same_comm(&a->comm, &b->comm)) return false;
     return !a->product || (a->m == b->m && a->n == b->n && a->k == b->k && a->batch == b->batch &&
                            a->ta == b->ta && a->tb == b->tb && a->dtype == b->dtype);
 }
@@ -291,6 +301,7 @@ static double attention_rate(const Machine *m, const Work *w) {
 double cost_us(const Machine *m, const Work *w) {
     double known = m->step.n ? measured(m, w) : 0;
     if (known > 0) return known;
+    if (w->comm.ranks) return comm_cost_us(m, w);
     if (w->copy) return copy_us(m, w);
     if (w->product) return product_us(m, w);
     double rate = attention_rate(m, w);

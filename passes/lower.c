@@ -42,17 +42,48 @@ static Value *new_results(const Graph *g, Value of, Arena *a) {
     return result;
 }
 
+/* An all_reduce of the operands whose results are read; its results go to result[]. */
+static void needed_reduce(Rewrite *r, Value v, const Uses *uses, Value *result) {
+    const Node *n = node_of(r->from, v);
+    Value in[MAX_OPERANDS];
+    bool read[MAX_OPERANDS] = {false};
+    uint32_t count = 0;
+    for (uint32_t i = uses->start[v]; i < uses->start[v + 1]; i++)
+        read[attr_int(node_of(r->from, uses->use[i]), "index")] = true;
+    for (uint32_t i = 0; i < n->nin; i++)
+        if (read[i]) in[count++] = r->map[operand(r->from, v, i)];
+    if (count == n->nin) {
+        rewrite_copy(r, v);
+        return;
+    }
+    r->to->at.scope = n->scope, r->to->at.loc = n->loc;
+    r->to->at.phase = (Phase)n->phase, r->to->at.micro = n->micro;
+    Value x = graph_add(r->to, OP_all_reduce, n->attr, count, in);
+    node_of(r->to, x)->stream = n->stream;
+    for (uint32_t i = 0, k = 0; i < n->nin; i++)
+        if (read[i]) result[i] = count == 1 ? x : b_proj(r->to, x, k++);
+    r->map[v] = x;
+}
+
 /* Also leaves one proj of each result: a kernel writes it to one place. */
 static bool expand_all(Graph *g, PassContext *cx) {
+    graph_compact(g, NULL);
+    Uses uses = graph_uses(g, cx->scratch);
     Rewrite r = rewrite_begin(g, cx->scratch);
     Value **result = arena_array(cx->scratch, Value *, g->node.n + 1);
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);
+        if (n->op == OP_room) continue; /* made anew below */
         if (n->op == OP_proj) {
             Value **of = &result[operand(g, v, 0)];
             if (!*of) *of = new_results(g, operand(g, v, 0), cx->scratch);
             Value *one = &(*of)[attr_int(n, "index")];
             r.map[v] = *one = *one == NO_VALUE ? rewrite_copy(&r, v) : *one;
+            continue;
+        }
+        if (n->op == OP_all_reduce && n->type->dtype == DT_TUPLE) {
+            result[v] = new_results(g, v, cx->scratch);
+            needed_reduce(&r, v, &uses, result[v]);
             continue;
         }
         Value x = rewrite_copy(&r, v);
@@ -301,8 +332,19 @@ static Value own_bytes(Lower *lo, Value v) {
 static bool is_opaque(const Graph *g, Value v) {
     const Node *n = node_of(g, v);
     uint32_t flags = op_info(n->op)->flags;
-    return !(flags & (OPF_LEAF | OPF_EFFECT)) && n->op != OP_proj && n->op != OP_einsum &&
+    return !(flags & (OPF_LEAF | OPF_EFFECT)) && !is_result(n) && n->op != OP_einsum &&
            !space_takes(g, v);
+}
+
+/* A collective is on a stream of its own. A message that is not one operand as it is has to be put
+ * together somewhere: it gets bytes in the collective's step. */
+static void lower_collective(Graph *g, Value v) {
+    Node *n = node_of(g, v);
+    Dtype own = type_of(g, operand(g, v, 0))->dtype, wire = collective_wire(g, v);
+    if (n->stream < STREAM_COMM) n->stream = STREAM_COMM;
+    if (n->nin == 1 && wire == own) return;
+    Value room = graph_add(g, OP_room, attr_of1(g, OP_room, (AttrValue){.i = wire}), 1, &v);
+    node_of(g, room)->store = true;
 }
 
 /* Operands of node v of r->from as v needs them; then v itself. */
@@ -323,6 +365,7 @@ static Value lower_node(Lower *lo, Rewrite *r, Value v) {
     for (uint32_t i = n->nin; i-- > 0;) r->map[operand(r->from, v, i)] = saved[i];
     if (op_info(n->op)->flags & OPF_REDUCE) x = lower_reduce(lo, x);
     if (n->op == OP_einsum) x = lower_einsum(lo, x);
+    if (is_collective(node_of(lo->g, x))) lower_collective(lo->g, x);
     return r->map[v] = x;
 }
 
@@ -331,7 +374,7 @@ static void number_groups(Graph *g) {
     uint32_t groups = 0;
     for (Value v = 0; v < g->node.n; v++) {
         Node *n = node_of(g, v);
-        bool none = (op_info(n->op)->flags & (OPF_LEAF | OPF_EFFECT)) || n->op == OP_proj ||
+        bool none = (op_info(n->op)->flags & (OPF_LEAF | OPF_EFFECT)) || is_result(n) ||
                     (is_view(n) && n->group == 0);
         n->group = none ? 0 : ++groups;
     }

@@ -27,6 +27,9 @@ double machine_peak(const Machine *m, Dtype d);
  * slowest of arithmetic, memory and launch. Deterministic. */
 double cost_us(const Machine *m, const Work *w);
 
+/* Of a collective (w->comm.ranks > 0), alone on the machine. comm_cost.c */
+double comm_cost_us(const Machine *m, const Work *w);
+
 /* From now on this work costs so much (to four digits), and is printed so. */
 void machine_set_step(Machine *m, const Work *w, double us);
 /* After machine_set_step, before cost_us. */

@@ -52,7 +52,7 @@ const char *memory_how(MemoryHow how) {
 /* The busiest stream's work, the compute stream's with what copies take from it. */
 static double least_time(const Problem *p, const Program *g) {
     double least = g->us[STREAM_COMPUTE];
-    for (int s = 1; s < STREAM_COUNT; s++) least += p->share * g->us[s];
+    for (int s = 1; s < STREAM_COMM; s++) least += p->share * g->us[s];
     for (int s = 1; s < STREAM_COUNT; s++) least = MAX(least, g->us[s]);
     return least;
 }

@@ -113,9 +113,9 @@ static void add_choices(Bound *b) {
  * down, others run beside nothing. */
 double copy_share(const Machine *m) {
     double share = INFINITY;
-    for (unsigned set = 2; set < 1u << STREAM_COUNT; set += 2) { /* without the compute stream */
+    for (unsigned set = 2; set < 1u << STREAM_COMM; set += 2) { /* copies and the host */
         double beside = 0, alone = 0;
-        for (int s = 1; s < STREAM_COUNT; s++) {
+        for (int s = 1; s < STREAM_COMM; s++) {
             if (!(set >> s & 1)) continue;
             beside += machine_speed(m, (Stream)s, set | 1);
             alone += machine_speed(m, (Stream)s, set);
@@ -128,8 +128,8 @@ double copy_share(const Machine *m) {
 
 static void add_lanes(Bound *b) {
     const Problem *p = b->p;
-    double all = 0, share = p->share;
-    for (uint32_t u = 0; u < p->us.n; u++) all += p->price[u];
+    double all[STREAM_COUNT] = {0}, share = p->share;
+    for (uint32_t u = 0; u < p->us.n; u++) all[unit_stream(p, u)] += p->price[u];
     for (int k = 0; k < STREAM_COUNT; k++) {
         int n = put(b, 0, time_column(b), 1);
         for (uint32_t i = 0; i < p->option.n; i++) {
@@ -142,7 +142,7 @@ static void add_lanes(Bound *b) {
         }
         for (uint32_t u = 0; k == STREAM_COMPUTE && u < p->us.n; u++)
             if (b->again[u] != NONE) n = put(b, n, (int)b->again[u], -p->price[u]);
-        add_row(b, n, k == STREAM_COMPUTE ? all : 0, DBL_MAX);
+        add_row(b, n, all[k], DBL_MAX);
     }
 }
 

@@ -86,6 +86,10 @@ typedef struct {
 
 void problem_build(Problem *p, Graph *g, PassContext *cx, Arena *a);
 void problem_free(Problem *p);
+/* Where a unit runs as the graph came: on the compute stream, or a collective on its own. */
+static inline Stream unit_stream(const Problem *p, uint32_t u) {
+    return (Stream)node_of(p->g, p->us.unit[u].node[0])->stream;
+}
 /* "block[3].ffn.up", or "block[3].ffn gelu" for temporaries; in the session. */
 const char *problem_name(const Problem *p, const Subject *s, Loc *loc);
 

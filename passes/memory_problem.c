@@ -63,6 +63,12 @@ static void find_places(Problem *p) {
 /* Length of the outermost part of a scope: "block[3]" of "block[3].ffn". */
 static size_t outermost(const char *scope) { return strcspn(scope, "."); }
 
+/* What came from other ranks is not asked for again: what runs again starts from it. */
+static bool is_received(const Problem *p, Value v) {
+    uint32_t u = p->us.of[v];
+    return u != NO_UNIT && is_collective(node_of(p->g, p->us.unit[u].node[0]));
+}
+
 static void find_layers(Problem *p) {
     const char *seen = "";
     size_t n = 0;
@@ -80,6 +86,8 @@ static void find_layers(Problem *p) {
             uint32_t from = p->us.of[x] == NO_UNIT ? NONE : p->layer[p->us.of[x]];
             if (from != NONE && p->layer[u] != NONE && p->layer[u] != from) p->anchor[x] = true;
         }
+    for (Value v = 0; v < p->g->node.n; v++)
+        if (is_received(p, v)) p->anchor[v] = true;
 }
 
 /* ---- what the model and the settings ask for ---- */
@@ -141,9 +149,10 @@ static void move_work(const Problem *p, Option *o, Mem home, int64_t bytes, int 
     o->us[stream_of_copy(MEM_DEVICE, home)] += returns * copy_price(p, MEM_DEVICE, home, bytes);
 }
 
-/* Every unit is a function of its operands; those of the forward phase have them still. */
+/* Every unit but a collective is a function of its operands; those of the forward phase have them
+ * still. */
 static bool may_recompute(const Problem *p, Value v) {
-    return node_of(p->g, v)->phase == PHASE_FORWARD;
+    return node_of(p->g, v)->phase == PHASE_FORWARD && !is_received(p, v);
 }
 
 static void gap_options(Problem *p, Subject *s) {

@@ -102,7 +102,8 @@ static void add_run(Gen *gen, RunKind kind, uint32_t u, uint32_t time) {
             gen->device[w] = x;
     }
     vec_push(&g->run, r);
-    if (kind != RUN_HOST) gen->clock += gen->p->price[u];
+    if (kind != RUN_HOST && unit_stream(gen->p, u) == STREAM_COMPUTE)
+        gen->clock += gen->p->price[u];
 }
 
 static void need(Gen *gen, Value x, uint32_t time);
@@ -327,7 +328,7 @@ static void finish(Gen *gen) {
         if (r->kind == RUN_HOST)
             g->us[STREAM_HOST] += gen->p->host[r->unit];
         else
-            g->us[STREAM_COMPUTE] += gen->p->price[r->unit];
+            g->us[unit_stream(gen->p, r->unit)] += gen->p->price[r->unit];
     }
     for (uint32_t i = 0; i < g->move.n; i++) g->us[g->move.p[i].stream] += g->move.p[i].us;
 }

@@ -73,9 +73,10 @@ static void time_run(Timing *t, uint32_t i) {
     const Run *r = &t->g->run.p[i];
     const Unit *unit = &t->p->us.unit[r->unit];
     bool host = r->kind == RUN_HOST;
-    uint32_t s = add_step(t, host ? STREAM_HOST : STREAM_COMPUTE,
-                          host ? t->p->host[r->unit] : t->p->price[r->unit],
-                          2 * unit->nread + unit->nwrite + sends_done(t, i));
+    Stream stream = host ? STREAM_HOST : unit_stream(t->p, r->unit);
+    uint32_t s = add_step(t, stream, host ? t->p->host[r->unit] : t->p->price[r->unit],
+                          2 * unit->nread + unit->nwrite + sends_done(t, i) + 1);
+    if (stream >= STREAM_COMM) wait_for(&t->step[s], t->step, t->last_run);
     for (uint32_t k = 0; k < unit->nread; k++)
         wait_for(&t->step[s], t->step, t->maker[t->g->link.p[r->read + k]]);
     wait_for_sends(t, s, i);
@@ -83,7 +84,7 @@ static void time_run(Timing *t, uint32_t i) {
         t->maker[t->g->link.p[r->write + k]] = s;
         if (host) wait_for_leaf(t, s, t->g->link.p[r->write + k]);
     }
-    if (!host) t->last_run = s;
+    if (stream == STREAM_COMPUTE) t->last_run = s;
 }
 
 /* New values that did not go into their leaf at once are copied there at the end. */

@@ -4,9 +4,12 @@
  * it. What follows from other fields (a buffer's bytes) is not printed. Fields that are zero are
  * left out unless the table of fields says otherwise. Example:
  *
+ *     group data 4/1
  *     budget device=8192 host=0 disk=0
  *     decision block[0].up/m host bytes=2048 us=0.5 hinted m6.m6:14:9
  *     buffer 12 param "block[0].up" f32[4,128] device+4096 m6.m6:14:9
+ *     buffer 13 input "image" f32[8,768] device+8192 - split=g0,- ranges=2
+ *     step 6 collective all_reduce group=g0 reduce=sum count=1024 dtype=f32 args=b3,b4 stream=6 ; …
  *     step 7 kernel k3 items=128 grain=4 args=b1,b2+64 ; "add gelu" block[0].ffn m6.m6:20:5 */
 #include "runtime/plan_text.h"
 
@@ -46,8 +49,25 @@ bool plan_writes(const PlanStep *s, uint32_t arg) {
         bool grad = s->gemm.epilogue >= EPILOGUE_GELU_GRAD;
         return arg == 2 || arg == (grad ? 4 : 3);
     }
+    case STEP_COLLECTIVE: return arg >= plan_comm_operands(&s->collective);
     default: return arg == 0;
     }
+}
+
+uint32_t plan_comm_operands(const PlanCollective *c) {
+    return c->kind == COLLECTIVE_RECV ? 0 : c->n;
+}
+
+uint32_t plan_comm_results(const PlanCollective *c) {
+    return c->kind == COLLECTIVE_SEND ? 0 : c->n;
+}
+
+bool plan_comm_reduces(const PlanCollective *c) {
+    return c->kind == COLLECTIVE_ALL_REDUCE || c->kind == COLLECTIVE_REDUCE_SCATTER;
+}
+
+bool plan_comm_pairs(const PlanCollective *c) {
+    return c->kind == COLLECTIVE_SEND || c->kind == COLLECTIVE_RECV;
 }
 
 uint32_t epilogue_args(Epilogue e) {
@@ -61,7 +81,8 @@ enum {
     GEMM = 1 << STEP_GEMM,
     COPY = 1 << STEP_COPY,
     FILL = 1 << STEP_FILL,
-    ANY = KERNEL | GEMM | COPY | FILL
+    COLLECTIVE = 1 << STEP_COLLECTIVE,
+    ANY = KERNEL | GEMM | COPY | FILL | COLLECTIVE
 };
 #define AT(member) offsetof(PlanStep, member)
 const PlanField plan_field[PLAN_FIELDS] = {
@@ -77,6 +98,7 @@ const PlanField plan_field[PLAN_FIELDS] = {
     {"ldc", GEMM, FIELD_I64, AT(gemm.ldc), true, 1},
     {"alpha", GEMM, FIELD_F32, AT(gemm.alpha), true, 0},
     {"beta", GEMM, FIELD_F32, AT(gemm.beta), false, 0},
+    {"room", COLLECTIVE, FIELD_FLAG, AT(collective.room), false, 0},
     {"bytes", COPY | FILL, FIELD_I64, AT(bytes), true, 0},
     {"stream", ANY, FIELD_STREAM, AT(stream), false, 0},
     {"flops", ANY, FIELD_F64, AT(flops), false, 0},
@@ -294,6 +316,20 @@ static void print_decision(const Plan *p, Buf *b, const PlanDecision *d) {
     buf_puts(b, "\n");
 }
 
+/* Nothing where there is one rank. */
+static void print_ranks(const Plan *p, Buf *b) {
+    if (p->ranks > 1) buf_printf(b, "ranks %" PRId64 "\n", p->ranks);
+    if (*p->mesh) buf_printf(b, "mesh %s\n", p->mesh);
+    for (uint32_t i = 0; i < p->group.n; i++) {
+        const PlanGroup *g = &p->group.p[i];
+        buf_puts(b, "group ");
+        put_word(b, g->name);
+        for (int k = 0; k < g->nlevel; k++)
+            buf_printf(b, "%s%" PRId64 "/%" PRId64, k ? "," : " ", g->size[k], g->stride[k]);
+        buf_puts(b, "\n");
+    }
+}
+
 static void print_header(const Plan *p, Buf *b) {
     buf_puts(b, "m6c-plan 1\nmodel ");
     put_word(b, p->model);
@@ -306,6 +342,7 @@ static void print_header(const Plan *p, Buf *b) {
                p->compiler_hash);
     print_memories(b, "arena", p->arena);
     print_memories(b, "lower-bound", p->lower_bound);
+    print_ranks(p, b);
     buf_printf(b, "work tokens=%" PRId64, p->tokens);
     put_number(b, " flops=", p->flops);
     buf_puts(b, "\n");
@@ -318,6 +355,20 @@ static void print_header(const Plan *p, Buf *b) {
     }
 }
 
+static void print_split(Buf *b, const PlanBuffer *f) {
+    bool split = false;
+    for (int i = 0; i < f->rank; i++) split = split || f->split[i];
+    if (!split) return;
+    for (int i = 0; i < f->rank; i++) {
+        buf_puts(b, i ? "," : " split=");
+        if (f->split[i])
+            buf_printf(b, "g%u", f->split[i] - 1);
+        else
+            buf_puts(b, "-");
+    }
+    if (f->ranges > 1) buf_printf(b, " ranges=%" PRId64, f->ranges);
+}
+
 static void print_buffer(const Plan *p, Buf *b, uint32_t i) {
     const PlanBuffer *f = &p->buffer.p[i];
     buf_printf(b, "buffer %u %s ", i, kind_names[f->kind]);
@@ -326,6 +377,7 @@ static void print_buffer(const Plan *p, Buf *b, uint32_t i) {
     for (int d = 0; d < f->rank; d++) buf_printf(b, "%s%" PRId64, d ? "," : "", f->dim[d]);
     buf_printf(b, "] %s+%" PRId64, mem_name(f->mem), f->offset);
     put_loc(p, b, f->loc);
+    print_split(b, f);
     buf_puts(b, "\n");
 }
 
@@ -366,6 +418,18 @@ static void print_gemm(Buf *b, const PlanStep *s) {
     }
 }
 
+static void print_collective(Buf *b, const PlanStep *s) {
+    const PlanCollective *c = &s->collective;
+    buf_printf(b, " %s group=g%u", collective_name(c->kind), c->group);
+    if (plan_comm_reduces(c)) buf_printf(b, " reduce=%s", reduce_name(c->reduce));
+    if (plan_comm_pairs(c)) buf_printf(b, " peer=%" PRId64, c->peer);
+    for (uint32_t i = 0; i < c->n; i++)
+        buf_printf(b, "%s%" PRId64, i ? "," : " count=", c->count[i]);
+    buf_printf(b, " dtype=%s", dtype_name(c->dtype));
+    if (c->wire != c->dtype) buf_printf(b, " wire=%s", dtype_name(c->wire));
+    if (c->scale != 1) put_number(b, " scale=", c->scale);
+}
+
 static void print_lists(Buf *b, const PlanStep *s) {
     for (uint32_t i = 0; i < s->nargs; i++) {
         buf_printf(b, "%sb%u", i ? "," : " args=", s->arg[i].buffer);
@@ -382,6 +446,7 @@ static void print_step(const Plan *p, Buf *b, uint32_t i) {
     if (s->kind == STEP_GEMM)
         buf_printf(b, " %s %s %s", dtype_name(s->gemm.da), dtype_name(s->gemm.db),
                    dtype_name(s->gemm.dc));
+    if (s->kind == STEP_COLLECTIVE) print_collective(b, s);
     for (size_t f = 0; f < COUNT(plan_field); f++)
         if (plan_field[f].kinds >> s->kind & 1) print_field(b, &plan_field[f], s);
     if (s->phase) buf_printf(b, " phase=%s", phase_names[s->phase]);

@@ -116,7 +116,7 @@ typedef enum {
     STEP_GEMM,       /* arg: A, B, C, and what its epilogue says */
     STEP_COPY,       /* arg: destination, source; bytes */
     STEP_FILL,       /* arg: destination; bytes of zero */
-    STEP_COLLECTIVE, /* arg: n operands, n results, and the room for the message if it says so */
+    STEP_COLLECTIVE, /* arg: operands, results, and the room for the message if it says so */
     STEP_KIND_COUNT
 } StepKind;
 
@@ -130,7 +130,7 @@ typedef struct {
     int64_t *count;    /* elements of each operand */
     Dtype dtype, wire; /* of the operands; as they travel */
     double scale;      /* multiplied before, divided after; 1 where wire == dtype */
-    int64_t peer;      /* send, recv: the other's index in the group */
+    int64_t peer;      /* send, recv: the other's index in the group; otherwise not read */
     bool room;         /* the last argument is bytes for the message: n > 1 or wire != dtype */
 } PlanCollective;
 
@@ -158,11 +158,13 @@ typedef struct {
     Loc loc;
 } PlanStep;
 
+#define PLAN_INDEX "@index/"
 /* What the runtime feeds or reads by name. Inputs the runtime itself provides: "@step" (i32[], from
- * 1), "@seed" (i32[]). Reported scalars are outputs "loss", "lr", "grad_norm", "loss_scale",
- * "overflow" (1 when the step was skipped) where the plan has them. "loss" is the model's first
- * result, if that is a scalar; a training plan adds the auxiliary losses to it. Further results are
- * outputs under their variables' names, or "result_1", … . */
+ * 1), "@seed" (i32[]), "@index/GROUP" (i32[], the rank's index in a group of the plan). Reported
+ * scalars are outputs "loss", "lr", "grad_norm", "loss_scale", "overflow" (1 when the step was
+ * skipped) where the plan has them. "loss" is the model's first result, if that is a scalar; a
+ * training plan adds the auxiliary losses to it. Further results are outputs under their variables'
+ * names, or "result_1", … . */
 typedef struct {
     uint32_t buffer;
     int64_t bound; /* of an integer input: legal values are below it; 0: not known */
@@ -225,6 +227,13 @@ Plan *plan_parse(Session *s, const char *file, const char *text, size_t n);
 int64_t plan_group_size(const PlanGroup *g);
 int64_t plan_group_index(const PlanGroup *g, int64_t rank);
 int64_t plan_group_member(const PlanGroup *g, int64_t rank, int64_t index);
+/* How many operands and results a collective's arguments begin with: a send has no results, a
+ * receive no operands. */
+uint32_t plan_comm_operands(const PlanCollective *c);
+uint32_t plan_comm_results(const PlanCollective *c);
+/* Does it reduce? Does it go to one rank, or come from one? */
+bool plan_comm_reduces(const PlanCollective *c);
+bool plan_comm_pairs(const PlanCollective *c);
 /* Dimension `i` of the whole tensor that the buffer is a rank's part of. */
 int64_t plan_whole_dim(const Plan *p, const PlanBuffer *b, int i);
 /* Index of a buffer by name, or UINT32_MAX. */

@@ -78,7 +78,12 @@ static void check_stream(const Plan *p, const PlanStep *s, Buf *why) {
                  (int)stream_of_copy(from, to));
         return;
     }
-    if (!host && s->stream != STREAM_COMPUTE) FAIL(why, "stream %d is for copies", s->stream);
+    bool comm = s->stream >= STREAM_COMM;
+    if (comm != (s->kind == STEP_COLLECTIVE))
+        FAIL(why, comm ? "stream %d is for collectives" : "stream %d is not for collectives",
+             s->stream);
+    else if (!host && !comm && s->stream != STREAM_COMPUTE)
+        FAIL(why, "stream %d is for copies", s->stream);
     for (uint32_t i = 0; i < s->nargs && !why->n; i++)
         if (b[s->arg[i].buffer].mem != (host ? MEM_HOST : MEM_DEVICE))
             FAIL(why, "a %s on stream %d cannot touch b%u in %s memory", step_kind_name(s->kind),
@@ -97,7 +102,7 @@ void plan_check_step(const Plan *p, const PlanStep *s, Buf *why) {
     case STEP_GEMM: check_gemm(p, s, why); break;
     case STEP_COPY: check_bytes(p, s, 2, why); break;
     case STEP_FILL: check_bytes(p, s, 1, why); break;
-    case STEP_COLLECTIVE: FAIL(why, "collectives cannot be read yet"); break;
+    case STEP_COLLECTIVE: plan_check_collective(p, s, why); break;
     case STEP_KIND_COUNT: BUG("no such step");
     }
     if (!why->n) check_stream(p, s, why);

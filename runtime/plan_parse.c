@@ -5,275 +5,95 @@
  * relies on is checked here and, for steps, in plan_check.c: indices, buffers inside arenas, names
  * used once. Sizes are multiplied with overflow checks throughout.
  */
-#include "runtime/plan_text.h"
+#include "runtime/plan_read.h"
 
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_BAD = 20, MAX_ITEMS = 1 << 24 };
-
-typedef struct {
-    Session *session;
-    Plan *plan;
-    uint16_t file;
-    const char *p, *line, *end; /* cursor, start and end of the current line */
-    uint32_t lineno;
-    bool ended;     /* the last line was read */
-    bool bad;       /* something was wrong in this line: say no more about it */
-    unsigned found; /* header lines seen, a bit for each row of `items` */
-    VEC(Loc) at;    /* of each buffer, for complaints about names */
-} Reader;
-
-/* ---- words and numbers ---- */
-
-static Loc here(const Reader *r, const char *p) {
-    return (Loc){r->file, (uint16_t)MIN(p - r->line + 1, (ptrdiff_t)UINT16_MAX), r->lineno};
-}
-
-#define FAIL(r, p, ...)                                                                            \
-    do {                                                                                           \
-        if (!(r)->bad) diag_error((r)->session, here((r), (p)), __VA_ARGS__);                      \
-        (r)->bad = true;                                                                           \
-    } while (0)
-
-static void skip_spaces(Reader *r) {
-    while (r->p < r->end && *r->p == ' ') r->p++;
-}
-
-static bool accept(Reader *r, char c) {
-    if (r->p >= r->end || *r->p != c) return false;
-    r->p++;
-    return true;
-}
-
-static void expect(Reader *r, char c) {
-    if (!accept(r, c)) FAIL(r, r->p, "expected '%c'", c);
-}
-
-static bool ends_token(char c) { return c == ' ' || strchr(",:+=[];\"", c) != NULL; }
-
-/* The bytes up to the next separator; empty after a complaint. */
-static size_t token(Reader *r, const char **start, const char *what) {
-    skip_spaces(r);
-    *start = r->p;
-    while (r->p < r->end && *r->p && !ends_token(*r->p)) r->p++;
-    if (r->p == *start) FAIL(r, r->p, "expected %s", what);
-    return (size_t)(r->p - *start);
-}
-
-static int64_t integer(Reader *r, const char *what, int64_t least, int64_t most) {
-    const char *start;
-    int64_t v = 0;
-    size_t n = token(r, &start, what);
-    if (!r->bad && !parse_i64(start, n, &v))
-        FAIL(r, start, "expected %s, an integer of 64 bits", what);
-    if (!r->bad && (v < least || v > most))
-        FAIL(r, start, "%s must be from %lld to %lld", what, (long long)least, (long long)most);
-    return r->bad ? least : v;
-}
-
-static double number(Reader *r, const char *what) {
-    /* Not token(): exponents may hold a '+'. */
-    skip_spaces(r);
-    const char *start = r->p;
-    double x = 0;
-    while (r->p < r->end && (*r->p == '+' || (*r->p && !ends_token(*r->p)))) r->p++;
-    if (!parse_f64(start, (size_t)(r->p - start), &x))
-        FAIL(r, start, "expected %s, a number", what);
-    return x;
-}
-
-static int hex_digit(char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static uint64_t hex(Reader *r, const char *what) {
-    const char *start;
-    uint64_t v = 0;
-    size_t n = token(r, &start, what);
-    for (size_t i = 0; i < n && !r->bad; i++) {
-        int d = hex_digit(start[i]);
-        if (d < 0 || n > 16) FAIL(r, start, "expected %s, at most 16 digits 0-9a-f", what);
-        v = v << 4 | (uint64_t)MAX(d, 0);
-    }
-    return v;
-}
-
-static const char *quoted(Reader *r) {
-    Buf b = {0};
-    const char *start = r->p++;
-    while (r->p < r->end && *r->p && *r->p != '"') {
-        char c = *r->p++;
-        if (c == '\\') {
-            if (r->p < r->end && (*r->p == '"' || *r->p == '\\')) {
-                c = *r->p++;
-            } else {
-                int hi = r->end - r->p > 2 && *r->p == 'x' ? hex_digit(r->p[1]) : -1;
-                int lo = hi >= 0 ? hex_digit(r->p[2]) : -1;
-                if (lo < 0 || hi * 16 + lo == 0) FAIL(r, r->p - 1, "unknown escape in a string");
-                if (r->bad) break;
-                c = (char)(hi * 16 + lo);
-                r->p += 3;
-            }
-        }
-        buf_put(&b, &c, 1);
-    }
-    if (!accept(r, '"')) FAIL(r, start, "string without an end");
-    const char *s = intern_n(r->session, b.p ? b.p : "", b.n);
-    buf_free(&b);
-    return s;
-}
-
-static bool bare_char(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           (c && strchr("_.[]%@/-", c));
-}
-
-/* Interned; NULL for "-" (which is a complaint unless `optional`). */
-static const char *word(Reader *r, const char *what, bool optional) {
-    skip_spaces(r);
-    const char *start = r->p;
-    if (r->p < r->end && *r->p == '"') return quoted(r);
-    if (optional && accept(r, '-')) return NULL;
-    while (r->p < r->end && bare_char(*r->p) && *start != '-') r->p++;
-    if (r->p == start) FAIL(r, start, "expected %s", what);
-    return intern_n(r->session, start, (size_t)(r->p - start));
-}
-
-/* The index of the next token among names, as enumerations are printed. */
-static int choice(Reader *r, const char *what, const char *(*name)(int), int n) {
-    const char *start;
-    size_t length = token(r, &start, what);
-    for (int i = 0; i < n; i++)
-        if (strlen(name(i)) == length && memcmp(name(i), start, length) == 0) return i;
-    FAIL(r, start, "expected %s, not '%.*s'", what, (int)MIN(length, (size_t)40), start);
-    return 0;
-}
+enum { MAX_BAD = 20 };
 
 static const char *name_of_mem(int i) { return mem_name((Mem)i); }
 static const char *name_of_kind(int i) { return buf_kind_name((BufKind)i); }
 static const char *name_of_init(int i) { return init_kind_name((InitKind)i); }
 static const char *name_of_step(int i) { return step_kind_name((StepKind)i); }
-static const char *name_of_dtype(int i) { return dtype_name((Dtype)i); }
 static const char *name_of_phase(int i) { return plan_phase_name((PlanPhase)i); }
 static const char *name_of_truth(int i) { return i ? "yes" : "no"; }
 
-static Dtype dtype(Reader *r) { return (Dtype)choice(r, "a data type", name_of_dtype, DT_TUPLE); }
-
-static void key(Reader *r, const char *name) {
-    const char *start;
-    size_t n = token(r, &start, name);
-    if (!r->bad && (n != strlen(name) || memcmp(start, name, n) != 0))
-        FAIL(r, start, "expected %s", name);
-    expect(r, '=');
-}
-
-static Loc location(Reader *r) {
-    skip_spaces(r);
-    if (accept(r, '-')) return (Loc){0};
-    const char *file = word(r, "a location, FILE:LINE:COLUMN", false);
-    expect(r, ':');
-    int64_t line = integer(r, "a line", 1, UINT32_MAX);
-    expect(r, ':');
-    int64_t col = integer(r, "a column", 0, UINT16_MAX);
-    if (r->bad) return (Loc){0};
-    return (Loc){session_find_file(r->session, file), (uint16_t)col, (uint32_t)line};
-}
-
-/* "b12", "k3": an index below n. */
-static uint32_t reference(Reader *r, char letter, const char *what, uint32_t n) {
-    skip_spaces(r);
-    const char *start = r->p;
-    expect(r, letter);
-    int64_t i = r->bad ? 0 : integer(r, what, 0, UINT32_MAX);
-    if (!r->bad && i >= n)
-        FAIL(r, start, "%c%lld is not %s: there are %u so far", letter, (long long)i, what, n);
-    return r->bad ? 0 : (uint32_t)i;
-}
-
-/* Items are numbered, so that a person finds them; the numbers must be in order. */
-static void number_in_order(Reader *r, uint32_t n) {
-    skip_spaces(r);
-    const char *start = r->p;
-    int64_t i = integer(r, "an index", 0, UINT32_MAX);
-    if (!r->bad && (i != n || n >= MAX_ITEMS)) FAIL(r, start, "expected the index %u", n);
-}
-
 /* ---- header ---- */
 
-static void read_model(Reader *r) { r->plan->model = word(r, "the model's name", false); }
-static void read_target(Reader *r) { r->plan->target = word(r, "a target", false); }
-static void read_command(Reader *r) { r->plan->command = word(r, "a command", false); }
+static void read_model(Reader *r) { r->plan->model = read_word(r, "the model's name", false); }
+static void read_target(Reader *r) { r->plan->target = read_word(r, "a target", false); }
+static void read_command(Reader *r) { r->plan->command = read_word(r, "a command", false); }
 static void read_train(Reader *r) {
-    r->plan->train = choice(r, "yes or no", name_of_truth, 2) == 1;
+    r->plan->train = read_choice(r, "yes or no", name_of_truth, 2) == 1;
 }
 
 static void read_hashes(Reader *r) {
-    key(r, "model");
-    r->plan->model_hash = hex(r, "a hash");
-    key(r, "compiler");
-    r->plan->compiler_hash = hex(r, "a hash");
+    read_key(r, "model");
+    r->plan->model_hash = read_hex(r, "a hash");
+    read_key(r, "compiler");
+    r->plan->compiler_hash = read_hex(r, "a hash");
 }
 
 static void read_memories(Reader *r, int64_t *bytes) {
     for (int m = 0; m < MEM_COUNT; m++) {
-        key(r, mem_name((Mem)m));
-        bytes[m] = integer(r, "a number of bytes", 0, INT64_MAX / 2);
+        read_key(r, mem_name((Mem)m));
+        bytes[m] = read_int(r, "a number of bytes", 0, INT64_MAX / 2);
     }
 }
 static void read_arena(Reader *r) { read_memories(r, r->plan->arena); }
 static void read_lower_bound(Reader *r) { read_memories(r, r->plan->lower_bound); }
 
 static void read_work(Reader *r) {
-    key(r, "tokens");
-    r->plan->tokens = integer(r, "a number of tokens", 0, INT64_MAX);
-    key(r, "flops");
-    r->plan->flops = number(r, "flops");
+    read_key(r, "tokens");
+    r->plan->tokens = read_int(r, "a number of tokens", 0, INT64_MAX);
+    read_key(r, "flops");
+    r->plan->flops = read_number(r, "flops");
 }
 
 static double amount(Reader *r, const char *what) {
     const char *start = r->p;
-    double x = number(r, what);
+    double x = read_number(r, what);
     if (!r->bad && !(x >= 0 && x <= DBL_MAX)) FAIL(r, start, "%s cannot be %g", what, x);
     return x;
 }
 
-static void read_machine(Reader *r) { r->plan->machine = word(r, "a machine", false); }
-static void read_disk(Reader *r) { r->plan->disk = word(r, "a folder", false); }
+static void read_machine(Reader *r) { r->plan->machine = read_word(r, "a machine", false); }
+static void read_disk(Reader *r) { r->plan->disk = read_word(r, "a folder", false); }
 static void read_budget(Reader *r) { read_memories(r, r->plan->budget); }
 
 static void read_predicted(Reader *r) {
-    key(r, "us");
+    read_key(r, "us");
     r->plan->predicted_us = amount(r, "a time");
-    key(r, "bound");
+    read_key(r, "bound");
     r->plan->bound_us = amount(r, "a time");
-    key(r, "unconstrained");
+    read_key(r, "unconstrained");
     r->plan->unconstrained_us = amount(r, "a time");
-    key(r, "bytes");
-    r->plan->unconstrained = integer(r, "a number of bytes", 0, INT64_MAX);
+    read_key(r, "bytes");
+    r->plan->unconstrained = read_int(r, "a number of bytes", 0, INT64_MAX);
 }
 
 static void read_decision(Reader *r) {
-    PlanDecision d = {.tensor = word(r, "a tensor", false)};
-    d.how = word(r, "where it goes", false);
-    key(r, "bytes");
-    d.bytes = integer(r, "a number of bytes", 0, INT64_MAX);
-    key(r, "us");
+    PlanDecision d = {.tensor = read_word(r, "a tensor", false)};
+    d.how = read_word(r, "where it goes", false);
+    read_key(r, "bytes");
+    d.bytes = read_int(r, "a number of bytes", 0, INT64_MAX);
+    read_key(r, "us");
     d.us = amount(r, "a time");
-    skip_spaces(r);
+    read_spaces(r);
     static const char hinted[] = "hinted ";
     size_t n = sizeof hinted - 1;
     d.hinted = r->end - r->p > (ptrdiff_t)n && memcmp(r->p, hinted, n) == 0;
     if (d.hinted) r->p += n;
-    d.loc = location(r);
+    d.loc = read_location(r);
     if (!r->bad) vec_push(&r->plan->decision, d);
 }
 
 static void read_source(Reader *r) {
-    PlanSource s = {.path = word(r, "a file", false)};
-    s.hash = hex(r, "a hash");
+    PlanSource s = {.path = read_word(r, "a file", false)};
+    s.hash = read_hex(r, "a hash");
     if (!r->bad) vec_push(&r->plan->source, s);
 }
 
@@ -281,14 +101,15 @@ static void read_source(Reader *r) {
 
 static void read_shape(Reader *r, PlanBuffer *b) {
     const char *start = r->p;
-    b->dtype = dtype(r);
+    b->dtype = read_dtype(r);
     b->bytes = dtype_size(b->dtype);
-    expect(r, '[');
-    for (bool more = !accept(r, ']'); more && !r->bad; more = !r->bad && !accept(r, ']')) {
-        if (b->rank) expect(r, ',');
+    read_expect(r, '[');
+    for (bool more = !read_accept(r, ']'); more && !r->bad;
+         more = !r->bad && !read_accept(r, ']')) {
+        if (b->rank) read_expect(r, ',');
         if (b->rank == PLAN_MAX_RANK) FAIL(r, r->p, "more than %d dimensions", PLAN_MAX_RANK);
         if (r->bad) return;
-        b->dim[b->rank] = integer(r, "a size", 1, INT64_MAX);
+        b->dim[b->rank] = read_int(r, "a size", 1, INT64_MAX);
         if (__builtin_mul_overflow(b->bytes, b->dim[b->rank], &b->bytes))
             FAIL(r, start, "more than 2^63 bytes");
         b->rank++;
@@ -297,22 +118,23 @@ static void read_shape(Reader *r, PlanBuffer *b) {
 
 static void read_buffer(Reader *r) {
     PlanBuffer b = {0};
-    Loc at = here(r, r->line);
-    number_in_order(r, r->plan->buffer.n);
-    b.kind = (BufKind)choice(r, "a kind of buffer", name_of_kind, BUF_KIND_COUNT);
-    b.name = word(r, "a name", false);
-    skip_spaces(r);
+    Loc at = read_here(r, r->line);
+    read_order(r, r->plan->buffer.n);
+    b.kind = (BufKind)read_choice(r, "a kind of buffer", name_of_kind, BUF_KIND_COUNT);
+    b.name = read_word(r, "a name", false);
+    read_spaces(r);
     read_shape(r, &b);
-    skip_spaces(r);
+    read_spaces(r);
     const char *place = r->p;
-    b.mem = (Mem)choice(r, "a memory", name_of_mem, MEM_COUNT);
-    expect(r, '+');
-    b.offset = integer(r, "an offset", 0, INT64_MAX);
+    b.mem = (Mem)read_choice(r, "a memory", name_of_mem, MEM_COUNT);
+    read_expect(r, '+');
+    b.offset = read_int(r, "an offset", 0, INT64_MAX);
     if (b.offset % 64) FAIL(r, place, "the offset is not a multiple of 64");
     if (!r->bad && (b.offset > r->plan->arena[b.mem] || b.bytes > r->plan->arena[b.mem] - b.offset))
         FAIL(r, place, "does not lie inside the arena of %lld bytes",
              (long long)r->plan->arena[b.mem]);
-    b.loc = location(r);
+    b.loc = read_location(r);
+    read_split(r, &b);
     if (r->bad) return;
     vec_push(&r->plan->buffer, b);
     vec_push(&r->at, at);
@@ -320,9 +142,9 @@ static void read_buffer(Reader *r) {
 
 static void read_tensor(Reader *r) {
     PlanTensor t = {0};
-    skip_spaces(r);
+    read_spaces(r);
     const char *start = r->p;
-    t.buffer = reference(r, 'b', "a buffer", r->plan->buffer.n);
+    t.buffer = read_reference(r, 'b', "a buffer", r->plan->buffer.n);
     if (r->bad) return;
     BufKind kind = r->plan->buffer.p[t.buffer].kind;
     uint32_t n = r->plan->tensor.n;
@@ -330,33 +152,42 @@ static void read_tensor(Reader *r) {
     if (kind != BUF_PARAM && kind != BUF_STATE)
         FAIL(r, start, "a tensor must be a parameter or a state");
     if (kind == BUF_PARAM && after_state) FAIL(r, start, "parameters come before states");
-    t.init.kind = (InitKind)choice(r, "an init", name_of_init, INIT_COUNT);
-    t.init.a = number(r, "the init's first number");
-    t.init.b = number(r, "the init's second number");
-    t.init.site = hex(r, "the init's site");
+    t.init.kind = (InitKind)read_choice(r, "an init", name_of_init, INIT_COUNT);
+    t.init.a = read_number(r, "the init's first number");
+    t.init.b = read_number(r, "the init's second number");
+    t.init.site = read_hex(r, "the init's site");
     if (!r->bad) vec_push(&r->plan->tensor, t);
 }
 
 static PlanPort port(Reader *r, unsigned kinds, const char *must) {
-    skip_spaces(r);
+    read_spaces(r);
     const char *start = r->p;
-    PlanPort port = {.buffer = reference(r, 'b', "a buffer", r->plan->buffer.n)};
+    PlanPort port = {.buffer = read_reference(r, 'b', "a buffer", r->plan->buffer.n)};
     if (!r->bad && !(kinds >> r->plan->buffer.p[port.buffer].kind & 1))
         FAIL(r, start, "must be %s", must);
     return port;
 }
 
+static bool has_group(const Plan *p, const char *name) {
+    for (uint32_t i = 0; i < p->group.n; i++)
+        if (strcmp(p->group.p[i].name, name) == 0) return true;
+    return false;
+}
+
 static void read_input(Reader *r) {
     PlanPort p = port(r, 1u << BUF_INPUT, "an input");
-    skip_spaces(r);
+    read_spaces(r);
     if (!r->bad && r->p < r->end) {
-        key(r, "bound");
-        p.bound = integer(r, "a bound", 1, INT64_MAX);
+        read_key(r, "bound");
+        p.bound = read_int(r, "a bound", 1, INT64_MAX);
     }
     if (r->bad) return;
     const PlanBuffer *b = &r->plan->buffer.p[p.buffer];
     if (b->name[0] == '@' && (b->dtype != DT_I32 || b->rank != 0))
         FAIL(r, r->line, "input %s must be i32[]", b->name);
+    else if (strncmp(b->name, PLAN_INDEX, strlen(PLAN_INDEX)) == 0 &&
+             !has_group(r->plan, b->name + strlen(PLAN_INDEX)))
+        FAIL(r, r->line, "input %s is of a group that is not there", b->name);
     else
         vec_push(&r->plan->input, p);
 }
@@ -378,27 +209,27 @@ static bool is_identifier(const char *s) {
 
 static void read_kernel(Reader *r) {
     PlanKernel k = {0};
-    number_in_order(r, r->plan->kernel.n);
-    skip_spaces(r);
+    read_order(r, r->plan->kernel.n);
+    read_spaces(r);
     const char *start = r->p;
-    k.name = word(r, "a kernel's name", false);
+    k.name = read_word(r, "a kernel's name", false);
     if (!r->bad && !is_identifier(k.name)) FAIL(r, start, "not the name of a C function");
-    skip_spaces(r);
+    read_spaces(r);
     start = r->p;
-    k.source = word(r, "a file", false);
+    k.source = read_word(r, "a file", false);
     if (!r->bad && (!k.source[0] || k.source[0] == '/' || strstr(k.source, "..")))
         FAIL(r, start, "the source must lie in the plan's folder");
-    key(r, "nargs");
-    k.nargs = (int)integer(r, "a number of arguments", 0, PLAN_MAX_ARGS);
-    skip_spaces(r);
+    read_key(r, "nargs");
+    k.nargs = (int)read_int(r, "a number of arguments", 0, PLAN_MAX_ARGS);
+    read_spaces(r);
     if (r->p < r->end && *r->p == 't') {
-        key(r, "threads");
-        k.threads = (int)integer(r, "a number of threads", 1, PLAN_MAX_THREADS);
-        key(r, "shared");
-        k.shared = integer(r, "a number of bytes", 0, PLAN_MAX_SHARED);
+        read_key(r, "threads");
+        k.threads = (int)read_int(r, "a number of threads", 1, PLAN_MAX_THREADS);
+        read_key(r, "shared");
+        k.shared = read_int(r, "a number of bytes", 0, PLAN_MAX_SHARED);
     }
-    key(r, "hash");
-    k.hash = hex(r, "a hash");
+    read_key(r, "hash");
+    k.hash = read_hex(r, "a hash");
     if (!r->bad) vec_push(&r->plan->kernel, k);
 }
 
@@ -409,12 +240,12 @@ static void read_value(Reader *r, const PlanField *f, PlanStep *s) {
     const char *start = r->p;
     double x;
     switch (f->type) {
-    case FIELD_I64: *(int64_t *)at = integer(r, f->key, f->least, INT64_MAX); break;
-    case FIELD_STREAM: *(int *)at = (int)integer(r, f->key, f->least, STREAM_COUNT - 1); break;
-    case FIELD_F64: *(double *)at = number(r, f->key); break;
+    case FIELD_I64: *(int64_t *)at = read_int(r, f->key, f->least, INT64_MAX); break;
+    case FIELD_STREAM: *(int *)at = (int)read_int(r, f->key, f->least, STREAM_COUNT - 1); break;
+    case FIELD_F64: *(double *)at = read_number(r, f->key); break;
     case FIELD_FLAG: *(bool *)at = true; break;
     case FIELD_F32:
-        x = number(r, f->key);
+        x = read_number(r, f->key);
         if (isfinite(x) && fabs(x) > FLT_MAX) FAIL(r, start, "too large for f32");
         if (!r->bad) *(float *)at = (float)x;
         break;
@@ -429,41 +260,41 @@ static void read_batch(Reader *r, PlanStep *s) {
         int i = g->nbatch++;
         int64_t *part[] = {&g->count[i], &g->sa[i], &g->sb[i], &g->sc[i]};
         for (int j = 0; j < 4; j++) {
-            if (j) expect(r, ':');
-            *part[j] = integer(r, j ? "a stride" : "a count", j == 0, INT64_MAX);
+            if (j) read_expect(r, ':');
+            *part[j] = read_int(r, j ? "a stride" : "a count", j == 0, INT64_MAX);
         }
-    } while (!r->bad && accept(r, ','));
+    } while (!r->bad && read_accept(r, ','));
 }
 
 static void read_epilogue(Reader *r, PlanStep *s) {
     const char *start = r->p;
-    const char *name = word(r, "an epilogue", false);
+    const char *name = read_word(r, "an epilogue", false);
     if (r->bad) return;
     while (s->gemm.epilogue < EPILOGUE_COUNT && strcmp(epilogue_name(s->gemm.epilogue), name) != 0)
         s->gemm.epilogue++;
     if (s->gemm.epilogue == EPILOGUE_COUNT || s->gemm.epilogue == EPILOGUE_NONE)
         FAIL(r, start, "not an epilogue: gelu, bias-gelu, gelu-grad or gelu-grad-sum");
     if (r->bad) return;
-    expect(r, ':');
-    s->kernel = reference(r, 'k', "a kernel", r->plan->kernel.n);
-    expect(r, ':');
-    s->items = integer(r, "a number of blocks", 1, INT32_MAX);
+    read_expect(r, ':');
+    s->kernel = read_reference(r, 'k', "a kernel", r->plan->kernel.n);
+    read_expect(r, ':');
+    s->items = read_int(r, "a number of blocks", 1, INT32_MAX);
 }
 
-static void read_algo(Reader *r, PlanStep *s) { s->gemm.algo = word(r, "a name", false); }
+static void read_algo(Reader *r, PlanStep *s) { s->gemm.algo = read_word(r, "a name", false); }
 
 static void read_args(Reader *r, PlanStep *s) {
     VEC(PlanArg) v = {0};
     do {
-        PlanArg a = {reference(r, 'b', "a buffer", r->plan->buffer.n), 0};
+        PlanArg a = {read_reference(r, 'b', "a buffer", r->plan->buffer.n), 0};
         const char *start = r->p;
-        if (!r->bad && accept(r, '+')) a.offset = integer(r, "an offset", 0, INT64_MAX);
+        if (!r->bad && read_accept(r, '+')) a.offset = read_int(r, "an offset", 0, INT64_MAX);
         if (!r->bad && a.offset > r->plan->buffer.p[a.buffer].bytes)
             FAIL(r, start, "the buffer has only %lld bytes",
                  (long long)r->plan->buffer.p[a.buffer].bytes);
         if (v.n == PLAN_MAX_ARGS) FAIL(r, start, "more than %d arguments", PLAN_MAX_ARGS);
         if (!r->bad) vec_push(&v, a);
-    } while (!r->bad && accept(r, ','));
+    } while (!r->bad && read_accept(r, ','));
     s->nargs = v.n;
     s->arg = arena_array(session_arena(r->session), PlanArg, v.n);
     if (v.n) memcpy(s->arg, v.p, v.n * sizeof *v.p);
@@ -471,19 +302,19 @@ static void read_args(Reader *r, PlanStep *s) {
 }
 
 static void read_phase(Reader *r, PlanStep *s) {
-    s->phase = (PlanPhase)choice(r, "a phase", name_of_phase, PLAN_PHASE_COUNT);
+    s->phase = (PlanPhase)read_choice(r, "a phase", name_of_phase, PLAN_PHASE_COUNT);
 }
 
-static void read_writes(Reader *r, PlanStep *s) { s->writes = hex(r, "a mask of arguments"); }
+static void read_writes(Reader *r, PlanStep *s) { s->writes = read_hex(r, "a mask of arguments"); }
 
 static void read_wait(Reader *r, PlanStep *s) {
     VEC(uint32_t) v = {0};
     do {
         uint32_t last = r->plan->step.n;
         if (last == 0) FAIL(r, r->p, "the first step has nothing to wait for");
-        int64_t i = r->bad ? 0 : integer(r, "an earlier step", 0, (int64_t)last - 1);
+        int64_t i = r->bad ? 0 : read_int(r, "an earlier step", 0, (int64_t)last - 1);
         if (!r->bad) vec_push(&v, (uint32_t)i);
-    } while (!r->bad && accept(r, ','));
+    } while (!r->bad && read_accept(r, ','));
     s->nwait = v.n;
     s->wait = arena_array(session_arena(r->session), uint32_t, v.n);
     if (v.n) memcpy(s->wait, v.p, v.n * sizeof *v.p);
@@ -495,24 +326,32 @@ static const struct {
     const char *key;
     unsigned kinds;
     void (*read)(Reader *r, PlanStep *s);
+    bool required;
 } lists[] = {
-    {"batch", 1 << STEP_GEMM, read_batch},
-    {"epilogue", 1 << STEP_GEMM, read_epilogue},
-    {"algo", 1 << STEP_GEMM, read_algo},
-    {"args", ~0u, read_args},
-    {"writes", 1 << STEP_KERNEL, read_writes},
-    {"wait", ~0u, read_wait},
-    {"phase", ~0u, read_phase},
+    {"batch", 1 << STEP_GEMM, read_batch, false},
+    {"epilogue", 1 << STEP_GEMM, read_epilogue, false},
+    {"algo", 1 << STEP_GEMM, read_algo, false},
+    {"group", 1 << STEP_COLLECTIVE, read_comm_group, true},
+    {"reduce", 1 << STEP_COLLECTIVE, read_comm_reduce, false},
+    {"count", 1 << STEP_COLLECTIVE, read_comm_count, true},
+    {"dtype", 1 << STEP_COLLECTIVE, read_comm_dtype, true},
+    {"wire", 1 << STEP_COLLECTIVE, read_comm_wire, false},
+    {"scale", 1 << STEP_COLLECTIVE, read_comm_scale, false},
+    {"peer", 1 << STEP_COLLECTIVE, read_comm_peer, false},
+    {"args", ~0u, read_args, false},
+    {"writes", 1 << STEP_KERNEL, read_writes, false},
+    {"wait", ~0u, read_wait, false},
+    {"phase", ~0u, read_phase, false},
 };
-_Static_assert(PLAN_FIELDS + COUNT(lists) <= 32, "one bit for each field");
+_Static_assert(PLAN_FIELDS + COUNT(lists) <= 64, "one bit for each field");
 
 static bool is_word(const char *s, size_t n, const char *name) {
     return strlen(name) == n && memcmp(s, name, n) == 0;
 }
 
-static void read_field(Reader *r, PlanStep *s, unsigned *seen) {
+static void read_field(Reader *r, PlanStep *s, uint64_t *seen) {
     const char *start;
-    size_t n = token(r, &start, "a field");
+    size_t n = read_token(r, &start, "a field");
     if (r->bad) return;
     for (unsigned i = 0; i < PLAN_FIELDS + COUNT(lists); i++) {
         bool list = i >= PLAN_FIELDS;
@@ -520,8 +359,8 @@ static void read_field(Reader *r, PlanStep *s, unsigned *seen) {
         unsigned kinds = list ? lists[i - PLAN_FIELDS].kinds : plan_field[i].kinds;
         if (!(kinds >> s->kind & 1) || !is_word(start, n, name)) continue;
         if (*seen >> i & 1) FAIL(r, start, "'%s' stands here twice", name);
-        *seen |= 1u << i;
-        if (list || plan_field[i].type != FIELD_FLAG) expect(r, '=');
+        *seen |= (uint64_t)1 << i;
+        if (list || plan_field[i].type != FIELD_FLAG) read_expect(r, '=');
         if (r->bad) return;
         if (list)
             lists[i - PLAN_FIELDS].read(r, s);
@@ -533,10 +372,13 @@ static void read_field(Reader *r, PlanStep *s, unsigned *seen) {
          (int)MIN(n, (size_t)40), start);
 }
 
-static void check_step(Reader *r, const PlanStep *s, unsigned seen) {
+static void check_step(Reader *r, const PlanStep *s, uint64_t seen) {
     for (unsigned i = 0; i < PLAN_FIELDS; i++)
         if (plan_field[i].required && plan_field[i].kinds >> s->kind & 1 && !(seen >> i & 1))
             FAIL(r, r->line, "the field '%s' is missing", plan_field[i].key);
+    for (unsigned i = 0; i < COUNT(lists); i++)
+        if (lists[i].required && lists[i].kinds >> s->kind & 1 && !(seen >> (PLAN_FIELDS + i) & 1))
+            FAIL(r, r->line, "the field '%s' is missing", lists[i].key);
     Buf why = {0};
     if (!r->bad) plan_check_step(r->plan, s, &why);
     if (why.n) FAIL(r, r->line, "%s", why.p);
@@ -545,21 +387,23 @@ static void check_step(Reader *r, const PlanStep *s, unsigned seen) {
 
 static void read_step(Reader *r) {
     PlanStep s = {0};
-    unsigned seen = 0;
-    number_in_order(r, r->plan->step.n);
-    s.kind = (StepKind)choice(r, "a kind of step", name_of_step, STEP_KIND_COUNT);
-    if (s.kind == STEP_KERNEL) s.kernel = reference(r, 'k', "a kernel", r->plan->kernel.n);
+    uint64_t seen = 0;
+    read_order(r, r->plan->step.n);
+    s.kind = (StepKind)read_choice(r, "a kind of step", name_of_step, STEP_KIND_COUNT);
+    if (s.kind == STEP_KERNEL) s.kernel = read_reference(r, 'k', "a kernel", r->plan->kernel.n);
     if (s.kind == STEP_GEMM) {
-        s.gemm.da = dtype(r);
-        s.gemm.db = dtype(r);
-        s.gemm.dc = dtype(r);
+        s.gemm.da = read_dtype(r);
+        s.gemm.db = read_dtype(r);
+        s.gemm.dc = read_dtype(r);
     }
-    for (skip_spaces(r); !r->bad && !accept(r, ';'); skip_spaces(r)) read_field(r, &s, &seen);
+    if (s.kind == STEP_COLLECTIVE) read_collective(r, &s);
+    for (read_spaces(r); !r->bad && !read_accept(r, ';'); read_spaces(r)) read_field(r, &s, &seen);
+    if (s.collective.wire == DT_TUPLE) s.collective.wire = s.collective.dtype;
     if (!r->bad) check_step(r, &s, seen);
     if (r->bad) return;
-    s.what = word(r, "what the step does, or -", true);
-    s.scope = word(r, "a scope, or -", true);
-    s.loc = location(r);
+    s.what = read_word(r, "what the step does, or -", true);
+    s.scope = read_word(r, "a scope, or -", true);
+    s.loc = read_location(r);
     if (!r->bad) vec_push(&r->plan->step, s);
 }
 
@@ -582,6 +426,9 @@ static const struct {
     {"hashes", read_hashes, ONE},
     {"arena", read_arena, ONE},
     {"lower-bound", read_lower_bound, ONE},
+    {"ranks", read_ranks, AT_MOST_ONE},
+    {"mesh", read_mesh, AT_MOST_ONE},
+    {"group", read_group, ANY},
     {"work", read_work, ONE},
     {"machine", read_machine, AT_MOST_ONE},
     {"budget", read_budget, AT_MOST_ONE},
@@ -602,7 +449,7 @@ static const struct {
 static void read_line(Reader *r) {
     const char *start;
     if (r->p == r->end) return;
-    size_t n = token(r, &start, "an item");
+    size_t n = read_token(r, &start, "an item");
     if (r->ended) FAIL(r, start, "text after the plan's end");
     for (unsigned i = 0; i < COUNT(items) && !r->bad; i++) {
         if (!is_word(start, n, items[i].name)) continue;
@@ -610,7 +457,7 @@ static void read_line(Reader *r) {
             FAIL(r, start, "a second '%s'", items[i].name);
         r->found |= 1u << i;
         if (!r->bad) items[i].read(r);
-        skip_spaces(r);
+        read_spaces(r);
         if (!r->bad && r->p < r->end) FAIL(r, r->p, "unexpected text at the end of the line");
         return;
     }
@@ -665,7 +512,7 @@ static bool read_title(Reader *r) {
     size_t n = (size_t)(r->end - r->line);
     if (is_word(r->line, n, title)) return true;
     bool plan = n >= 9 && memcmp(r->line, title, 9) == 0;
-    diag_error(r->session, here(r, r->line), "%s",
+    diag_error(r->session, read_here(r, r->line), "%s",
                plan ? "a plan of another version of m6c: compile the model again"
                     : "not a plan: the first line must be 'm6c-plan 1'");
     return false;
@@ -674,7 +521,8 @@ static bool read_title(Reader *r) {
 static void check_whole(Reader *r) {
     for (unsigned i = 0; i < COUNT(items); i++)
         if (items[i].often == ONE && !(r->found >> i & 1))
-            diag_error(r->session, here(r, r->line), "the line '%s' is missing", items[i].name);
+            diag_error(r->session, read_here(r, r->line), "the line '%s' is missing",
+                       items[i].name);
     check_names(r);
     check_tensors(r);
 }

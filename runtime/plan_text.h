@@ -18,10 +18,17 @@ typedef struct {
     int64_t least; /* of integers */
 } PlanField;
 
-enum { PLAN_FIELDS = 17 };
+enum { PLAN_FIELDS = 18 };
 extern const PlanField plan_field[PLAN_FIELDS];
 
 /* plan_check.c: appends a sentence about the first mistake; indices must be valid. */
 void plan_check_step(const Plan *p, const PlanStep *s, Buf *why);
+/* plan_check_comm.c: the same. The mesh has as many ranks as the plan, a group's levels partition
+ * them, no two dimensions of a buffer are split over the same ranks, and whole sizes fit in 62
+ * bits; a collective's messages lie inside their buffers. */
+void plan_check_mesh(const Plan *p, Buf *why);
+void plan_check_group(const Plan *p, const PlanGroup *g, Buf *why);
+void plan_check_split(const Plan *p, const PlanBuffer *b, Buf *why);
+void plan_check_collective(const Plan *p, const PlanStep *s, Buf *why);
 
 #endif

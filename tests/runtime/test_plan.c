@@ -141,7 +141,7 @@ static const struct {
     {"copy bytes=4096", "copy bytes=4097", "error: 4097 bytes do not lie inside b8"},
     {"args=b4 ;", "args=b4,b4 ;", "error: a fill has 1 argument"},
     {"wait=1", "wait=2", "error: an earlier step must be from 0 to 1"},
-    {"stream=1", "stream=6", "error: stream must be from 0 to 5"},
+    {"stream=1", "stream=8", "error: stream must be from 0 to 7"},
     {"stream=1", "stream=2", "error: a copy from host to device is on stream 1"},
     {"stream=1 phase=backward", "phase=apply", "error: a copy from host to device is on stream 1"},
     {"grain=4", "grain=4 stream=1", "error: stream 1 is for copies"},
