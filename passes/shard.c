@@ -298,12 +298,27 @@ static void visit_assign(Shard *s, Value v) {
     add_made(s, v, &s->home[leaf], graph_add(s->to, OP_assign, node_of(s->from, v)->attr, 2, in));
 }
 
+/* Tokens are routed in groups; a mesh that does not divide their number gathers all tokens. */
+static void warn_of_routing(Shard *s, Value v, const Choice *c) {
+    const Node *n = node_of(s->from, v);
+    Axes lost = s->batch & (Axes)~c->label[0];
+    if (n->op != OP_route || !lost || s->warned) return;
+    s->warned = true;
+    int64_t groups = type_of(s->from, operand(s->from, v, 0))->dim[0];
+    diag_warning(s->from->session, n->loc,
+                 "%lld group%s of tokens cannot be shared by the %lld ranks of %s: every rank "
+                 "gathers and routes all tokens; a smaller 'group' of the layer avoids that",
+                 (long long)groups, groups == 1 ? "" : "s", (long long)axes_parts(s, s->batch),
+                 axes_name(s, s->batch));
+}
+
 static void visit_computed(Shard *s, Value v, Choice **choice) {
     const Node *n = node_of(s->from, v);
     Dims d;
     dims_of(s->from, v, &d);
     choice[v] = arena_new_of(s->a, Choice);
     shard_choose(s, v, &d, choice[v]);
+    warn_of_routing(s, v, choice[v]);
     bool tuple = n->type->dtype == DT_TUPLE;
     if (!tuple) s->home[v] = choice_out(&d, choice[v], n->type->rank, 0);
     add_made(s, v, &s->home[v], emit(s, v, &d, choice[v]));
@@ -330,20 +345,35 @@ static void keep_params(Shard *s) {
         if (node_of(s->from, v)->op == OP_param && s->pending[v]) settle_leaf(s, v, &whole);
 }
 
+/* An axis over which nothing is split: its ranks would all do the same. */
+static void warn_of_idle_axes(const Shard *s) {
+    Axes used = 0;
+    for (Value v = 0; v < s->from->node.n; v++)
+        for (const Made *m = s->made[v]; m; m = m->next)
+            for (int k = 0; k < type_of(s->from, v)->rank; k++) used |= m->part.dim[k];
+    for (int i = 0; i < s->naxes; i++)
+        if (!(used >> i & 1))
+            diag_warning(s->from->session, (Loc){0},
+                         "the %lld ranks of mesh axis '%s' all do the same work: nothing in this "
+                         "model is split over it",
+                         (long long)s->size[i], s->axis[i]);
+}
+
 /* ---- the pass ---- */
 
 static int axis_order(const char *name) {
-    static const char *const order[] = {"pipeline", "data", "", "expert", "tensor"};
+    static const char *const order[] = {"data", "", "expert", "tensor"};
     for (size_t i = 0; i < COUNT(order); i++)
         if (strcmp(name, order[i]) == 0) return (int)i;
-    return 2;
+    return 1;
 }
 
 static void find_axes(Shard *s) {
     const Settings *set = &s->from->set;
-    for (int order = 0; order < 5; order++)
+    for (int order = 0; order < 4; order++)
         for (int i = 0; i < set->nmesh; i++) {
             if (set->mesh[i].same || set->mesh[i].size == 1) continue;
+            if (strcmp(set->mesh[i].axis, "pipeline") == 0) continue; /* cut into stages */
             if (axis_order(set->mesh[i].axis) != order) continue;
             s->axis[s->naxes] = set->mesh[i].axis;
             s->size[s->naxes++] = set->mesh[i].size;
@@ -385,6 +415,7 @@ bool pass_shard(Graph *g, PassContext *cx) {
     Choice **choice = arena_array(cx->scratch, Choice *, n + 1);
     for (Value v = 0; v < n; v++) visit(&s, v, choice);
     if (g->set.train) keep_params(&s);
+    warn_of_idle_axes(&s);
     if (cx->shard) tell_map(&s, cx->shard);
     g->set.sharded = true;
     Rewrite r = {g, s.to, NULL};

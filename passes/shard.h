@@ -62,6 +62,7 @@ typedef struct {
     Made **made;   /* by old value: all ways it was made */
     Uses uses;     /* of old values */
     Axes tensor;   /* the axis that parameters nobody placed may be split over */
+    bool warned;   /* of routing that is not shared */
     Axes batch;    /* axes of replicas, which share the batch */
     Axes reuse;    /* ZeRO: axes over which optimizer state is split */
     Value index[1 << SHARD_AXES]; /* this rank's index over a set of axes, or NO_VALUE */
