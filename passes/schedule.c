@@ -11,18 +11,29 @@
  * device). A unit that updates a leaf waits for the other readers of the old value, so that it can
  * run in place; where these wait for each other the earliest runs first.
  *
+ * Collectives run beside the compute stream. In a patient way they begin as soon as their operands
+ * are there, and what reads their results waits while there is other work of its micro-batch:
+ * clocks of both kinds of streams say how long. Time then counts too: ten percent of the bytes are
+ * worth one of the time.
+ *
  * Every way is O(n log n): a unit's balance changes only when it becomes the last reader of a
  * value. Which unit that is, the xor of the waiting readers' numbers tells. */
 #include "ir/storage.h"
+#include "passes/machine.h"
 #include "passes/passes.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 typedef struct {
-    bool late, eager, greedy;
+    bool late, eager, greedy, patient;
 } Way;
 
+/* What more bytes are worth in time; a machine where none was given: bytes and operations a us. */
+static const double WORTH = 0.1, PLAIN_BYTES = 1e4, PLAIN_FLOPS = 1e5;
+
 typedef struct {
+    double at;       /* what it reads is there; 0 unless that lies ahead */
     uint32_t rank;   /* micro-batch and phase */
     int64_t balance; /* bytes it adds; 0 where the way does not look at it */
     uint32_t late;   /* place asked for */
@@ -40,6 +51,7 @@ typedef struct {
     uint32_t *rank, *place, *late;
     int64_t *balance; /* if nothing it reads dies */
     uint32_t *nread;  /* by value: units that read it; NO_UNIT: it never dies */
+    double *price;    /* by unit, us; NULL: there are no collectives, all ways take as long */
 } Plan;
 
 /* ---- the graph of units ---- */
@@ -142,6 +154,7 @@ static void find_late_places(Plan *p, const uint32_t *at) {
 /* ---- the heap ---- */
 
 static bool before(const Entry *a, const Entry *b) {
+    if (a->at != b->at) return a->at < b->at;
     if (a->rank != b->rank) return a->rank < b->rank;
     if (a->balance != b->balance) return a->balance < b->balance;
     if (a->late != b->late) return a->late < b->late;
@@ -175,24 +188,63 @@ typedef struct {
     const Plan *p;
     Way way;
     Heap ready, blocked;   /* blocked: waits only to update in place */
+    Heap ahead;            /* waits for a collective */
     uint32_t *hard, *soft; /* by unit: what it still waits for */
     int64_t *balance;
     uint32_t *readers, *last; /* by value: waiting readers, and the xor of their numbers */
     bool *done;
+    double clock, lane[COMM_STREAMS]; /* when each stream is through with what it has */
+    double *there;                    /* by unit: when its results are */
 } Run;
+
+static int lane_of(const Plan *p, uint32_t u) {
+    return node_of(p->g, p->us->unit[u].node[0])->stream - STREAM_COMM;
+}
+
+/* When all that u reads is there. */
+static double readable(const Run *r, uint32_t u) {
+    const Units *us = r->p->us;
+    double at = 0;
+    for (uint32_t i = 0; i < us->unit[u].nread; i++) {
+        uint32_t from = us->of[us->unit[u].read[i]];
+        if (from != NO_UNIT) at = MAX(at, r->there[from]);
+    }
+    return at;
+}
+
+static void take_time(Run *r, uint32_t u) {
+    int lane = lane_of(r->p, u);
+    double *end = lane < 0 ? &r->clock : &r->lane[lane];
+    r->there[u] = *end = MAX(MAX(*end, readable(r, u)), lane < 0 ? 0 : r->clock) + r->p->price[u];
+}
+
+/* A collective of what was computed here begins at once. */
+static bool begins_at_once(const Run *r, uint32_t u) {
+    const Units *us = r->p->us;
+    if (!r->way.patient || lane_of(r->p, u) < 0) return false;
+    for (uint32_t i = 0; i < us->unit[u].nread; i++)
+        if (us->of[us->unit[u].read[i]] != NO_UNIT) return true;
+    return false;
+}
 
 static void offer(Run *r, uint32_t u) {
     const Plan *p = r->p;
     if (r->done[u] || r->hard[u]) return;
     int64_t b = r->balance[u];
-    Entry e = {.rank = p->rank[u],
+    double at = r->way.patient ? readable(r, u) : 0;
+    if (begins_at_once(r, u)) {
+        heap_push(&r->ready, (Entry){.rank = p->rank[u], .balance = INT64_MIN, .unit = u});
+        return;
+    }
+    Entry e = {.at = at > r->clock ? at : 0,
+               .rank = p->rank[u],
                .balance = r->way.greedy  ? b
                           : r->way.eager ? MIN(b, 0)
                                          : 0,
                .late = r->way.late ? p->late[u] : p->place[u],
                .place = p->place[u],
                .unit = u};
-    heap_push(r->soft[u] ? &r->blocked : &r->ready, e);
+    heap_push(e.at > 0 ? &r->ahead : r->soft[u] ? &r->blocked : &r->ready, e);
 }
 
 static void last_reader(Run *r, Value v) {
@@ -234,8 +286,25 @@ static void start_run(Run *r) {
     for (uint32_t u = 0; u < n; u++) offer(r, u);
 }
 
-/* when[u] from 1. */
-static uint32_t *schedule(const Plan *p, Way way) {
+/* Time passes where nothing is ready, or only what belongs to a later micro-batch. */
+static void look_ahead(Run *r) {
+    while (r->ahead.n) {
+        const Entry *first = &r->ahead.p[0];
+        bool work = r->ready.n && r->ready.p[0].rank <= first->rank;
+        if (first->at > r->clock && work) return;
+        r->clock = MAX(r->clock, first->at);
+        offer(r, heap_pop(&r->ahead).unit);
+    }
+}
+
+static double run_time(const Run *r) {
+    double us = r->clock;
+    for (int i = 0; i < COMM_STREAMS; i++) us = MAX(us, r->lane[i]);
+    return us;
+}
+
+/* when[u] from 1; *us is the time it takes, where the plan knows. */
+static uint32_t *schedule(const Plan *p, Way way, double *us) {
     uint32_t n = p->us->n, *when = arena_array(p->arena, uint32_t, n + 1), time = 1;
     Run r = {.p = p,
              .way = way,
@@ -244,15 +313,21 @@ static uint32_t *schedule(const Plan *p, Way way) {
              .balance = arena_array(p->arena, int64_t, n + 1),
              .readers = arena_array(p->arena, uint32_t, p->g->node.n + 1),
              .last = arena_array(p->arena, uint32_t, p->g->node.n + 1),
-             .done = arena_array(p->arena, bool, n + 1)};
+             .done = arena_array(p->arena, bool, n + 1),
+             .there = arena_array(p->arena, double, n + 1)};
     start_run(&r);
-    while (r.ready.n || r.blocked.n) {
+    for (;;) {
+        look_ahead(&r);
+        if (!r.ready.n && !r.blocked.n) break;
         uint32_t u = heap_pop(r.ready.n ? &r.ready : &r.blocked).unit;
         if (r.done[u]) continue; /* offered again since */
         when[u] = time++;
+        if (p->price) take_time(&r, u);
         run_unit(&r, u);
     }
     ASSERT(time == n + 1);
+    *us = run_time(&r);
+    vec_free(&r.ahead);
     vec_free(&r.ready);
     vec_free(&r.blocked);
     return when;
@@ -319,17 +394,58 @@ static Value *node_order(const Plan *p, const uint32_t *when) {
  * have nodes on both sides of another one. */
 static uint32_t *legal_order(const Plan *p) {
     uint32_t *at = arena_array(p->arena, uint32_t, p->us->n + 1);
-    const uint32_t *when = schedule(p, (Way){false, false, false});
+    double time;
+    const uint32_t *when = schedule(p, (Way){false, false, false, false}, &time);
     for (uint32_t u = 0; u < p->us->n; u++) at[when[u] - 1] = u;
     return at;
 }
 
+static double unit_us(const Graph *g, const Units *us, uint32_t u, const Machine *m) {
+    Work w = unit_work(g, us, u);
+    if (m) return cost_us(m, &w);
+    return w.comm.ranks ? w.comm.bytes / PLAIN_BYTES
+                        : MAX(w.bytes / PLAIN_BYTES, w.flops / PLAIN_FLOPS);
+}
+
+/* Prices, if there are collectives: only then does time depend on the order. */
+static void find_prices(Plan *p, const Machine *m) {
+    bool any = false;
+    for (uint32_t u = 0; u < p->us->n && !any; u++) any = lane_of(p, u) >= 0;
+    if (!any) return;
+    p->price = arena_array(p->arena, double, p->us->n + 1);
+    for (uint32_t u = 0; u < p->us->n; u++) p->price[u] = unit_us(p->g, p->us, u, m);
+}
+
+typedef struct {
+    uint32_t *when;
+    int64_t bytes;
+    double us;
+} Order;
+
+/* Of equal ones the first. */
+static const Order *best_order(const Order *o, size_t n) {
+    Order least = {.bytes = INT64_MAX, .us = INFINITY};
+    const Order *best = NULL;
+    double price, lowest = INFINITY;
+    for (size_t i = 0; i < n; i++) {
+        least.bytes = MIN(least.bytes, o[i].bytes);
+        least.us = MIN(least.us, o[i].us);
+    }
+    for (size_t i = 0; i < n; i++) {
+        price = WORTH * (double)o[i].bytes / (double)MAX(least.bytes, 1);
+        if (least.us > 0) price += o[i].us / least.us;
+        if (!best || price < lowest) best = &o[i], lowest = price;
+    }
+    return best;
+}
+
 bool pass_schedule(Graph *g, PassContext *cx) {
-    static const Way ways[] = {{false, false, false},
-                               {false, true, false},
-                               {true, true, false},
-                               {true, false, false},
-                               {false, false, true}};
+    static const Way ways[] = {{false, false, false, false}, {false, true, false, false},
+                               {true, true, false, false},   {true, false, false, false},
+                               {false, false, true, false},  {false, false, false, true},
+                               {false, true, false, true},   {true, true, false, true},
+                               {true, false, false, true},   {false, false, true, true}};
+    Order order[COUNT(ways)];
     Arena *a = cx->scratch;
     Units us = units_build(g, a);
     Plan p = {.g = g,
@@ -341,18 +457,17 @@ bool pass_schedule(Graph *g, PassContext *cx) {
               .nread = arena_array(a, uint32_t, g->node.n + 1)};
     if (!units_complete(g, &us)) return false;
     p.place = units_when(g, &us, a);
-    uint32_t *best = NULL;
-    int64_t best_bytes = INT64_MAX;
     find_edges(&p);
     find_balances(&p);
     const uint32_t *at = legal_order(&p);
     find_ranks(&p, at);
     find_late_places(&p, at);
-    for (size_t i = 0; i < COUNT(ways); i++) {
-        uint32_t *when = schedule(&p, ways[i]);
-        int64_t bytes = slots_build(g, &us, when, a).bound[MEM_DEVICE];
-        if (bytes < best_bytes) best = when, best_bytes = bytes;
+    find_prices(&p, cx->machine);
+    size_t tried = p.price ? COUNT(ways) : COUNT(ways) / 2;
+    for (size_t i = 0; i < tried; i++) {
+        order[i].when = schedule(&p, ways[i], &order[i].us);
+        order[i].bytes = slots_build(g, &us, order[i].when, a).bound[MEM_DEVICE];
     }
-    graph_reorder(g, node_order(&p, best));
+    graph_reorder(g, node_order(&p, best_order(order, tried)->when));
     return true;
 }
