@@ -215,7 +215,7 @@ static void print_json(const PlanRun *r, bool steps) {
 /* The format of runs' traces; times count from the step's begin. */
 static Status write_trace(const PlanRun *r, const char *path) {
     Trace *t = NULL;
-    Status s = trace_open(path, r->plan, &t);
+    Status s = trace_open(path, r->plan, 0, &t);
     if (t) trace_zero(t, 0);
     for (uint32_t i = 0; i < r->plan->step.n && !s; i++)
         trace_step(t, i, r->run.begin[i] * 1e-6, r->run.end[i] * 1e-6);

@@ -3,27 +3,27 @@
  * and once for its body. */
 #include "runtime/checkpoint.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
-#include "runtime/safetensors.h"
+#include "runtime/checkpoint_folder.h"
 
-static const char FORMAT[] = "m6c-checkpoint-1";
+static const char FORMAT[] = "m6c-checkpoint-1", PART[] = "m6c-part-1";
 
 /* ---- tensors of a plan as tensors of a file ---- */
 
-/* What the host cannot see is read while the file is written. */
-typedef struct {
-    VEC(StTensor) tensor;
-    VEC(uint32_t) buffer; /* of each */
-    Exec *exec;
-} StList;
+/* Of what persists, whose dimension 0 has no ranges, a slice is a box as files know it. */
+static void put_slice(StTensor *t, const Slice *s) {
+    ASSERT(s->rank == t->rank);
+    t->slice = true;
+    memcpy(t->whole, s->whole, (size_t)t->rank * sizeof *t->whole);
+    memcpy(t->start, s->start, (size_t)t->rank * sizeof *t->start);
+}
 
-static void list_add(StList *list, const Plan *plan, uint32_t b, const char *prefix) {
+void st_list_add(StList *list, const Plan *plan, uint32_t b, const char *prefix) {
     const PlanBuffer *buf = &plan->buffer.p[b];
     size_t cut = strlen(prefix);
     StTensor t = {.name = strncmp(buf->name, prefix, cut) == 0 ? buf->name + cut : buf->name,
@@ -32,11 +32,13 @@ static void list_add(StList *list, const Plan *plan, uint32_t b, const char *pre
                   .bytes = buf->bytes,
                   .data = exec_pointer(list->exec, b)};
     memcpy(t.dim, buf->dim, sizeof t.dim);
+    Slice s = slice_of(plan, buf, exec_rank(list->exec));
+    if (!slice_is_all(&s)) put_slice(&t, &s);
     vec_push(&list->tensor, t);
     vec_push(&list->buffer, b);
 }
 
-static void list_free(StList *list) {
+void st_list_free(StList *list) {
     vec_free(&list->tensor);
     vec_free(&list->buffer);
 }
@@ -46,21 +48,12 @@ static Status read_part(void *ctx, uint32_t i, int64_t at, void *to, int64_t byt
     return exec_read_part(list->exec, list->buffer.p[i], at, to, bytes);
 }
 
-static Status list_write(const char *path, StList *list, const StMeta *meta, uint32_t nmeta) {
+Status st_list_write(const char *path, StList *list, const StMeta *meta, uint32_t nmeta) {
     StReader reader = {read_part, list, EXEC_PART};
     return st_write_read(path, list->tensor.p, list->tensor.n, meta, nmeta, &reader);
 }
 
-Status tensors_write(const char *path, const Plan *plan, Exec *e, const PlanPort *port, uint32_t n,
-                     const char *prefix) {
-    StList list = {.exec = e};
-    for (uint32_t i = 0; i < n; i++) list_add(&list, plan, port[i].buffer, prefix);
-    Status s = list_write(path, &list, NULL, 0);
-    list_free(&list);
-    return s;
-}
-
-/* ---- out of a file into the plan's tensors ---- */
+/* ---- out of files into the plan's tensors ---- */
 
 static void shape_text(Buf *out, Dtype dtype, int rank, const int64_t *dim) {
     buf_printf(out, "%s[", dtype_name(dtype));
@@ -68,10 +61,11 @@ static void shape_text(Buf *out, Dtype dtype, int rank, const int64_t *dim) {
     buf_puts(out, "]");
 }
 
-static Status mismatch(const char *path, const StTensor *t, const PlanBuffer *b) {
+static Status mismatch(const char *path, const WholeTensor *t, const PlanBuffer *b,
+                       const int64_t *dim) {
     Buf file = {0}, plan = {0};
     shape_text(&file, t->dtype, t->rank, t->dim);
-    shape_text(&plan, b->dtype, b->rank, b->dim);
+    shape_text(&plan, b->dtype, b->rank, dim);
     Status s = status_make(EXIT_INPUT, "%s: tensor '%s' is %s, but the plan has %s", path, t->name,
                            file.p, plan.p);
     buf_free(&file);
@@ -79,33 +73,55 @@ static Status mismatch(const char *path, const StTensor *t, const PlanBuffer *b)
     return s;
 }
 
-static Status tensor_read(const char *path, const StTensor *t, const PlanBuffer *b, Exec *e,
-                          uint32_t index) {
-    bool same = t->dtype == b->dtype && t->rank == b->rank && !t->slice &&
-                memcmp(t->dim, b->dim, sizeof t->dim[0] * (size_t)b->rank) == 0;
-    if (!same) return mismatch(path, t, b);
-    return exec_write(e, index, t->data, b->bytes);
+/* Part after part through memory, or straight to where the host sees the buffer. */
+static Status gather_tensor(const TensorFiles *f, const WholeTensor *t, const Slice *part, Exec *e,
+                            uint32_t index) {
+    int64_t n = slice_elements(part), size = dtype_size(t->dtype), most = EXEC_PART / size;
+    void *here = exec_pointer(e, index);
+    if (here) return whole_tensor_read(f, t, part, 0, n, here);
+    char *room = malloc((size_t)MAX(MIN(n * size, (int64_t)EXEC_PART), (int64_t)1));
+    Status s = room ? NULL : status_make(EXIT_SYSTEM, "no memory to read '%s'", t->name);
+    for (int64_t at = 0, count; at < n && !s; at += count) {
+        count = MIN(most, n - at);
+        s = whole_tensor_read(f, t, part, at, count, room);
+        if (!s) s = exec_write_part(e, index, at * size, room, count * size);
+    }
+    free(room);
+    return s;
+}
+
+static Status tensor_read(const char *path, const TensorFiles *f, const WholeTensor *t,
+                          const Plan *plan, Exec *e, uint32_t index) {
+    const PlanBuffer *b = &plan->buffer.p[index];
+    int64_t dim[PLAN_MAX_RANK];
+    for (int i = 0; i < b->rank; i++) dim[i] = plan_whole_dim(plan, b, i);
+    bool same = t->dtype == b->dtype && t->rank == b->rank &&
+                memcmp(t->dim, dim, sizeof dim[0] * (size_t)b->rank) == 0;
+    if (!same) return mismatch(path, t, b, dim);
+    Slice part = slice_of(plan, b, exec_rank(e));
+    const void *data = whole_tensor_data(t, &part);
+    return data ? exec_write(e, index, data, b->bytes) : gather_tensor(f, t, &part, e, index);
 }
 
 /* Reads every tensor of the plan, or only its parameters. */
-static Status tensors_read(const char *path, const StFile *f, const Plan *plan, Exec *e,
+static Status tensors_read(const char *path, const TensorFiles *f, const Plan *plan, Exec *e,
                            bool params_only) {
     for (uint32_t i = 0; i < plan->tensor.n; i++) {
         uint32_t index = plan->tensor.p[i].buffer;
         const PlanBuffer *b = &plan->buffer.p[index];
         if (params_only && b->kind != BUF_PARAM) continue;
-        const StTensor *t = st_find(f, b->name);
+        const WholeTensor *t = tensor_files_find(f, b->name);
         if (!t) return status_make(EXIT_INPUT, "%s: has no tensor '%s'", path, b->name);
-        TRY(tensor_read(path, t, b, e, index));
-        st_release(f, t); /* or the file would lie in memory beside the arena */
+        TRY(tensor_read(path, f, t, plan, e, index));
+        whole_tensor_release(f, t); /* or the file would lie in memory beside the arena */
     }
     return NULL;
 }
 
 /* ---- checkpoints ---- */
 
-static Status meta_i64(const char *path, const StFile *f, const char *key, int64_t *out) {
-    const char *text = st_meta(f, key);
+static Status meta_i64(const char *path, const TensorFiles *f, const char *key, int64_t *out) {
+    const char *text = tensor_files_meta(f, key);
     char *end = NULL;
     errno = 0;
     long long x = text ? strtoll(text, &end, 10) : 0;
@@ -115,8 +131,8 @@ static Status meta_i64(const char *path, const StFile *f, const char *key, int64
     return NULL;
 }
 
-static Status state_read(const char *path, const StFile *f, RunState *state) {
-    const char *format = st_meta(f, "format");
+Status run_state_read(const char *path, const TensorFiles *f, RunState *state) {
+    const char *format = tensor_files_meta(f, "format");
     if (!format || strcmp(format, FORMAT) != 0)
         return status_make(EXIT_INPUT, "%s: is not a checkpoint of m6c", path);
     int64_t seed, stream;
@@ -132,93 +148,27 @@ static Status state_read(const char *path, const StFile *f, RunState *state) {
     return NULL;
 }
 
-/* Whatever the tensors' order, a file's hash is the sum of these. */
-static uint64_t tensor_hash(const char *name, uint64_t data) {
-    return hash_mix(hash_bytes(name, strlen(name), 0), data);
-}
-
-static Status check_content(const char *path, const StFile *f) {
-    const char *want = st_meta(f, "hash");
-    uint64_t sum = 0;
-    char text[24];
-    for (uint32_t i = 0; want && i < st_count(f); i++) {
-        const StTensor *t = st_tensor(f, i);
-        sum += tensor_hash(t->name, hash_bytes(t->data, (size_t)t->bytes, 0));
-        st_release(f, t);
-    }
-    snprintf(text, sizeof text, "%016" PRIx64, sum);
-    if (!want || strcmp(want, text) == 0) return NULL;
-    return status_make(EXIT_INPUT, "%s: is damaged: its tensors are not those that were written",
-                       path);
-}
-
-Status checkpoint_load(const char *path, const Plan *plan, Exec *e, bool params_only,
-                       RunState *state) {
-    StFile *f = NULL;
-    TRY(st_open(path, &f));
-    Status s = params_only ? NULL : state_read(path, f, state);
+Status checkpoint_load(const char *path, const Plan *plan, Exec *e, const Ranks *ranks,
+                       bool params_only, RunState *state) {
+    TensorFiles *f = NULL;
+    Status s = tensor_files_open(path, &f);
+    if (!s && !params_only) s = run_state_read(path, f, state);
     if (!s) s = tensors_read(path, f, plan, e, params_only);
-    if (!s) s = check_content(path, f); /* last: other messages say more */
-    st_close(f);
-    return s;
+    /* Last: other messages say more. Each rank looks at some of the files. */
+    if (!s) s = tensor_files_check(f, (uint32_t)ranks->rank, (uint32_t)ranks->n);
+    tensor_files_close(f);
+    return ranks_agree(ranks, s);
 }
 
-/* The step of "step-12.safetensors", or -1 for any other name. */
-static int64_t name_step(const char *name) {
-    int64_t step = -1;
-    int used = 0;
-    if (sscanf(name, "step-%" SCNd64 ".safetensors%n", &step, &used) != 1) return -1;
-    return used > 0 && name[used] == '\0' ? step : -1;
-}
-
-/* Finds the newest checkpoint whose step is below `below`; -1 when there is none. */
-static int64_t newest_below(DIR *d, int64_t below) {
-    int64_t best = -1;
-    rewinddir(d);
-    for (struct dirent *entry; (entry = readdir(d));) {
-        int64_t step = name_step(entry->d_name);
-        if (step < below) best = MAX(best, step);
-    }
-    return best;
-}
-
-static char *step_path(const char *folder, int64_t step) {
-    Buf b = {0};
-    buf_printf(&b, "%s/step-%08" PRId64 ".safetensors", folder, step);
-    return b.p;
-}
-
-Status checkpoint_newest(const char *folder, char **path) {
+Status checkpoint_newest(const char *folder, const Ranks *ranks, char **path) {
+    Saved found = {.step = -1};
     *path = NULL;
-    DIR *d = opendir(folder);
-    if (!d) return errno == ENOENT ? NULL : status_errno("cannot read %s", folder);
-    int64_t step = newest_below(d, INT64_MAX);
-    if (step >= 0) *path = step_path(folder, step);
-    closedir(d);
+    Status s = ranks->rank == 0 ? saved_newest_below(folder, INT64_MAX, &found) : NULL;
+    TRY(ranks_agree(ranks, s));
+    int64_t shared[2] = {found.step, found.as};
+    TRY(ranks_share(ranks, shared, 2));
+    if (shared[0] >= 0) *path = saved_path(folder, (Saved){shared[0], (SavedAs)shared[1]});
     return NULL;
-}
-
-/* What a process that was killed while it wrote left behind. */
-static void remove_torn(const char *folder) {
-    DIR *d = opendir(folder);
-    for (struct dirent *entry; d && (entry = readdir(d));) {
-        bool torn = strncmp(entry->d_name, "step-", 5) == 0 &&
-                    strstr(entry->d_name, ".safetensors.tmp") != NULL;
-        if (torn) unlinkat(dirfd(d), entry->d_name, 0);
-    }
-    if (d) closedir(d);
-}
-
-/* All but the `keep` newest up to the step just saved; later steps are of an earlier run. */
-static void remove_old(const char *folder, int keep, int64_t saved) {
-    DIR *d = opendir(folder);
-    int64_t step = INT64_MAX;
-    while (d && (step = newest_below(d, step)) >= 0) {
-        char *path = step_path(folder, step);
-        if (step > saved || keep-- <= 0) unlink(path);
-        free(path);
-    }
-    if (d) closedir(d);
 }
 
 static Status data_hash(StList *list, uint32_t i, char *part, uint64_t *hash) {
@@ -247,42 +197,154 @@ static Status list_hash(StList *list, uint64_t *sum) {
     return s;
 }
 
-static Status save_list(const char *path, StList *list, const RunState *state) {
-    char number[5][24];
-    const int64_t value[5] = {state->step, (int64_t)state->seed, (int64_t)state->position.seed,
-                              state->position.epoch, state->position.index};
-    for (int i = 0; i < 5; i++) snprintf(number[i], sizeof number[i], "%" PRId64, value[i]);
-    char hash[24];
-    uint64_t sum;
-    TRY(list_hash(list, &sum));
-    snprintf(hash, sizeof hash, "%016" PRIx64, sum);
-    const StMeta meta[] = {
-        {"format", FORMAT},   {"step", number[0]},  {"seed", number[1]}, {"data_seed", number[2]},
-        {"epoch", number[3]}, {"index", number[4]}, {"hash", hash}};
-    return list_write(path, list, meta, COUNT(meta));
+/* The numbers of a RunState as metadata, behind which more may follow. */
+typedef struct {
+    char number[5][24], files[24], hash[24];
+    VEC(StMeta) meta;
+} StateMeta;
+
+static void put_meta(StateMeta *m, const char *key, const char *value) {
+    vec_push(&m->meta, ((StMeta){key, value}));
 }
 
-Status checkpoint_save(const char *folder, const Plan *plan, Exec *e, const RunState *state,
-                       int keep) {
+static void put_state(StateMeta *m, const char *format, const RunState *state) {
+    static const char *const key[5] = {"step", "seed", "data_seed", "epoch", "index"};
+    const int64_t value[5] = {state->step, (int64_t)state->seed, (int64_t)state->position.seed,
+                              state->position.epoch, state->position.index};
+    put_meta(m, "format", format);
+    for (int i = 0; i < 5; i++) {
+        snprintf(m->number[i], sizeof m->number[i], "%" PRId64, value[i]);
+        put_meta(m, key[i], m->number[i]);
+    }
+}
+
+/* Its tensors and the hash of them. */
+static Status save_list(const char *path, const char *format, StList *list, const RunState *state,
+                        uint64_t *sum) {
+    StateMeta m = {0};
+    TRY(list_hash(list, sum));
+    put_state(&m, format, state);
+    snprintf(m.hash, sizeof m.hash, "%016" PRIx64, *sum);
+    put_meta(&m, "hash", m.hash);
+    Status s = st_list_write(path, list, m.meta.p, m.meta.n);
+    vec_free(&m.meta);
+    return s;
+}
+
+/* ---- of one rank ---- */
+
+static Status save_file(const char *folder, const Plan *plan, Exec *e, const RunState *state,
+                        int keep) {
     TRY(make_dirs(folder));
-    remove_torn(folder);
+    saved_tidy(folder);
     StList list = {.exec = e};
-    char *path = step_path(folder, state->step);
+    Saved saved = {state->step, SAVED_FILE};
+    char *path = saved_path(folder, saved);
+    uint64_t sum;
     for (uint32_t i = 0; i < plan->tensor.n; i++)
-        list_add(&list, plan, plan->tensor.p[i].buffer, "");
-    Status s = save_list(path, &list, state);
-    if (!s) remove_old(folder, MAX(keep, 1), state->step);
-    list_free(&list);
+        st_list_add(&list, plan, plan->tensor.p[i].buffer, "");
+    Status s = save_list(path, FORMAT, &list, state, &sum);
+    if (!s) saved_remove_old(folder, keep, saved);
+    st_list_free(&list);
     free(path);
     return s;
+}
+
+/* ---- of several ---- */
+
+/* What a rank has written: the hash of its file, and of how many slices. */
+typedef struct {
+    int64_t hash, slices;
+} Written;
+
+static char *part_path(const char *folder, int64_t rank, int64_t ranks) {
+    Buf b = {0};
+    buf_printf(&b, "%s/part-%05" PRId64 "-of-%05" PRId64 ".safetensors", folder, rank, ranks);
+    return b.p;
+}
+
+static Status make_new(const char *folder, const char *path) {
+    TRY(make_dirs(folder));
+    saved_tidy(folder);
+    return mkdir(path, 0777) == 0 ? NULL : status_errno("cannot make %s", path);
+}
+
+/* A rank that is first in nothing writes no file. */
+static Status write_part(const char *folder, const Plan *plan, Exec *e, const Ranks *r,
+                         const RunState *state, Written *w) {
+    StList list = {.exec = e};
+    for (uint32_t i = 0; i < plan->tensor.n; i++) {
+        uint32_t b = plan->tensor.p[i].buffer;
+        if (slice_owner(plan, &plan->buffer.p[b], r->rank) == r->rank)
+            st_list_add(&list, plan, b, "");
+    }
+    char *path = part_path(folder, r->rank, r->n);
+    uint64_t sum = 0;
+    Status s = list.tensor.n ? save_list(path, PART, &list, state, &sum) : NULL;
+    *w = (Written){(int64_t)sum, list.tensor.n};
+    st_list_free(&list);
+    free(path);
+    return s;
+}
+
+static Status write_index(const char *folder, const Ranks *r, const RunState *state,
+                          const Written *w) {
+    StateMeta m = {0};
+    Arena *a = arena_new();
+    int64_t files = 0;
+    put_state(&m, FORMAT, state);
+    for (int i = 0; i < r->n; i++) {
+        if (!w[i].slices) continue;
+        char *part = part_path(folder, i, r->n);
+        put_meta(&m, arena_printf(a, "file/%" PRId64, files++),
+                 arena_printf(a, "%s %016" PRIx64, strrchr(part, '/') + 1, (uint64_t)w[i].hash));
+        free(part);
+    }
+    snprintf(m.files, sizeof m.files, "%" PRId64, files);
+    put_meta(&m, "files", m.files);
+    Status s =
+        st_write(arena_printf(a, "%s/" CHECKPOINT_INDEX, folder), NULL, 0, m.meta.p, m.meta.n);
+    vec_free(&m.meta);
+    arena_free(a);
+    return s;
+}
+
+/* The whole one gets its name; then others may go. */
+static Status finish(const char *folder, const char *path, const Ranks *r, const RunState *state,
+                     const Written *w, int keep) {
+    TRY(write_index(path, r, state, w));
+    saved_tidy(folder);
+    saved_remove_old(folder, keep, (Saved){state->step, SAVED_FOLDER});
+    return NULL;
+}
+
+static Status save_folder(const char *folder, const Plan *plan, Exec *e, const Ranks *r,
+                          const RunState *state, int keep) {
+    char *path = saved_path(folder, (Saved){state->step, SAVED_NEW});
+    Written mine, *all = xcalloc((size_t)r->n, sizeof *all);
+    Status s = ranks_agree(r, r->rank == 0 ? make_new(folder, path) : NULL);
+    if (!s) s = ranks_agree(r, write_part(path, plan, e, r, state, &mine));
+    if (!s) s = ranks_gather(r, &mine.hash, 2, &all->hash);
+    if (!s) s = ranks_agree(r, r->rank == 0 ? finish(folder, path, r, state, all, keep) : NULL);
+    if (s && r->rank == 0) saved_tidy(folder); /* nobody writes any more */
+    free(all);
+    free(path);
+    return s;
+}
+
+Status checkpoint_save(const char *folder, const Plan *plan, Exec *e, const Ranks *ranks,
+                       const RunState *state, int keep) {
+    keep = MAX(keep, 1);
+    return plan->ranks > 1 ? save_folder(folder, plan, e, ranks, state, keep)
+                           : save_file(folder, plan, e, state, keep);
 }
 
 /* ---- parameters alone ---- */
 
 /* Names in the file that the plan does not have: most likely the wrong file. */
-static Status no_strangers(const char *path, const StFile *f, const Plan *plan) {
-    for (uint32_t i = 0; i < st_count(f); i++) {
-        const char *name = st_tensor(f, i)->name;
+static Status no_strangers(const char *path, const TensorFiles *f, const Plan *plan) {
+    for (uint32_t i = 0; i < tensor_files_tensors(f); i++) {
+        const char *name = tensor_files_tensor(f, i)->name;
         uint32_t b = plan_find(plan, name);
         if (b == UINT32_MAX ||
             (plan->buffer.p[b].kind != BUF_PARAM && plan->buffer.p[b].kind != BUF_STATE))
@@ -292,21 +354,10 @@ static Status no_strangers(const char *path, const StFile *f, const Plan *plan) 
 }
 
 Status tensors_init(const char *path, const Plan *plan, Exec *e) {
-    StFile *f = NULL;
-    TRY(st_open(path, &f));
-    Status s = st_meta(f, "format") ? NULL : no_strangers(path, f, plan);
+    TensorFiles *f = NULL;
+    TRY(tensor_files_open(path, &f));
+    Status s = tensor_files_meta(f, "format") ? NULL : no_strangers(path, f, plan);
     if (!s) s = tensors_read(path, f, plan, e, true);
-    st_close(f);
-    return s;
-}
-
-Status tensors_save_params(const char *path, const Plan *plan, Exec *e) {
-    VEC(PlanPort) ports = {0};
-    for (uint32_t i = 0; i < plan->tensor.n; i++) {
-        PlanPort port = {.buffer = plan->tensor.p[i].buffer};
-        if (plan->buffer.p[port.buffer].kind == BUF_PARAM) vec_push(&ports, port);
-    }
-    Status s = tensors_write(path, plan, e, ports.p, ports.n, "");
-    vec_free(&ports);
+    tensor_files_close(f);
     return s;
 }

@@ -170,6 +170,20 @@ static void pin(const Pool *p, pthread_t thread, int index) {
     pthread_setaffinity_np(thread, sizeof one, &one); /* refused: the thread floats */
 }
 
+void pool_take_share(int place, int n) {
+    cpu_set_t all, mine;
+    CPU_ZERO(&mine);
+    if (pthread_getaffinity_np(pthread_self(), sizeof all, &all) != 0) return;
+    int cores = CPU_COUNT(&all), core = 0;
+    int lo = place * cores / n, hi = MAX((place + 1) * cores / n, lo + 1);
+    for (int i = 0; i < CPU_SETSIZE; i++) {
+        if (!CPU_ISSET(i, &all)) continue;
+        if (core >= lo && core < hi) CPU_SET(i, &mine);
+        core++;
+    }
+    pthread_setaffinity_np(pthread_self(), sizeof mine, &mine);
+}
+
 void pool_unpin_thread(const Pool *p) {
     if (p->know_allowed) pthread_setaffinity_np(pthread_self(), sizeof p->allowed, &p->allowed);
 }

@@ -13,6 +13,9 @@ typedef struct Pool Pool;
  * and is pinned too; where pinning is not allowed the threads float. NULL only when out of memory
  * or threads. */
 Pool *pool_open(int threads);
+/* Before that, where several processes run on the same cores: of those this process may run on,
+ * takes the share of the `place`-th of n processes. With fewer cores than processes they share. */
+void pool_take_share(int place, int n);
 void pool_close(Pool *p);
 int pool_threads(const Pool *p);
 /* Threads started by the pool's caller inherit its one core: gives the calling thread the cores

@@ -9,38 +9,41 @@ Ranks ranks_of(Comm *comm) {
     return (Ranks){comm, comm->ops->rank(comm), comm->ops->size(comm)};
 }
 
-Status ranks_blame(const Ranks *r, Status mine) {
-    if (!mine || r->n == 1) return mine;
-    Status told = status_make(mine->code, "rank %d: %s", r->rank, mine->text);
-    free(mine);
-    return told;
-}
-
 Status ranks_gather(const Ranks *r, const int64_t *x, int n, int64_t *all) {
     if (r->comm) return r->comm->ops->all_gather(r->comm, x, all, n, DT_I64);
     for (int i = 0; i < r->n; i++) memcpy(all + i * n, x, (size_t)n * sizeof *x);
     return NULL;
 }
 
-static Status agree(const Ranks *r, Status mine, const int64_t *code) {
+/* What a rank tells: its failure's code, and a flag. */
+enum { CODE, FLAG, TOLD };
+
+static Status agree(const Ranks *r, Status mine, const int64_t (*told)[TOLD]) {
     int first = 0;
-    while (first < r->n && !code[first]) first++;
+    while (first < r->n && !told[first][CODE]) first++;
     if (first == r->n) return NULL;
-    if (first == r->rank) return ranks_blame(r, mine);
+    if (first == r->rank) return mine;
     free(mine);
-    return status_make((int)code[first], "%s", "");
+    return status_make((int)told[first][CODE], "%s", "");
 }
 
-Status ranks_agree(const Ranks *r, Status mine) {
+Status ranks_agree_any(const Ranks *r, Status mine, bool *any) {
     if (!r->comm || r->n == 1) return mine;
-    int64_t code = mine ? mine->code : 0, *all = xcalloc((size_t)r->n, sizeof *all);
-    Status s = ranks_gather(r, &code, 1, all);
+    int64_t own[TOLD] = {mine ? mine->code : 0, *any};
+    int64_t(*told)[TOLD] = xcalloc((size_t)r->n, sizeof *told);
+    Status s = ranks_gather(r, own, TOLD, *told);
+    for (int i = 0; i < r->n && !s; i++) *any = *any || told[i][FLAG];
     if (s)
         free(mine);
     else
-        s = agree(r, mine, all);
-    free(all);
+        s = agree(r, mine, (const int64_t(*)[TOLD])told);
+    free(told);
     return s;
+}
+
+Status ranks_agree(const Ranks *r, Status mine) {
+    bool any = false;
+    return ranks_agree_any(r, mine, &any);
 }
 
 Status ranks_max(const Ranks *r, int64_t *x, int n) {

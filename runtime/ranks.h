@@ -13,13 +13,12 @@ typedef struct {
 } Ranks;
 
 Ranks ranks_of(Comm *comm);
-/* What is said about a failure of this rank: takes `mine`, gives "rank 3: …" where there are
- * several ranks. */
-Status ranks_blame(const Ranks *r, Status mine);
 /* Takes each rank's `mine`. NULL if all were; otherwise every rank fails with the code of the
- * lowest rank that had failed, and only that one has a text ("rank 3: …"): what all have to do is
- * end, and one says why. */
+ * lowest rank that had failed, and only that one has a text: what all have to do is end, and one
+ * says why (comm_finish says which). */
 Status ranks_agree(const Ranks *r, Status mine);
+/* The same, and with several ranks *any becomes whether it was true on one of them. */
+Status ranks_agree_any(const Ranks *r, Status mine, bool *any);
 /* all[i * n + j] = x[j] of rank i. */
 Status ranks_gather(const Ranks *r, const int64_t *x, int n, int64_t *all);
 /* x[j] = the largest x[j]. At most RANKS_MAX numbers. */

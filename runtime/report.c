@@ -25,7 +25,7 @@ Status report_open(const ReportOptions *options, Report **out) {
     Report *r = calloc(1, sizeof *r);
     if (!r) return status_make(EXIT_SYSTEM, "out of memory");
     r->o = *options;
-    r->terminal = isatty(STDERR_FILENO);
+    r->terminal = !options->silent && isatty(STDERR_FILENO);
     r->started = now_seconds();
     r->last_plain = -1;
     *out = r;
@@ -47,6 +47,7 @@ static void clear_bar(Report *r) {
 }
 
 void report_line(Report *r, const char *fmt, ...) {
+    if (r->o.silent) return;
     clear_bar(r);
     va_list ap;
     va_start(ap, fmt);
@@ -142,6 +143,7 @@ static void plain_line(Report *r, const StepReport *s) {
 }
 
 Status report_step(Report *r, const StepReport *s) {
+    if (r->o.silent) return NULL;
     /* The first step touches all memory for the first time: it does not count for long. */
     bool first = s->step <= r->o.first + 2;
     r->seconds = first ? s->seconds : 0.9 * r->seconds + 0.1 * s->seconds;
@@ -157,8 +159,9 @@ Status report_step(Report *r, const StepReport *s) {
 
 struct Trace {
     FILE *file;
-    const char *path;
+    char *path;
     const Plan *plan;
+    int rank;
     double started;
     bool any;
 };
@@ -177,16 +180,27 @@ static void name_tracks(Trace *t) {
         if (used >> s & 1)
             put_event(t,
                       json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name", "thread_name", "ph", "M",
-                                "pid", 0, "tid", s, "args", "name", stream_name((Stream)s)));
+                                "pid", t->rank, "tid", s, "args", "name", stream_name((Stream)s)));
 }
 
-Status trace_open(const char *path, const Plan *plan, Trace **out) {
+static void name_process(Trace *t) {
+    char name[32];
+    snprintf(name, sizeof name, "rank %d", t->rank);
+    put_event(t, json_pack("{s:s, s:s, s:i, s:{s:s}}", "name", "process_name", "ph", "M", "pid",
+                           t->rank, "args", "name", name));
+    put_event(t, json_pack("{s:s, s:s, s:i, s:{s:i}}", "name", "process_sort_index", "ph", "M",
+                           "pid", t->rank, "args", "sort_index", t->rank));
+}
+
+Status trace_open(const char *path, const Plan *plan, int rank, Trace **out) {
     Trace *t = calloc(1, sizeof *t);
     if (!t) return status_make(EXIT_SYSTEM, "out of memory");
-    *t = (Trace){.file = fopen(path, "w"), .path = path, .plan = plan, .started = now_seconds()};
+    *t = (Trace){.file = fopen(path, "w"), .plan = plan, .rank = rank, .started = now_seconds()};
+    t->path = strdup(path);
     *out = t;
     if (!t->file) return status_errno("cannot write %s", path);
     fputs("[", t->file);
+    if (plan->ranks > 1) name_process(t);
     if (plan_streams(plan) > 1) name_tracks(t);
     return NULL;
 }
@@ -212,7 +226,7 @@ void trace_step(void *ctx, uint32_t step, double begin, double end) {
     json_object_set_new(o, "ph", json_string("X"));
     json_object_set_new(o, "ts", json_real((begin - t->started) * 1e6));
     json_object_set_new(o, "dur", json_real((end - begin) * 1e6));
-    json_object_set_new(o, "pid", json_integer(0));
+    json_object_set_new(o, "pid", json_integer(t->rank));
     json_object_set_new(o, "tid", json_integer(p->stream));
     json_object_set_new(o, "args", event_args(t, p));
     put_event(t, o);
@@ -226,6 +240,45 @@ Status trace_close(Trace *t) {
         bool bad = ferror(t->file) != 0;
         if (fclose(t->file) != 0 || bad) s = status_errno("cannot write %s", t->path);
     }
+    free(t->path);
     free(t);
     return s;
+}
+
+char *trace_part_path(const char *path, int rank) {
+    Buf b = {0};
+    buf_printf(&b, "%s.rank-%05d", path, rank);
+    return b.p;
+}
+
+/* The events of one file, "[ … ]". */
+static Status join_part(FileWriter *w, const char *path, bool first) {
+    static const char end[] = "\n]\n";
+    char *text;
+    size_t n;
+    TRY(file_read(path, &text, &n));
+    Status s = n < 1 + strlen(end) ? status_make(EXIT_SYSTEM, "%s: is no trace", path) : NULL;
+    if (!s) s = file_writer_put(w, first ? "[" : ",", 1);
+    if (!s) s = file_writer_put(w, text + 1, n - 1 - strlen(end));
+    free(text);
+    return s;
+}
+
+Status trace_join(const char *path, int ranks) {
+    FileWriter *w;
+    TRY(file_writer_open(path, &w));
+    Status s = NULL;
+    for (int i = 0; i < ranks && !s; i++) {
+        char *part = trace_part_path(path, i);
+        s = join_part(w, part, i == 0);
+        free(part);
+    }
+    if (!s) s = file_writer_put(w, "\n]\n", 3);
+    TRY(file_writer_close(w, s));
+    for (int i = 0; i < ranks; i++) {
+        char *part = trace_part_path(path, i);
+        unlink(part);
+        free(part);
+    }
+    return NULL;
 }

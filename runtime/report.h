@@ -20,6 +20,7 @@ typedef struct {
     double peak;         /* machine's GFLOP/s, 0: unknown */
     const char *log;     /* JSON lines are appended here; NULL: none */
     bool json;           /* JSON lines on stdout */
+    bool silent;         /* nothing is said: of several ranks one reports */
 } ReportOptions;
 
 typedef struct Report Report;
@@ -30,11 +31,14 @@ void report_line(Report *r, const char *fmt, ...) PRINTF(2, 3);
 void report_close(Report *r); /* NULL is fine */
 
 /* Trace: the plan's steps as complete events, one track a stream; an event's args hold the step's
- * index in the plan. */
+ * index in the plan. Each rank of a plan is a process and writes a file of its own. */
 typedef struct Trace Trace;
-Status trace_open(const char *path, const Plan *plan, Trace **out);
+Status trace_open(const char *path, const Plan *plan, int rank, Trace **out);
 void trace_zero(Trace *t, double seconds); /* the trace's times count from here, not from now */
 ExecTimer trace_step;                      /* ctx: the Trace */
 Status trace_close(Trace *t);              /* NULL is fine; reports what could not be written */
+/* Makes one trace of those that were written to trace_part_path, and removes them. */
+Status trace_join(const char *path, int ranks);
+char *trace_part_path(const char *path, int rank); /* "PATH.rank-00003"; to be freed */
 
 #endif

@@ -421,3 +421,17 @@ Status st_write_read(const char *path, const StTensor *tensor, uint32_t ntensors
     free(slot);
     return s;
 }
+
+Status st_layout(const char *path, const StTensor *tensor, uint32_t ntensors, Buf *head,
+                 int64_t *at, int64_t *bytes) {
+    Status s = NULL;
+    Slot *slot = lay_out(path, tensor, ntensors, &s);
+    if (!s) s = make_header(path, tensor, ntensors, slot, NULL, 0, head);
+    *bytes = (int64_t)head->n;
+    for (uint32_t i = 0; i < ntensors && !s; i++) {
+        at[slot[i].index] = (int64_t)head->n + slot[i].begin;
+        *bytes += slot[i].bytes;
+    }
+    free(slot);
+    return s;
+}

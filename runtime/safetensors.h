@@ -62,5 +62,9 @@ typedef struct {
 } StReader;
 Status st_write_read(const char *path, const StTensor *tensor, uint32_t ntensors,
                      const StMeta *meta, uint32_t nmeta, const StReader *reader);
+/* For who writes a file piece by piece: the head of what st_write would write without metadata, at
+ * which byte of the file each tensor's data begin, and the file's length. */
+Status st_layout(const char *path, const StTensor *tensor, uint32_t ntensors, Buf *head,
+                 int64_t *at, int64_t *bytes);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "runtime/checkpoint.h"
 #include "runtime/gemm.h"
 #include "runtime/loader.h"
+#include "runtime/ranks.h"
 #include "runtime/report.h"
 
 enum { MAX_INPUTS = 32, MAX_SKIPPED = 32, MAX_FLIGHT = 2 };
@@ -28,6 +30,7 @@ typedef struct {
 typedef struct {
     const RunOptions *o;
     const Plan *plan;
+    Ranks ranks;
     Pool *pool;
     Exec *exec;
     Loader *loader;
@@ -39,6 +42,7 @@ typedef struct {
     double last_end;   /* of a step */
     char *checkpoints; /* folder */
     LoaderInput input[MAX_INPUTS];
+    Slice part[MAX_INPUTS];    /* of each input */
     uint32_t port[MAX_INPUTS]; /* of the plan, of each input */
     uint32_t ninputs;
     int skipped; /* updates in a row, for gradients that overflowed */
@@ -46,6 +50,15 @@ typedef struct {
 } Run;
 
 void run_defaults(RunOptions *o) { *o = (RunOptions){.seed = 1, .save_every = 200, .keep = 2}; }
+
+/* What is to be read on stderr, from one of the ranks. */
+PRINTF(2, 3) static void say(const Run *r, const char *fmt, ...) {
+    va_list ap;
+    if (r->ranks.rank != 0) return;
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+}
 
 /* ---- signals: blocked, and read from a descriptor between steps ---- */
 
@@ -87,8 +100,10 @@ static Status inputs_collect(Run *r) {
         *in = (LoaderInput){.name = b->name,
                             .dtype = b->dtype,
                             .rank = b->rank,
-                            .bound = r->plan->input.p[i].bound};
-        memcpy(in->dim, b->dim, sizeof in->dim);
+                            .bound = r->plan->input.p[i].bound,
+                            .part = &r->part[r->ninputs]};
+        for (int d = 0; d < b->rank; d++) in->dim[d] = plan_whole_dim(r->plan, b, d);
+        r->part[r->ninputs] = slice_of(r->plan, b, r->ranks.rank);
         r->port[r->ninputs++] = i;
     }
     return NULL;
@@ -129,7 +144,21 @@ static const char *disk_folder(const Run *r) {
     return *r->plan->disk ? r->plan->disk : r->o->dir;
 }
 
-static Status open_exec(Run *r) {
+/* Ranks on one machine that may use the same cores each take some of them. */
+static Status share_cores(const Run *r) {
+    cpu_set_t cores;
+    int place, n = r->o->comm ? comm_neighbours(r->o->comm, &place) : 1;
+    if (r->ranks.n == 1) return NULL;
+    CPU_ZERO(&cores);
+    sched_getaffinity(0, sizeof cores, &cores);
+    uint64_t mine = hash_bytes(&cores, sizeof cores, 0) >> 1;
+    int64_t most[2] = {(int64_t)mine, -(int64_t)mine};
+    TRY(ranks_max(&r->ranks, most, 2));
+    if (most[0] == -most[1] && n > 1) pool_take_share(place, n);
+    return NULL;
+}
+
+static Status open_device(Run *r) {
     const char *name = r->o->device ? r->o->device : r->plan->target;
     const DeviceOps *device = device_find(name);
     if (!device) return status_make(EXIT_INPUT, "this m6c has no device '%s'", name);
@@ -140,8 +169,15 @@ static Status open_exec(Run *r) {
                            .dir = r->o->dir,
                            .no_graph = r->o->no_graph,
                            .link = r->o->link,
-                           .disk = disk_folder(r)};
+                           .disk = disk_folder(r),
+                           .rank = r->ranks.rank,
+                           .comm = r->o->comm};
     return exec_open(r->plan, &options, &r->exec);
+}
+
+static Status open_exec(Run *r) {
+    TRY(share_cores(r));
+    return ranks_agree(&r->ranks, open_device(r));
 }
 
 static void run_close(Run *r) {
@@ -155,12 +191,12 @@ static void run_close(Run *r) {
 
 static Status start_fresh(Run *r, const char *earlier) {
     if (earlier && r->plan->train)
-        fprintf(stderr, "%s is of an earlier run and will be replaced (--resume goes on with it)\n",
-                earlier);
+        say(r, "%s is of an earlier run and will be replaced (--resume goes on with it)\n",
+            earlier);
     TRY(exec_init_params(r->exec, r->o->seed));
     if (r->o->init) return tensors_init(r->o->init, r->plan, r->exec);
     if (!r->plan->train && r->plan->tensor.n > 0)
-        fprintf(stderr, "the parameters are the model's start values: --init FILE gives others\n");
+        say(r, "the parameters are the model's start values: --init FILE gives others\n");
     return NULL;
 }
 
@@ -168,18 +204,18 @@ static Status start_fresh(Run *r, const char *earlier) {
 static Status start(Run *r) {
     r->state = (RunState){.seed = r->o->seed, .position = {.seed = r->o->seed}};
     char *newest = NULL;
-    TRY(checkpoint_newest(r->checkpoints, &newest));
+    TRY(checkpoint_newest(r->checkpoints, &r->ranks, &newest));
     bool resume = newest && r->o->resume;
-    if (r->o->resume && !newest)
-        fprintf(stderr, "no checkpoint in %s: starting anew\n", r->checkpoints);
-    Status s = resume ? checkpoint_load(newest, r->plan, r->exec, false, &r->state)
-                      : start_fresh(r, newest);
-    if (resume && !s) fprintf(stderr, "resuming from %s\n", newest);
+    if (r->o->resume && !newest) say(r, "no checkpoint in %s: starting anew\n", r->checkpoints);
+    Status s = resume ? checkpoint_load(newest, r->plan, r->exec, &r->ranks, false, &r->state)
+                      : ranks_agree(&r->ranks, start_fresh(r, newest));
+    if (resume && !s) say(r, "resuming from %s\n", newest);
     free(newest);
     if (!resume) return s;
     if (s) return s;
     exec_set_seed(r->exec, r->state.seed);
-    return r->loader ? loader_seek(r->loader, r->state.position) : NULL;
+    s = r->loader ? loader_seek(r->loader, r->state.position) : NULL;
+    return ranks_agree(&r->ranks, s);
 }
 
 static double machine_peak(Run *r) {
@@ -228,11 +264,14 @@ static Status at_step(int64_t step, Status s) {
     return told;
 }
 
-/* Begins the next step; *begun is false when the data are at their end. */
-static Status begin_step(Run *r, bool again, bool *begun) {
+/* Begins the next step; *begun is false when the data are at their end, or with several ranks when
+ * one of them was asked to stop, which they tell each other here. */
+static Status begin_step(Run *r, bool again, bool *begun, bool *stop) {
     const LoaderBatch *batch;
-    TRY(next_batch(r, again, &batch));
-    if (!(*begun = batch != NULL)) return NULL;
+    Status got = next_batch(r, again, &batch);
+    *stop = r->ranks.n > 1 && stop_asked(r);
+    TRY(ranks_agree_any(&r->ranks, got, stop));
+    if (!(*begun = batch && !*stop)) return NULL;
     const void **data = xcalloc((size_t)r->plan->input.n + 1, sizeof *data);
     for (uint32_t i = 0; i < r->ninputs; i++) data[r->port[i]] = batch->data[i];
     Flight *f = &r->flight[r->nflight++];
@@ -245,8 +284,9 @@ static Status begin_step(Run *r, bool again, bool *begun) {
 
 /* When the loss arrives and later steps have begun, the parameters are no longer those it had. */
 static Status explain_late(Run *r) {
+    const Ranks alone = {.n = 1};
     char *newest = NULL;
-    TRY(checkpoint_newest(r->checkpoints, &newest));
+    TRY(checkpoint_newest(r->checkpoints, &alone, &newest));
     Status s = status_make(
         EXIT_INPUT,
         "the loss is no finite number, and the parameters were already updated with it; %s%s%s: "
@@ -299,7 +339,7 @@ static Status end_and_report(Run *r) {
 /* ---- the loop ---- */
 
 static Status save(Run *r) {
-    return checkpoint_save(r->checkpoints, r->plan, r->exec, &r->state, r->o->keep);
+    return checkpoint_save(r->checkpoints, r->plan, r->exec, &r->ranks, &r->state, r->o->keep);
 }
 
 static bool checkpoint_due(const Run *r) {
@@ -315,12 +355,14 @@ static Status train_loop(Run *r) {
         report_line(r->report, "nothing to do: %" PRId64 " of %" PRId64 " steps are done", saved,
                     r->o->steps);
     while (r->state.step < r->o->steps && !stop) {
-        TRY(begin_step(r, !r->plan->train, &begun));
-        if (!begun) return status_make(EXIT_INPUT, "the data have no examples");
+        TRY(begin_step(r, !r->plan->train, &begun, &stop));
+        if (stop) break;
+        if (!begun)
+            return ranks_agree(&r->ranks, status_make(EXIT_INPUT, "the data have no examples"));
         bool due = checkpoint_due(r);
         int under_way = due || r->state.step == r->o->steps ? 0 : steps_ahead(r);
         while (r->nflight > under_way) TRY(end_and_report(r));
-        stop = stop_asked(r);
+        stop = r->ranks.n == 1 && stop_asked(r);
         if (due && !stop && r->state.step < r->o->steps) {
             TRY(save(r));
             saved = r->state.step;
@@ -353,12 +395,32 @@ static void report_tiers(const Run *r, double mib) {
                     disk_folder(r));
 }
 
-static void report_memory(Run *r) {
-    int64_t arenas = exec_arena_bytes(r->exec, MEM_DEVICE) + exec_arena_bytes(r->exec, MEM_HOST);
-    int64_t resident = exec_host_bytes(r->exec), beside = exec_beside_bytes(r->exec);
-    int64_t loader = r->loader ? loader_bytes(r->loader) : 0;
-    int64_t peak = process_bytes("VmHWM"), code = process_bytes("RssFile");
+typedef enum { ARENAS, DATA, CODE, OTHER, PEAK, MEMORY_COUNT } MemoryLine;
+
+/* Those of the rank that took most. */
+static Status largest_memory(const Ranks *r, int64_t *x, int *rank) {
+    int64_t *all = xcalloc((size_t)r->n * MEMORY_COUNT, sizeof *all);
+    Status s = ranks_gather(r, x, MEMORY_COUNT, all);
+    *rank = 0;
+    for (int i = 1; i < r->n; i++)
+        if (all[i * MEMORY_COUNT + PEAK] > all[*rank * MEMORY_COUNT + PEAK]) *rank = i;
+    memcpy(x, all + *rank * MEMORY_COUNT, MEMORY_COUNT * sizeof *x);
+    free(all);
+    return s;
+}
+
+static Status report_memory(Run *r) {
+    int64_t beside = exec_beside_bytes(r->exec), x[MEMORY_COUNT];
     double mib = 1024.0 * 1024.0;
+    char which[40] = "";
+    int rank;
+    x[ARENAS] = exec_arena_bytes(r->exec, MEM_DEVICE) + exec_arena_bytes(r->exec, MEM_HOST);
+    x[DATA] = r->loader ? loader_bytes(r->loader) : 0;
+    x[PEAK] = process_bytes("VmHWM");
+    x[CODE] = process_bytes("RssFile");
+    x[OTHER] = MAX(x[PEAK] - exec_host_bytes(r->exec) - x[DATA] - x[CODE], (int64_t)0);
+    TRY(largest_memory(&r->ranks, x, &rank));
+    if (r->ranks.n > 1) snprintf(which, sizeof which, " (rank %d, the largest)", rank);
     report_tiers(r, mib);
     if (beside > 0)
         report_line(r->report, "device: %.1f MiB beside the arenas, for %s", (double)beside / mib,
@@ -366,9 +428,10 @@ static void report_memory(Run *r) {
                                             : "what is on its way to and from the disk");
     report_line(r->report,
                 "memory: arenas %.1f MiB (as planned), data %.1f MiB, code %.1f MiB, other %.1f "
-                "MiB, peak resident %.1f MiB",
-                (double)arenas / mib, (double)loader / mib, (double)code / mib,
-                (double)MAX(peak - resident - loader - code, (int64_t)0) / mib, (double)peak / mib);
+                "MiB, peak resident %.1f MiB%s",
+                (double)x[ARENAS] / mib, (double)x[DATA] / mib, (double)x[CODE] / mib,
+                (double)x[OTHER] / mib, (double)x[PEAK] / mib, which);
+    return NULL;
 }
 
 /* Hours later is too late to find out that there is no such folder. */
@@ -399,39 +462,59 @@ static Status check_results(const Run *r) {
 static Status write_results(Run *r) {
     const RunOptions *o = r->o;
     const Plan *p = r->plan;
-    if (o->out) TRY(tensors_write(o->out, p, r->exec, p->output.p, p->output.n, ""));
-    if (o->grads) TRY(tensors_write(o->grads, p, r->exec, p->grad.p, p->grad.n, "grad/"));
-    if (o->save) TRY(tensors_save_params(o->save, p, r->exec));
+    const Ranks *all = &r->ranks;
+    if (o->out) TRY(tensors_write(o->out, p, r->exec, all, p->output.p, p->output.n, ""));
+    if (o->grads) TRY(tensors_write(o->grads, p, r->exec, all, p->grad.p, p->grad.n, "grad/"));
+    if (o->save) TRY(tensors_save_params(o->save, p, r->exec, all));
     return NULL;
+}
+
+/* Of several ranks, each to a file beside it. */
+static Status open_trace(Run *r) {
+    const char *path = r->o->trace;
+    char *part = r->ranks.n > 1 ? trace_part_path(path, r->ranks.rank) : NULL;
+    Status s = trace_open(part ? part : path, r->plan, r->ranks.rank, &r->trace);
+    free(part);
+    TRY(ranks_agree(&r->ranks, s));
+    if (r->ranks.n > 1) trace_zero(r->trace, now_seconds()); /* they are here together */
+    exec_set_timer(r->exec, trace_step, r->trace);
+    return NULL;
+}
+
+static Status end_trace(Run *r) {
+    if (!r->trace) return NULL;
+    Status s = ranks_agree(&r->ranks, trace_close(r->trace));
+    r->trace = NULL;
+    if (!s && r->ranks.n > 1)
+        s = ranks_agree(&r->ranks, r->ranks.rank == 0 ? trace_join(r->o->trace, r->ranks.n) : NULL);
+    return s;
 }
 
 static Status open_reports(Run *r) {
     const RunOptions *o = r->o;
+    bool first = r->ranks.rank == 0;
     ReportOptions report = {.first = r->state.step,
                             .last = o->steps,
                             .flops = r->plan->flops,
-                            .peak = machine_peak(r),
-                            .log = o->log,
-                            .json = o->json};
-    TRY(report_open(&report, &r->report));
-    if (o->trace) {
-        TRY(trace_open(o->trace, r->plan, &r->trace));
-        exec_set_timer(r->exec, trace_step, r->trace);
-    }
+                            .peak = first ? machine_peak(r) : 0,
+                            .log = first ? o->log : NULL,
+                            .json = first && o->json,
+                            .silent = !first};
+    TRY(ranks_agree(&r->ranks, report_open(&report, &r->report)));
+    if (o->trace) TRY(open_trace(r));
     exec_check_finite(r->exec, o->check_finite);
     return NULL;
 }
 
 static Status run_steps(Run *r) {
-    TRY(check_results(r));
-    TRY(data_open(r, !r->plan->train, r->o->split));
+    TRY(ranks_agree(&r->ranks, check_results(r)));
+    TRY(ranks_agree(&r->ranks, data_open(r, !r->plan->train, r->o->split)));
     TRY(open_exec(r));
     TRY(start(r));
     TRY(open_reports(r));
     TRY(train_loop(r));
     TRY(write_results(r));
-    report_memory(r);
-    return NULL;
+    return report_memory(r);
 }
 
 /* ---- validation ---- */
@@ -443,13 +526,14 @@ typedef struct {
 
 /* Parameters of the newest checkpoint, or of --init. */
 static Status load_trained(Run *r) {
-    if (r->o->init) return tensors_init(r->o->init, r->plan, r->exec);
+    if (r->o->init) return ranks_agree(&r->ranks, tensors_init(r->o->init, r->plan, r->exec));
     char *newest = NULL;
-    TRY(checkpoint_newest(r->checkpoints, &newest));
+    TRY(checkpoint_newest(r->checkpoints, &r->ranks, &newest));
     if (!newest)
-        return status_make(EXIT_INPUT, "no checkpoint in %s: train first, or give --init",
-                           r->checkpoints);
-    Status s = checkpoint_load(newest, r->plan, r->exec, true, NULL);
+        return ranks_agree(
+            &r->ranks, status_make(EXIT_INPUT, "no checkpoint in %s: train first, or give --init",
+                                   r->checkpoints));
+    Status s = checkpoint_load(newest, r->plan, r->exec, &r->ranks, true, NULL);
     free(newest);
     return s;
 }
@@ -462,8 +546,10 @@ static Status score_batch(Run *r, Score *score) {
     double loss = scalar(r, "loss", &s);
     if (s) return s;
     if (isnan(loss))
-        return status_make(EXIT_INPUT,
-                           "the model's first result is no scalar: it cannot be validated");
+        return ranks_agree(
+            &r->ranks,
+            status_make(EXIT_INPUT,
+                        "the model's first result is no scalar: it cannot be validated"));
     score->nll += loss * (double)f.targets;
     score->targets += f.targets;
     score->examples += f.examples;
@@ -471,9 +557,9 @@ static Status score_batch(Run *r, Score *score) {
 }
 
 static Status score_batches(Run *r, Score *score) {
-    bool begun = true;
+    bool begun = true, stop; /* what begins is soon done */
     for (int64_t i = 0; begun && (r->o->steps <= 0 || i < r->o->steps); i++) {
-        TRY(begin_step(r, false, &begun));
+        TRY(begin_step(r, false, &begun, &stop));
         while (r->nflight > (begun ? steps_ahead(r) : 0)) TRY(score_batch(r, score));
     }
     while (r->nflight > 0) TRY(score_batch(r, score));
@@ -481,6 +567,7 @@ static Status score_batches(Run *r, Score *score) {
 }
 
 static void print_score(const Run *r, const char *split, const Score *s) {
+    if (r->ranks.rank != 0) return;
     double loss = s->nll / (double)MAX(s->targets, 1);
     if (r->o->json)
         printf("{\"split\":\"%s\",\"loss\":%.9g,\"perplexity\":%.9g,\"targets\":%" PRId64
@@ -494,9 +581,10 @@ static void print_score(const Run *r, const char *split, const Score *s) {
 static Status run_validate(Run *r) {
     const char *split = r->o->split ? r->o->split : "valid";
     Score score = {0};
-    TRY(data_open(r, true, split));
+    TRY(ranks_agree(&r->ranks, data_open(r, true, split)));
     TRY(open_exec(r));
-    TRY(exec_init_params(r->exec, r->o->seed)); /* states of the model, if it has any */
+    /* States of the model, if it has any. */
+    TRY(ranks_agree(&r->ranks, exec_init_params(r->exec, r->o->seed)));
     TRY(load_trained(r));
     TRY(score_batches(r, &score));
     print_score(r, split, &score);
@@ -504,11 +592,14 @@ static Status run_validate(Run *r) {
 }
 
 Status run_plan(const RunOptions *o, const Plan *plan) {
-    Run r = {.o = o, .plan = plan, .signals = signals_open()};
+    if (plan->ranks > 1 && !o->comm)
+        return status_make(EXIT_USAGE, "the plan is for %" PRId64 " ranks", plan->ranks);
+    Run r = {.o = o, .plan = plan, .ranks = ranks_of(o->comm), .signals = signals_open()};
     Buf folder = {0};
     buf_printf(&folder, "%s/checkpoints", o->dir);
     r.checkpoints = folder.p;
     Status s = o->validate ? run_validate(&r) : run_steps(&r);
+    if (!s) s = end_trace(&r);
     Status t = trace_close(r.trace);
     run_close(&r);
     if (!s) return t;

@@ -25,6 +25,7 @@ typedef struct {
     int threads;        /* 0: all cores */
     const char *init;   /* parameters from this file */
     const char *log, *trace, *out, *grads, *save; /* files; NULL: none */
+    Comm *comm;                                   /* of all ranks of the plan; NULL: one rank */
 } RunOptions;
 void run_defaults(RunOptions *o);
 
@@ -32,7 +33,10 @@ void run_defaults(RunOptions *o);
  * (after the step, with a checkpoint), or at a loss that is no number (EXIT_INPUT; the tensor at
  * fault is named where the device does not run ahead; nothing is saved). A forward plan runs as
  * many batches, in the data's order and from the start again at the end, and makes no checkpoints.
- */
+ *
+ * Of several ranks, which must be given the same options, the first reports, and all end after the
+ * same step if one of them shall. A failure outside a step ends all; which of them says why is
+ * settled (ranks_agree). One inside a step is the rank's own: comm_finish tells the others. */
 Status run_plan(const RunOptions *o, const Plan *plan);
 
 #endif

@@ -25,6 +25,7 @@ enum { SANITIZED = false };
 #endif
 
 static char folder[64];
+static const Ranks one = {.n = 1};
 
 static void wanted(Status s) {
     if (s) {
@@ -210,7 +211,7 @@ static void test_tensors(Pool *pool) {
     CHECK(right);
     char path[128], checkpoints[96];
     snprintf(checkpoints, sizeof checkpoints, "%s/checkpoints", folder);
-    wanted(checkpoint_save(checkpoints, m.plan, e, &(RunState){.step = 3}, 2));
+    wanted(checkpoint_save(checkpoints, m.plan, e, &one, &(RunState){.step = 3}, 2));
     float bad[] = {NAN};
     memcpy(again, all, FLOATS * 16);
     again[FLOATS * 4 - 2] = bad[0];
@@ -223,7 +224,7 @@ static void test_tensors(Pool *pool) {
     free(s);
     RunState state;
     snprintf(path, sizeof path, "%s/step-00000003.safetensors", checkpoints);
-    wanted(checkpoint_load(path, m.plan, e, false, &state)); /* and its hash is right */
+    wanted(checkpoint_load(path, m.plan, e, &one, false, &state)); /* and its hash is right */
     wanted(exec_step(e, 4));
     wanted(exec_read(e, MEM_DISK, again, FLOATS * 16));
     CHECK(state.step == 3 && memcmp(all, again, FLOATS * 16) == 0);
@@ -261,7 +262,7 @@ static void test_resident(void) {
             wanted(exec_step(e, 1));
             exec_check_finite(e, true);
             wanted(exec_step(e, 2));
-            wanted(checkpoint_save(checkpoints, m.plan, e, &(RunState){.step = 2}, 1));
+            wanted(checkpoint_save(checkpoints, m.plan, e, &one, &(RunState){.step = 2}, 1));
             int64_t more = resident() - exec_host_bytes(e);
             exit(write(to_us[1], &more, sizeof more) != sizeof more);
         }
