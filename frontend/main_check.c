@@ -26,6 +26,7 @@ typedef struct {
     Equal *equal;
     ShardMap map;
     Buf mesh;         /* "data=4,expert=data" */
+    Buf said;         /* diagnostics, where one mesh of many has a line of its own */
     int collectives;  /* of one rank's step */
     const char *pass; /* after which something differs; NULL: nothing does */
     Value at;         /* of `before`: the first value that differs, or NO_VALUE */
@@ -113,6 +114,7 @@ static bool check_passes(Verdict *v) {
 /* False after diagnostics: the model is wrong, or the mesh does not fit it. */
 static bool check_mesh(Verdict *v) {
     v->s = session_new();
+    if (v->args->all) diag_capture(v->s, &v->said);
     v->at = NO_VALUE;
     v->g = model_elaborate(v->s, &v->args->model);
     if (!v->g) return false;
@@ -127,6 +129,7 @@ static void verdict_free(Verdict *v) {
     if (v->g) graph_free(v->g);
     if (v->before) graph_free(v->before);
     buf_free(&v->mesh);
+    buf_free(&v->said);
     session_free(v->s);
 }
 
@@ -205,9 +208,20 @@ static void print_table(const Verdict *v) {
     puts(v->pass ? "differs" : "equal");
 }
 
+/* The first error that was said, without its place. */
+static const char *reason(const Verdict *v, int *n) {
+    static const char mark[] = "error: ";
+    const char *at = v->said.p ? strstr(v->said.p, mark) : NULL;
+    at = at ? at + strlen(mark) : "";
+    *n = (int)strcspn(at, "\n");
+    return at;
+}
+
 static void print_line(const Verdict *v, bool made) {
+    int n;
+    const char *why = reason(v, &n);
     if (!made)
-        printf("%-32s refused\n", v->args->model.mesh);
+        printf("%-32s refused  %.*s\n", v->args->model.mesh, n, why);
     else
         printf("%-32s %-8s %7.1e  %d collectives\n", v->mesh.p, v->pass ? "differs" : "equal",
                worst_of(v).distance.error, v->collectives);
@@ -252,7 +266,10 @@ static void print_json(const Verdict *v, bool made) {
                           : v->args->model.mesh ? v->args->model.mesh
                                                 : "",
                           "equal", made && !v->pass);
+    int n;
+    const char *why = reason(v, &n);
     json_object_set_new(o, "refused", json_boolean(!made));
+    if (n && !made) json_object_set_new(o, "reason", json_stringn(why, (size_t)n));
     if (made) {
         SinkDistance worst = worst_of(v), first = equal_first(v->equal);
         json_object_set_new(o, "ranks", json_integer(mesh_ranks(&v->g->set)));
@@ -293,6 +310,7 @@ static bool check_line(const CheckArgs *args, bool *differs) {
     else
         print_line(&v, made);
     fflush(stdout);
+    if (v.pass) fputs(v.said.p, stderr);
     *differs |= v.pass != NULL;
     verdict_free(&v);
     return made;
