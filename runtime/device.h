@@ -47,6 +47,8 @@ typedef struct DeviceOps {
     Status (*record)(Device *d, int stream, uint32_t event);           /* event: index of a step */
     Status (*wait)(Device *d, int stream, uint32_t event);
     Status (*sync)(Device *d);
+    /* A step with other ranks. NULL: the executor does it in the host's memory. */
+    Status (*collective)(Device *d, const PlanStep *step, void *const *arg);
     void (*close)(Device *d);
     /* Bytes allocated beside the arenas: staging, workspace, buffers of the disk. May be NULL. */
     int64_t (*beside)(const Device *d);

@@ -120,6 +120,7 @@ Status exec_open(const Plan *plan, const ExecOptions *o, Exec **out) {
     e->seed_input = find_input(plan, "@seed");
     find_loss(e);
     s = write_indices(e);
+    if (!s) s = exec_open_comm(e, o->comm);
     if (!s) s = exec_open_streams(e);
     if (s) {
         exec_close(e);
@@ -132,6 +133,7 @@ Status exec_open(const Plan *plan, const ExecOptions *o, Exec **out) {
 void exec_close(Exec *e) {
     if (!e) return;
     exec_close_streams(e);
+    exec_close_comm(e);
     if (e->device) {
         for (int m = MEM_COUNT; m-- > 0;)
             if (e->arena[m]) e->ops->free(e->device, (Mem)m, e->arena[m], e->arena_bytes[m]);
@@ -335,13 +337,14 @@ void exec_set_timer(Exec *e, ExecTimer *timer, void *ctx) {
 Status exec_start_unnamed(Exec *e, uint32_t i) {
     const PlanStep *s = &e->plan->step.p[i];
     void *const *arg = e->arg + e->first_arg[i];
+    atomic_store_explicit(&e->at[s->stream], i + 1, memory_order_relaxed);
     for (uint32_t j = 0; j < s->nwait; j++) TRY(e->ops->wait(e->device, s->stream, s->wait[j]));
     switch (s->kind) {
     case STEP_KERNEL: TRY(e->ops->launch(e->device, s, arg)); break;
     case STEP_GEMM: TRY(e->ops->gemm(e->device, s, arg)); break;
     case STEP_COPY: TRY(e->ops->copy(e->device, s->stream, arg[0], arg[1], s->bytes)); break;
     case STEP_FILL: TRY(e->ops->fill(e->device, s->stream, arg[0], s->bytes)); break;
-    case STEP_COLLECTIVE: return status_make(EXIT_SYSTEM, "this device has no communicator");
+    case STEP_COLLECTIVE: TRY(exec_collective(e, i, arg)); break;
     case STEP_KIND_COUNT: BUG("no such step");
     }
     return e->awaited[i] ? e->ops->record(e->device, s->stream, i) : NULL;
@@ -404,7 +407,7 @@ static Status loss_is_finite(Exec *e, bool *finite) {
 }
 
 /* Runs the steps; with `stopped`, looks at the loss as soon as it is there. */
-static Status run_steps(Exec *e, int64_t step, bool *stopped) {
+static Status run_plan_steps(Exec *e, int64_t step, bool *stopped) {
     e->scalars = NULL;
     TRY(write_i32(e, e->step_input, (int32_t)step));
     TRY(write_i32(e, e->seed_input, exec_seed_bits(e)));
@@ -419,6 +422,14 @@ static Status run_steps(Exec *e, int64_t step, bool *stopped) {
         if ((*stopped = !finite)) return NULL;
     }
     return exec_blame_any(e, e->ops->sync(e->device));
+}
+
+static Status run_steps(Exec *e, int64_t step, bool *stopped) {
+    atomic_store(&e->training_step, step);
+    Status s = run_plan_steps(e, step, stopped);
+    for (int i = 0; i < STREAM_COUNT && !s; i++) atomic_store(&e->at[i], 0);
+    if (!s) atomic_store(&e->training_step, 0);
+    return s;
 }
 
 Status exec_step(Exec *e, int64_t step) { return run_steps(e, step, NULL); }

@@ -21,6 +21,7 @@ typedef struct ExecOptions {
     bool no_graph;           /* cuda: launches every step anew */
     double link;             /* cpu: bytes a second of copies from and to the host; 0: all it can */
     const char *disk;        /* folder of what the plan keeps on disk; NULL: `dir` */
+    Comm *comm;              /* of all ranks, for plans with collectives; must outlive the Exec */
     int rank;                /* of the plan's ranks, from 0 */
 } ExecOptions;
 

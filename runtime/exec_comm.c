@@ -1,2 +1,176 @@
-/* exec_comm.c: collectives of a plan. */
+/* exec_comm.c: collectives of a plan, on devices whose memory the host sees.
+ *
+ * Each pair of a group and a stream that the plan uses has a communicator of its own, made in the
+ * plan's order of groups on all ranks, so that the two streams never wait for each other's turn. A
+ * collective of one operand whose dtype travels as it is goes from its place to its place; others
+ * are put together in the room that the plan gives them. */
 #include "runtime/exec_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/comm_pack.h"
+
+struct ExecComm {
+    Comm *world;
+    Comm **group; /* of each group and stream; NULL: not used */
+};
+
+/* ---- positions, for messages ---- */
+
+/* Not loc_text: this is called from any thread. */
+static void put_place(const Exec *e, uint32_t i, Buf *out) {
+    const PlanStep *s = &e->plan->step.p[i];
+    exec_put_step(e, s, out);
+    if (s->loc.line)
+        buf_printf(out, " at %s:%u:%u", session_file_name(e->plan->session, s->loc.file),
+                   (unsigned)s->loc.line, (unsigned)s->loc.col);
+}
+
+static void put_position(const void *ctx, Buf *out) {
+    static const Stream streams[] = {STREAM_COMPUTE, STREAM_COMM, STREAM_COMM_2};
+    const Exec *e = ctx;
+    int64_t step = atomic_load(&e->training_step);
+    const char *between = "";
+    if (step == 0) {
+        buf_puts(out, "between steps");
+        return;
+    }
+    buf_printf(out, "step %lld", (long long)step);
+    for (size_t i = 0; i < COUNT(streams); i++) {
+        uint32_t at = atomic_load(&e->at[streams[i]]);
+        if (at == 0) continue;
+        buf_puts(out, *between ? between : ", at plan ");
+        put_place(e, at - 1, out);
+        between = " and ";
+    }
+}
+
+/* ---- communicators ---- */
+
+static Comm **slot(const Exec *e, const PlanStep *s) {
+    ASSERT(s->stream >= STREAM_COMM && s->stream < STREAM_COMM + COMM_STREAMS);
+    return &e->comm->group[s->collective.group * COMM_STREAMS + (uint32_t)s->stream - STREAM_COMM];
+}
+
+static bool is_used(const Plan *p, uint32_t group, int stream) {
+    for (uint32_t i = 0; i < p->step.n; i++)
+        if (p->step.p[i].kind == STEP_COLLECTIVE && p->step.p[i].collective.group == group &&
+            p->step.p[i].stream == stream)
+            return true;
+    return false;
+}
+
+static Status make_groups(Exec *e) {
+    const Plan *p = e->plan;
+    for (uint32_t g = 0; g < p->group.n; g++)
+        for (int k = 0; k < COMM_STREAMS; k++) {
+            const PlanGroup *group = &p->group.p[g];
+            if (!is_used(p, g, STREAM_COMM + k)) continue;
+            TRY(e->comm->world->ops->split(e->comm->world,
+                                           (int)plan_group_member(group, e->rank, 0),
+                                           (int)plan_group_index(group, e->rank),
+                                           &e->comm->group[g * COMM_STREAMS + (uint32_t)k]));
+        }
+    return NULL;
+}
+
+/* The null device only says what it would do. */
+Status exec_open_comm(Exec *e, Comm *world) {
+    const Plan *p = e->plan;
+    bool needed = false;
+    for (uint32_t i = 0; i < p->step.n; i++) needed |= p->step.p[i].kind == STEP_COLLECTIVE;
+    if (!needed || e->ops->collective) return NULL;
+    if (!(e->ops->visible >> MEM_DEVICE & 1))
+        return status_make(EXIT_INPUT, "device %s runs plans of one rank only", e->ops->name);
+    if (!world || world->ops->size(world) != MAX(p->ranks, (int64_t)1))
+        return status_make(EXIT_INPUT, "the plan is for %lld ranks, there are %d",
+                           (long long)p->ranks, world ? world->ops->size(world) : 1);
+    e->comm = xcalloc(1, sizeof *e->comm);
+    e->comm->world = world;
+    e->comm->group = xcalloc((size_t)p->group.n * COMM_STREAMS + 1, sizeof(Comm *));
+    comm_set_position(world, put_position, e);
+    return make_groups(e);
+}
+
+void exec_close_comm(Exec *e) {
+    if (!e->comm) return;
+    comm_set_position(e->comm->world, NULL, NULL);
+    for (uint32_t i = 0; i < e->plan->group.n * COMM_STREAMS; i++)
+        if (e->comm->group[i]) e->comm->group[i]->ops->close(e->comm->group[i]);
+    free(e->comm->group);
+    free(e->comm);
+}
+
+void exec_break_comm(const Exec *e) {
+    if (e->comm) comm_break(e->comm->world);
+}
+
+/* ---- one collective ---- */
+
+static int64_t message(const PlanCollective *c) {
+    int64_t n = 0;
+    for (uint32_t i = 0; i < c->n; i++) n += c->count[i];
+    return n;
+}
+
+static Status transfer(Comm *g, const PlanCollective *c, const void *in, void *out, int64_t n) {
+    int size = g->ops->size(g);
+    switch (c->kind) {
+    case COLLECTIVE_ALL_REDUCE: return g->ops->all_reduce(g, in, out, n, c->wire, c->reduce);
+    case COLLECTIVE_ALL_GATHER: return g->ops->all_gather(g, in, out, n, c->wire);
+    case COLLECTIVE_REDUCE_SCATTER:
+        return g->ops->reduce_scatter(g, in, out, n / size, c->wire, c->reduce);
+    case COLLECTIVE_ALL_TO_ALL: return g->ops->all_to_all(g, in, out, n / size, c->wire);
+    case COLLECTIVE_SEND: return g->ops->send(g, in, n, c->wire, (int)c->peer);
+    case COLLECTIVE_RECV: return g->ops->recv(g, out, n, c->wire, (int)c->peer);
+    case COLLECTIVE_COUNT: break;
+    }
+    BUG("no such collective");
+}
+
+static void pack(const PlanCollective *c, void *const *arg, char *room) {
+    for (uint32_t i = 0; i < plan_comm_operands(c); i++) {
+        comm_pack(c->dtype, c->wire, c->scale, arg[i], room, c->count[i]);
+        room += c->count[i] * dtype_size(c->wire);
+    }
+}
+
+static void unpack(const PlanCollective *c, void *const *arg, const char *room) {
+    for (uint32_t i = 0; i < plan_comm_results(c); i++) {
+        comm_unpack(c->dtype, c->wire, c->scale, room, arg[plan_comm_operands(c) + i], c->count[i]);
+        room += c->count[i] * dtype_size(c->wire);
+    }
+}
+
+/* The operand is in the room, the message that comes lies at the end of the result, which takes at
+ * least as many bytes, and is widened from there. */
+static Status exchange(Comm *g, const PlanCollective *c, void *const *arg, char *room) {
+    int64_t n = message(c);
+    char *landing = (char *)arg[1] + n * (dtype_size(c->dtype) - dtype_size(c->wire));
+    TRY(transfer(g, c, room, landing, n));
+    unpack(c, arg, landing);
+    return NULL;
+}
+
+static Status run_collective(Comm *g, const PlanCollective *c, void *const *arg) {
+    uint32_t in = plan_comm_operands(c), out = plan_comm_results(c);
+    if (!c->room) return transfer(g, c, arg[0], arg[out ? in : 0], message(c));
+    char *room = arg[in + out];
+    pack(c, arg, room);
+    if (c->kind == COLLECTIVE_ALL_TO_ALL) return exchange(g, c, arg, room);
+    TRY(transfer(g, c, room, room, message(c)));
+    unpack(c, arg, room);
+    return NULL;
+}
+
+Status exec_collective(Exec *e, uint32_t i, void *const *arg) {
+    const PlanStep *s = &e->plan->step.p[i];
+    if (e->ops->collective) return e->ops->collective(e->device, s, arg);
+    Comm *g = *slot(e, s);
+    g->step = i;
+    Status status = run_collective(g, &s->collective, arg);
+    /* Where it is stays there after a failure: others may ask. */
+    if (!status) atomic_store_explicit(&e->at[s->stream], 0, memory_order_relaxed);
+    return status;
+}

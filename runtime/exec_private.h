@@ -2,6 +2,8 @@
 #ifndef M6C_EXEC_PRIVATE_H
 #define M6C_EXEC_PRIVATE_H
 
+#include <stdatomic.h>
+
 #include "runtime/exec.h"
 
 enum { IN_FLIGHT = 2 };
@@ -15,7 +17,8 @@ typedef struct {
     int64_t *at_in, *at_out; /* of each input and output port; -1: no scalar */
 } Stage;
 
-typedef struct Streams Streams; /* exec_streams.c */
+typedef struct Streams Streams;   /* exec_streams.c */
+typedef struct ExecComm ExecComm; /* exec_comm.c */
 
 struct Exec {
     const Plan *plan;
@@ -36,9 +39,14 @@ struct Exec {
     bool check_finite;
     uint32_t *first_touch; /* of each buffer: the first step that has it as an argument */
     Stage stage;
+    ExecComm *comm;               /* NULL: the plan has no collectives, or the device does them */
     Streams *streams;             /* NULL: the plan has one, or the device keeps them itself */
     int64_t submitted, collected; /* steps, since exec_open */
     bool stopped;                 /* the submitted step, on devices that do not run ahead */
+    /* For messages: the training step, 0 between them; on each stream, one more than the plan's step
+     * that was begun last, 0: none. */
+    _Atomic int64_t training_step;
+    _Atomic uint32_t at[STREAM_COUNT];
     const char *scalars;          /* of the collected step; NULL: they are still in the arena */
 };
 
@@ -58,6 +66,14 @@ int32_t exec_seed_bits(const Exec *e); /* what "@seed" is */
 
 Status exec_open_stage(Exec *e); /* before the arenas */
 void exec_close_stage(Exec *e);
+
+/* All ranks call it; `world` must outlive e. */
+Status exec_open_comm(Exec *e, Comm *world);
+void exec_close_comm(Exec *e);
+/* Step i, on the calling thread. */
+Status exec_collective(Exec *e, uint32_t i, void *const *arg);
+/* A step failed: collectives under way on other threads give up. */
+void exec_break_comm(const Exec *e);
 
 Status exec_open_streams(Exec *e); /* last: the threads begin */
 void exec_close_streams(Exec *e);  /* first */

@@ -15,11 +15,13 @@
  * plan's order: the earliest step that is not done can always go on. What a step reads and writes
  * is ordered by the waits alone, so results do not depend on timing.
  *
- * The gate. When the loss shall be looked at, steps after it that write parameters or states wait,
- * on the threads, until it was seen to be finite; on the caller they come after it anyway.
+ * The gate. Whoever computes the loss looks at it, when asked to. Later steps of other streams that
+ * write parameters or states wait until it was seen to be finite, and so do collectives: all ranks
+ * have the same loss, but not the same timing, and one must not wait for another that has stopped.
  *
- * Giving up. A failed step or a loss that is no number ends the round: `stop` is raised, then every
- * event is said to have happened, and whoever wakes looks at `stop` first. */
+ * Giving up. A failed step ends the round: `stop` is raised, then every event is said to have
+ * happened, and whoever wakes looks at `stop` first. A loss that is no number ends it too, for the
+ * steps behind the loss; those before it happen, as they do on the other ranks. */
 #include "runtime/exec_private.h"
 
 #include <math.h>
@@ -49,6 +51,8 @@ struct Streams {
     _Atomic uint32_t running;  /* threads that are not through with it */
     _Atomic uint32_t sleepers; /* on events */
     atomic_bool stop;
+    bool look;              /* at the loss */
+    _Atomic uint32_t until; /* steps from here on do not happen: the loss is no number */
     bool quit;
 };
 
@@ -70,10 +74,37 @@ static void await_event(Streams *s, uint32_t event) {
 static void give_up(const Exec *e) {
     Streams *s = e->streams;
     atomic_store(&s->stop, true);
+    exec_break_comm(e);
     for (uint32_t i = 0; i <= e->plan->step.n; i++) happened(s, i);
 }
 
+static void give_up_behind(const Exec *e, uint32_t step) {
+    Streams *s = e->streams;
+    atomic_store(&s->until, step + 1);
+    for (uint32_t i = step + 1; i <= e->plan->step.n; i++) happened(s, i);
+}
+
+/* The loss has been computed: opens the gate, or ends the round when it is no finite number. */
+static void look_at_loss(const Exec *e) {
+    const PlanBuffer *b = &e->plan->buffer.p[e->loss];
+    if (plan_elements(b) == 1 && !isfinite(exec_number(b->dtype, exec_address(e, e->loss))))
+        give_up_behind(e, e->loss_step);
+    else
+        happened(e->streams, e->plan->step.n);
+}
+
 /* ---- walking ---- */
+
+/* A collective that ends because another step failed is no failure of its own. */
+static void fail(Walker *w, uint32_t i) {
+    const Exec *e = w->exec;
+    w->failed = i;
+    if (e->plan->step.p[i].kind == STEP_COLLECTIVE && atomic_load(&e->streams->stop)) {
+        free(w->failure);
+        w->failure = NULL;
+    }
+    give_up(e);
+}
 
 /* One step of a stream; false when the round is at its end. */
 static bool walk_step(Walker *w, uint32_t i) {
@@ -82,14 +113,14 @@ static bool walk_step(Walker *w, uint32_t i) {
     const PlanStep *step = &e->plan->step.p[i];
     for (uint32_t j = 0; j < step->nwait; j++) await_event(s, step->wait[j]);
     if (s->gated[i]) await_event(s, e->plan->step.n);
-    if (atomic_load(&s->stop)) return false;
+    if (atomic_load(&s->stop) || i >= atomic_load(&s->until)) return false;
     w->failure = exec_start_unnamed(w->exec, i);
     if (w->failure) {
-        w->failed = i;
-        give_up(e);
+        fail(w, i);
         return false;
     }
     if (e->awaited[i]) happened(s, i);
+    if (s->look && i == e->loss_step) look_at_loss(e);
     return true;
 }
 
@@ -107,11 +138,13 @@ static void *walk(void *arg) {
     }
 }
 
-static void begin_round(Streams *s) {
+static void begin_round(Streams *s, bool look) {
     uint32_t threads = 0;
     for (int i = 0; i < STREAM_COUNT; i++) threads += s->walker[i].started;
     s->round++;
+    s->look = look;
     atomic_store(&s->stop, false);
+    atomic_store(&s->until, UINT32_MAX);
     atomic_store(&s->running, threads);
     atomic_fetch_add(&s->turn, 1);
     futex_wake(&s->turn);
@@ -132,40 +165,23 @@ static Status end_round(const Exec *e) {
     return failure;
 }
 
-/* The loss has been computed: opens the gate, or ends the round when it is no finite number. */
-static void look_at_loss(Exec *e, bool *stopped) {
-    const PlanBuffer *b = &e->plan->buffer.p[e->loss];
-    if (e->plan->step.p[e->loss_step].stream != STREAM_COMPUTE)
-        await_event(e->streams, e->loss_step);
-    if (atomic_load(&e->streams->stop)) return;
-    *stopped = plan_elements(b) == 1 && !isfinite(exec_number(b->dtype, exec_address(e, e->loss)));
-    if (*stopped)
-        give_up(e);
-    else
-        happened(e->streams, e->plan->step.n);
-}
-
 Status exec_run_streams(Exec *e, bool *stopped) {
     Streams *s = e->streams;
     Walker *own = &s->walker[STREAM_COMPUTE];
-    bool look = stopped && e->loss_step != UINT32_MAX, going = true;
-    begin_round(s);
-    if (!look) happened(s, e->plan->step.n);
-    for (uint32_t k = 0; k <= own->step.n && going; k++) {
-        uint32_t i = k < own->step.n ? own->step.p[k] : e->plan->step.n;
-        if (look && i > e->loss_step) {
-            look_at_loss(e, stopped);
-            look = false;
-        }
-        going = !atomic_load(&s->stop) && k < own->step.n && walk_step(own, i);
+    begin_round(s, stopped && e->loss_step != UINT32_MAX);
+    if (!s->look) happened(s, e->plan->step.n);
+    for (uint32_t k = 0; k < own->step.n && walk_step(own, own->step.p[k]); k++) {
     }
-    return end_round(e);
+    Status failure = end_round(e);
+    if (stopped) *stopped = atomic_load(&s->until) != UINT32_MAX;
+    return failure;
 }
 
 /* ---- open and close ---- */
 
-/* Does step i change what is kept between steps? */
-static bool changes_tensors(const Plan *p, const PlanStep *s) {
+/* Does a step change what is kept between steps, on this rank or others? */
+static bool is_gated(const Plan *p, const PlanStep *s) {
+    if (s->kind == STEP_COLLECTIVE) return true;
     for (uint32_t j = 0; j < s->nargs; j++) {
         BufKind kind = p->buffer.p[s->arg[j].buffer].kind;
         if ((kind == BUF_PARAM || kind == BUF_STATE) && plan_writes(s, j)) return true;
@@ -187,15 +203,15 @@ Status exec_open_streams(Exec *e) {
         return status_make(EXIT_INPUT, "the plan has %d streams, more than there are",
                            plan_streams(p));
     Streams *s = e->streams = xcalloc(1, sizeof *s);
+    int loss = e->loss_step == UINT32_MAX ? -1 : p->step.p[e->loss_step].stream;
     s->done = xcalloc((size_t)p->step.n + 1, sizeof *s->done);
     s->gated = xcalloc((size_t)p->step.n + 1, sizeof *s->gated);
     for (uint32_t i = 0; i < p->step.n; i++) {
         const PlanStep *step = &p->step.p[i];
         vec_push(&s->walker[step->stream].step, i);
-        s->gated[i] = e->loss_step != UINT32_MAX && i > e->loss_step &&
-                      step->stream != STREAM_COMPUTE && changes_tensors(p, step);
+        /* The stream of the loss comes behind it anyway. */
+        s->gated[i] = loss >= 0 && i > e->loss_step && step->stream != loss && is_gated(p, step);
     }
-    if (e->loss_step != UINT32_MAX) e->awaited[e->loss_step] = true;
     for (int i = 0; i < STREAM_COUNT; i++) {
         s->walker[i].exec = e;
         if (i != STREAM_COMPUTE && s->walker[i].step.n > 0) TRY(start_walker(&s->walker[i]));
