@@ -1,4 +1,5 @@
 /* main_inspect.c: m6c inspect: what a plan holds and promises, as text or JSON. */
+#include "frontend/main_inspect_comm.h"
 #include "frontend/main_memory.h"
 
 #include <inttypes.h>
@@ -7,7 +8,7 @@
 #include <string.h>
 
 typedef struct {
-    bool params, steps, kernels, memory, all, json, forward;
+    bool params, steps, kernels, memory, comm, all, json, forward;
 } InspectArgs;
 
 static const double MIB = 1024.0 * 1024.0;
@@ -100,14 +101,15 @@ static void print_summary(const Plan *p) {
         printf("output %s\n", p->buffer.p[p->output.p[i].buffer].name);
 }
 
-static void print_json(const Plan *p, bool memory) {
+static void print_json(const Plan *p, const InspectArgs *a) {
     json_t *o =
         json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:f, s:I, s:o}", "model", p->model, "target",
                   p->target, "train", p->train, "parameters", (json_int_t)plan_parameters(p),
                   "steps", (json_int_t)p->step.n, "device_bytes", (json_int_t)p->arena[MEM_DEVICE],
                   "lower_bound_bytes", (json_int_t)p->lower_bound[MEM_DEVICE], "flops", p->flops,
                   "tokens", (json_int_t)p->tokens, "params", params_json(p));
-    if (memory) json_object_set_new(o, "memory", memory_json(p));
+    if (a->memory) json_object_set_new(o, "memory", memory_json(p));
+    if (a->comm) json_object_set_new(o, "comm", comm_json(p));
     json_dumpf(o, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     printf("\n");
     json_decref(o);
@@ -119,13 +121,14 @@ static int inspect(const InspectArgs *a, const char *dir) {
     if (p) {
         plan_warn_stale(p);
         if (a->json)
-            print_json(p, a->memory);
-        else if (!a->params && !a->steps && !a->kernels && !a->memory)
+            print_json(p, a);
+        else if (!a->params && !a->steps && !a->kernels && !a->memory && !a->comm)
             print_summary(p);
         if (a->params && !a->json) print_params(p);
         if (a->steps) print_steps(p);
         if (a->kernels) print_kernels(p);
         if (a->memory && !a->json) memory_print(p, a->all, stdout);
+        if (a->comm && !a->json) comm_print(p, a->all, stdout);
         plan_free(p);
     }
     session_free(s);
@@ -140,10 +143,12 @@ int main_inspect(int argc, char **argv) {
         {"kernels", OPT_FLAG, &a.kernels, NULL, "the generated kernels"},
         {"memory", OPT_FLAG, &a.memory, NULL,
          "each memory's peak: when, by kind, layer and tensor; decisions and their price"},
-        {"all", OPT_FLAG, &a.all, NULL, "with --memory: all tensors and decisions"},
+        {"comm", OPT_FLAG, &a.comm, NULL,
+         "what ranks send: groups, collectives by kind, phase and size"},
+        {"all", OPT_FLAG, &a.all, NULL, "with --memory, --comm: all tensors, decisions, messages"},
         {"forward", OPT_FLAG, &a.forward, NULL, "of the forward plan beside a training plan"},
         {"json", OPT_FLAG, &a.json, NULL,
-         "one JSON object: counts and parameters; with --memory also that"},
+         "one JSON object: counts and parameters; with --memory, --comm also that"},
     };
     const OptionTable table = {"inspect DIR [options]", options, COUNT(options), 1, 1};
     TextList positional = {0};

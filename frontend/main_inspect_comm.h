@@ -1,0 +1,13 @@
+/* main_inspect_comm.h: a plan's communication as text and as JSON, for m6c inspect. */
+#ifndef M6C_MAIN_INSPECT_COMM_H
+#define M6C_MAIN_INSPECT_COMM_H
+
+#include <stdio.h>
+
+#include "runtime/plan.h"
+
+/* Groups of ranks, collectives by kind and group, the largest messages; `all`: every message. */
+void comm_print(const Plan *p, bool all, FILE *out);
+struct json_t *comm_json(const Plan *p); /* owned by the caller */
+
+#endif
