@@ -1,15 +1,58 @@
-/* comm_cost.c: what collectives cost: rings over the machine's first link, or through its memory
- * where it has none. Each of a ring's steps takes the link's latency and a rank's share of the
- * bytes. */
+/* comm_cost.c: the price of a collective as a piece of work: by the best algorithm on the machine's
+ * network. A model's layers ask for the same ones again and again, so prices are kept. */
+#include "passes/comm_cost.h"
+
+#include <string.h>
+
 #include "passes/machine_private.h"
 
+typedef struct {
+    CommWork work;
+    double us;
+} CommPrice;
+
+struct CommPrices {
+    const Topology *topology; /* for groups up to rank `ranks` - 1 */
+    int64_t ranks;
+    uint32_t n, cap;
+    CommPrice *price;
+};
+
+struct CommPrices *comm_prices_new(Arena *a) {
+    return arena_new_of(a, struct CommPrices);
+}
+
+/* The group of rank 0, and *ranks, one more than its last. */
+static MeshGroup group_of(const CommWork *w, int64_t *ranks) {
+    MeshGroup g = {.nlevel = w->nlevel, .n = w->ranks};
+    *ranks = 1;
+    for (int i = 0; i < w->nlevel; i++) {
+        g.size[i] = w->size[i], g.stride[i] = w->stride[i];
+        *ranks += (w->size[i] - 1) * w->stride[i];
+    }
+    return g;
+}
+
+static void keep(const Machine *m, struct CommPrices *p, const CommWork *w, double us) {
+    if (p->n == p->cap) {
+        p->cap = 2 * p->cap + 16;
+        CommPrice *to = arena_array(session_arena(m->session), CommPrice, p->cap);
+        if (p->n) memcpy(to, p->price, p->n * sizeof *to);
+        p->price = to;
+    }
+    p->price[p->n++] = (CommPrice){*w, us};
+}
+
 double comm_cost_us(const Machine *m, const Work *w) {
-    bool link = m->link.n > 0;
-    double rate = link ? m->link.p[0].rate.value : m->bandwidth.p[0].rate.value;
-    double latency = link ? m->link.p[0].latency.value : m->launch.value;
-    double n = (double)w->comm.ranks, steps = n - 1, bytes = w->comm.bytes * steps / n;
-    if (w->comm.kind == COLLECTIVE_SEND || w->comm.kind == COLLECTIVE_RECV)
-        return m->launch.value + latency + w->comm.bytes / rate * 1e6;
-    double ways = w->comm.kind == COLLECTIVE_ALL_REDUCE ? 2 : 1;
-    return m->launch.value + ways * (steps * latency + bytes / rate * 1e6);
+    struct CommPrices *p = m->collectives;
+    CommPlan best;
+    int64_t ranks;
+    for (uint32_t i = 0; i < p->n; i++)
+        if (comm_equal(&p->price[i].work, &w->comm)) return p->price[i].us;
+    MeshGroup g = group_of(&w->comm, &ranks);
+    if (!p->topology || p->ranks != ranks)
+        p->topology = topology_for_group(m, ranks), p->ranks = ranks;
+    double us = comm_best(p->topology, &g, w->comm.kind, w->comm.bytes, &best);
+    keep(m, p, &w->comm, us);
+    return us;
 }

@@ -22,7 +22,7 @@ uint64_t work_hash(const Work *w) {
     return w->comm.ranks ? hash_mix(h, (uint64_t)w->comm.ranks) : h;
 }
 
-static bool same_comm(const CommWork *a, const CommWork *b) {
+bool comm_equal(const CommWork *a, const CommWork *b) {
     if (a->ranks != b->ranks || a->kind != b->kind || a->bytes != b->bytes) return false;
     if (a->nlevel != b->nlevel) return false;
     for (int i = 0; i < a->nlevel; i++)
@@ -34,7 +34,7 @@ bool work_equal(const Work *a, const Work *b) {
     if (strcmp(a->what, b->what) != 0 || a->flops != b->flops || a->bytes != b->bytes) return false;
     if (a->product != b->product || a->copy != b->copy || a->host != b->host) return false;
     if (a->copy && (a->from != b->from || a->to != b->to)) return false;
-    if (!same_comm(&a->comm, &b->comm)) return false;
+    if (!comm_equal(&a->comm, &b->comm)) return false;
     return !a->product || (a->m == b->m && a->n == b->n && a->k == b->k && a->batch == b->batch &&
                            a->ta == b->ta && a->tb == b->tb && a->dtype == b->dtype);
 }

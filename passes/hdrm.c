@@ -47,19 +47,17 @@ int bigraph_route(int64_t switches, int64_t from, int64_t to, int64_t link[2]) {
     return 2;
 }
 
-BigraphLoad bigraph_load(int64_t per, int64_t switches, int64_t n, const int64_t *from,
-                         const int64_t *to) {
+BigraphLoad bigraph_load(int64_t switches, const int64_t *messages) {
     BigraphLoad load = {0};
     int64_t *on = xcalloc((size_t)(switches * switches / 2), sizeof *on);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t link[2];
-        int hops = bigraph_route(switches, from[i] / per, to[i] / per, link);
-        load.indirect += hops == 2;
-        for (int h = 0; h < hops; h++) {
-            int64_t carries = ++on[link[h]];
-            load.busiest = MAX(load.busiest, carries);
+    for (int64_t from = 0; from < switches; from++)
+        for (int64_t to = 0; to < switches; to++) {
+            int64_t link[2], n = messages[from * switches + to];
+            int hops = bigraph_route(switches, from, to, link);
+            load.indirect += hops == 2 ? n : 0;
+            for (int h = 0; h < hops; h++) on[link[h]] += n;
         }
-    }
+    for (int64_t i = 0; i < switches * switches / 2; i++) load.busiest = MAX(load.busiest, on[i]);
     free(on);
     return load;
 }

@@ -24,10 +24,9 @@ typedef struct {
     int64_t busiest;  /* messages over the busiest directed link */
     int64_t indirect; /* messages between switches of one layer: over two links */
 } BigraphLoad;
-/* Of messages from each of n ends from[i] to to[i] at once. Messages between switches of one layer
- * go through the switch (from's number + to's number) of the other one, modulo its size. */
-BigraphLoad bigraph_load(int64_t per, int64_t switches, int64_t n, const int64_t *from,
-                         const int64_t *to);
+/* Of messages[from * switches + to] at once between two switches each. Those between switches of
+ * one layer go through the switch (from + to) modulo its size of the other layer. */
+BigraphLoad bigraph_load(int64_t switches, const int64_t *messages);
 /* Directed link between two switches of different layers, numbered 0 … switches^2/2 - 1. */
 int64_t bigraph_link(int64_t switches, int64_t from, int64_t to);
 /* Links on the way between two switches: 0, 1 or 2 of them. */

@@ -450,6 +450,7 @@ Machine *machine_parse(Session *s, const char *file, const char *text, size_t n)
     int before = diag_errors(s), bad = 0;
     const char *end = text + n;
     m->session = s;
+    m->collectives = comm_prices_new(session_arena(s));
     for (const char *p = text; p < end && bad < MAX_BAD; p = r.end + 1) {
         const char *stop = memchr(p, '\n', (size_t)(end - p));
         r.p = r.line = p;

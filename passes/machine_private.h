@@ -74,10 +74,13 @@ struct Machine {
     VEC(Link) link;
     VEC(Priced) step;
     Grid grid[DT_COUNT][2][2];
-    uint32_t *by_hash; /* steps, by ascending hash */
+    uint32_t *by_hash;              /* steps, by ascending hash */
+    struct CommPrices *collectives; /* worked out so far; comm_cost.c */
 };
 
 uint64_t work_hash(const Work *w);
+bool comm_equal(const CommWork *a, const CommWork *b);
+struct CommPrices *comm_prices_new(Arena *a);
 /* Figures for targets whose machine was never measured. */
 const char *machine_builtin(const char *target);
 

@@ -11,7 +11,13 @@
 
 #include <string.h>
 
-#define FAIL(m, ...) (diag_error((m)->session, (Loc){0}, __VA_ARGS__), false)
+typedef struct {
+    Topology *t;
+    const Machine *m;
+    const char *wrong; /* why there is none */
+} Maker;
+
+#define FAIL(k, ...) ((k)->wrong = arena_printf(session_arena((k)->m->session), __VA_ARGS__), false)
 
 /* Where nothing is said: µs of a message between processes of one host. */
 static const double host_latency = 1;
@@ -46,19 +52,21 @@ static int64_t link_joins(const Machine *m, uint32_t i, int64_t unit, int64_t ra
     return last ? MAX(divide_up(all ? all : ranks, unit), 1) : 0;
 }
 
-static bool add_level(Topology *t, const Machine *m, uint32_t i, int64_t unit) {
+static bool add_level(Maker *k, uint32_t i, int64_t unit) {
+    Topology *t = k->t;
+    const Machine *m = k->m;
     const Link *l = &m->link.p[i];
     TopologyLevel *to = &t->level[t->nlevel++];
     *to = (TopologyLevel){.name = l->name, .unit = unit, .bus = l->bus, .rails = l->rails};
     to->fan = link_joins(m, i, unit, t->ranks);
     if (to->fan == 0)
-        return FAIL(m,
+        return FAIL(k,
                     "the link '%s' of '%s' needs 'joins N': so many devices, or groups of the "
                     "link before",
                     l->name, m->name);
     to->ports = l->ports ? l->ports : 1;
     if (to->ports > unit)
-        return FAIL(m, "the link '%s' of '%s' has %lld ports for %lld devices", l->name, m->name,
+        return FAIL(k, "the link '%s' of '%s' has %lld ports for %lld devices", l->name, m->name,
                     (long long)to->ports, (long long)unit);
     to->rate = l->rate.value;
     to->latency = l->latency.value;
@@ -66,34 +74,38 @@ static bool add_level(Topology *t, const Machine *m, uint32_t i, int64_t unit) {
     to->bigraph = l->bigraph;
     int64_t ends = to->fan * to->ports;
     if (to->bigraph && (to->bigraph % 2 || ends % to->bigraph || i + 1 < m->link.n))
-        return FAIL(m,
+        return FAIL(k,
                     "the BiGraph '%s' of '%s' must be the last link and have an even number of "
                     "switches that divides its %lld ends",
                     l->name, m->name, (long long)ends);
     return true;
 }
 
-static bool add_levels(Topology *t, const Machine *m) {
+static bool add_levels(Maker *k) {
+    Topology *t = k->t;
+    const Machine *m = k->m;
     int64_t unit = 1;
     if (m->link.n > TOPOLOGY_LEVELS)
-        return FAIL(m, "'%s' has more than %d links", m->name, TOPOLOGY_LEVELS);
+        return FAIL(k, "'%s' has more than %d links", m->name, TOPOLOGY_LEVELS);
     for (uint32_t i = 0; i < m->link.n; i++) {
-        if (!add_level(t, m, i, unit)) return false;
+        if (!add_level(k, i, unit)) return false;
         unit *= t->level[i].fan;
-        if (unit > INT64_C(1) << 32) return FAIL(m, "'%s' has too many devices", m->name);
+        if (unit > INT64_C(1) << 32) return FAIL(k, "'%s' has too many devices", m->name);
     }
     if (m->link.n == 0 && m->nodes > 1 && t->ranks > (m->devices ? m->devices : 1))
-        return FAIL(m, "'%s' has %lld nodes and needs a line like 'link nic 12.5GB/s latency 5us'",
+        return FAIL(k, "'%s' has %lld nodes and needs a line like 'link nic 12.5GB/s latency 5us'",
                     m->name, (long long)m->nodes);
     if (m->link.n == 0 && t->ranks > 1) t->level[t->nlevel++] = host_level(m, t->ranks);
     return true;
 }
 
-static bool check_devices(const Topology *t, const Machine *m) {
+static bool check_devices(Maker *k) {
+    const Topology *t = k->t;
+    const Machine *m = k->m;
     int64_t have = all_devices(m);
     for (int i = 0; i < t->nlevel && m->link.n; i++) have = t->level[i].unit * t->level[i].fan;
     if (have == 0 || t->ranks <= have) return true;
-    return FAIL(m, "%lld ranks need as many devices; '%s' has %lld", (long long)t->ranks, m->name,
+    return FAIL(k, "%lld ranks need as many devices; '%s' has %lld", (long long)t->ranks, m->name,
                 (long long)have);
 }
 
@@ -108,12 +120,30 @@ static void place_ranks(Topology *t, const Machine *m) {
     t->device = map;
 }
 
-Topology *topology_of(const Machine *m, int64_t ranks) {
+static Topology *make(const Machine *m, int64_t ranks, const char **wrong) {
     Topology *t = arena_new_of(session_arena(m->session), Topology);
+    Maker k = {.t = t, .m = m};
     t->ranks = MAX(ranks, 1);
     t->local = m->bandwidth.p[m->bandwidth.n - 1].rate.value;
-    if (!add_levels(t, m) || !check_devices(t, m)) return NULL;
-    place_ranks(t, m);
+    t->launch = m->launch.value;
+    if (add_levels(&k) && check_devices(&k)) place_ranks(t, m);
+    *wrong = k.wrong;
+    return t;
+}
+
+Topology *topology_of(const Machine *m, int64_t ranks) {
+    const char *wrong;
+    Topology *t = make(m, ranks, &wrong);
+    if (wrong) diag_error(m->session, (Loc){0}, "%s", wrong);
+    return wrong ? NULL : t;
+}
+
+const Topology *topology_for_group(const Machine *m, int64_t ranks) {
+    const char *wrong;
+    Topology *t = make(m, MAX(ranks, all_devices(m)), &wrong);
+    if (!wrong) return t;
+    t->nlevel = 1, t->device = NULL, t->ranks = MAX(ranks, 1);
+    t->level[0] = host_level(m, t->ranks);
     return t;
 }
 
@@ -135,9 +165,23 @@ int topology_level(const Topology *t, int64_t a, int64_t b) {
     return level;
 }
 
+bool topology_uses(const Topology *t, int level, int64_t a, int64_t b) {
+    int top = topology_level(t, a, b);
+    if (level >= top) return level == top;
+    const TopologyLevel *above = &t->level[level + 1];
+    return !above->rails ||
+           topology_device(t, a) % above->unit != topology_device(t, b) % above->unit;
+}
+
 int64_t topology_sharers(const Topology *t, int level) {
     const TopologyLevel *l = &t->level[level];
     return MIN(l->bus ? l->unit * l->fan : l->unit, t->ranks);
+}
+
+int64_t topology_end(const Topology *t, int64_t rank) {
+    const TopologyLevel *l = &t->level[t->nlevel - 1];
+    int64_t device = topology_device(t, rank);
+    return device / l->unit * l->ports + device % l->unit * l->ports / l->unit;
 }
 
 static void put_level(const TopologyLevel *l, Buf *out) {

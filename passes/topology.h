@@ -32,6 +32,7 @@ typedef struct {
     int64_t ranks;         /* ranks placed; all of them are at work at once */
     const int64_t *device; /* of each rank; NULL: rank r is on device r */
     double local;          /* bytes/s read or written in a device's own memory */
+    double launch;         /* µs of starting a collective or a kernel */
 } Topology;
 
 /* The topology of a machine with so many ranks, one a device. In the arena of the machine's
@@ -40,14 +41,24 @@ typedef struct {
  * link. On a BiGraph with a port for every device, ranks are placed by HDRM. */
 Topology *topology_of(const Machine *m, int64_t ranks);
 
+/* For a group of ranks, the last of which is ranks - 1, where the number of all is not known: all
+ * devices of the cluster are at work. Never NULL: where the machine does not fit, ranks exchange
+ * through the host's memory. */
+const Topology *topology_for_group(const Machine *m, int64_t ranks);
+
 int64_t topology_device(const Topology *t, int64_t rank);
 /* The lowest level that joins the devices of two ranks; -1: one device. */
 int topology_level(const Topology *t, int64_t a, int64_t b);
 /* The number, among all of the cluster, of the group of level `level`-1 that a rank is in (level 0:
  * its device). Two ranks are joined by levels below `level` exactly when these are equal. */
 int64_t topology_unit(const Topology *t, int level, int64_t rank);
+/* Whether a message between two ranks uses the ports (bus) of a level: of the one that joins them
+ * and those below; rails spare devices of one index the levels below. */
+bool topology_uses(const Topology *t, int level, int64_t a, int64_t b);
 /* Ranks that share the ports of one group to a level (of a bus: the bus). */
 int64_t topology_sharers(const Topology *t, int level);
+/* The end of a BiGraph (the last level) that a rank's messages leave from. */
+int64_t topology_end(const Topology *t, int64_t rank);
 /* One line a level, for people. */
 void topology_print(const Topology *t, Buf *out);
 

@@ -99,13 +99,13 @@ static void check_levels(void) {
 
 /* Load of the step in which ranks exchange with rank ^ distance; NULL map: the identity. */
 static BigraphLoad step_load(int64_t per, int64_t switches, const int64_t *map, int64_t distance) {
-    int64_t n = per * switches, *from = xcalloc((size_t)(2 * n), sizeof *from), *to = from + n;
-    for (int64_t r = 0; r < n; r++) {
-        from[r] = map ? map[r] : r;
-        to[r] = map ? map[r ^ distance] : r ^ distance;
+    int64_t *messages = xcalloc((size_t)(switches * switches), sizeof *messages);
+    for (int64_t r = 0; r < per * switches; r++) {
+        int64_t from = map ? map[r] : r, to = map ? map[r ^ distance] : r ^ distance;
+        messages[from / per * switches + to / per]++;
     }
-    BigraphLoad load = bigraph_load(per, switches, n, from, to);
-    free(from);
+    BigraphLoad load = bigraph_load(switches, messages);
+    free(messages);
     return load;
 }
 
