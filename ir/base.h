@@ -166,6 +166,8 @@ typedef struct FileWriter FileWriter;
 Status file_writer_open(const char *path, FileWriter **out);
 Status file_writer_put(FileWriter *w, const void *p, size_t n);
 Status file_writer_close(FileWriter *w, Status failure);
+/* The folder that `path` is in: a rename is on disk only when its folder is. */
+void file_sync_folder(const char *path);
 Status make_dirs(const char *path);
 /* $XDG_CACHE_HOME/m6c or ~/.cache/m6c; M6C_CACHE overrides. Created when missing. */
 Status cache_dir(Buf *out);

@@ -94,8 +94,7 @@ static Status write_whole(int fd, const char *path, FilePart part) {
     return NULL;
 }
 
-/* The rename is on disk only when its folder is. */
-static void sync_folder(const char *path) {
+void file_sync_folder(const char *path) {
     const char *slash = strrchr(path, '/');
     Buf dir = {0};
     buf_put(&dir, slash ? path : ".", slash ? MAX((size_t)(slash - path), (size_t)1) : 1);
@@ -150,7 +149,7 @@ Status file_writer_close(FileWriter *w, Status s) {
     if (made && close(w->fd) < 0 && !s) s = status_errno("%s: cannot write", path);
     if (!s && rename(w->tmp.p, path) < 0) s = status_errno("%s: cannot rename", path);
     if (s && made) unlink(w->tmp.p);
-    if (!s) sync_folder(path);
+    if (!s) file_sync_folder(path);
     buf_free(&w->path);
     buf_free(&w->tmp);
     free(w);
