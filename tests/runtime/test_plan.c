@@ -1,12 +1,12 @@
 /* Checks runtime/plan: text that parses and prints the same, complaints with their place, and that
- * no bytes whatever break the reader. argv[1]: the folder with plan.txt. */
+ * no bytes whatever break the reader. argv[1]: the folder with plan.txt and plan_ranks.txt. */
 #include "runtime/plan.h"
 #include "tests/check.h"
 
 #include <stdlib.h>
 
-static char *golden;
-static size_t golden_size;
+static char *golden, *ranks; /* one rank; several */
+static size_t golden_size, ranks_size;
 
 static void test_round_trip(void) {
     Session *s = session_new();
@@ -45,6 +45,35 @@ static void test_round_trip(void) {
     session_free(s);
 }
 
+static void test_ranks(void) {
+    Session *s = session_new();
+    Plan *p = plan_parse(s, "plan_ranks.txt", ranks, ranks_size);
+    if (!CHECK(p != NULL)) exit(1);
+    Buf b = {0};
+    plan_print(p, &b);
+    CHECK_STR(b.p, ranks);
+    CHECK(p->ranks == 8 && p->group.n == 5);
+    CHECK_STR(p->mesh, "data=4,tensor=2,expert=data");
+    const PlanGroup *data = &p->group.p[0], *both = &p->group.p[2], *near = &p->group.p[3];
+    CHECK(plan_group_size(both) == 8 && plan_group_index(both, 5) == 5);
+    CHECK(plan_group_index(data, 5) == 2 && plan_group_member(data, 5, 3) == 7);
+    CHECK(plan_group_index(near, 6) == 1 && plan_group_member(near, 6, 0) == 4);
+    CHECK(plan_whole_dim(p, &p->buffer.p[0], 0) == 256 &&
+          plan_whole_dim(p, &p->buffer.p[0], 1) == 4);
+    CHECK(p->buffer.p[2].ranges == 2 && p->buffer.p[2].split[1] == 0 && p->buffer.p[3].ranges == 0);
+    const PlanStep *all = &p->step.p[1];
+    CHECK(all->collective.kind == COLLECTIVE_ALL_REDUCE && all->collective.n == 2);
+    CHECK(all->collective.count[1] == 16 && all->collective.wire == DT_F16 && all->collective.room);
+    CHECK(all->collective.scale == 128 && all->stream == STREAM_COMM);
+    CHECK(!plan_writes(all, 1) && plan_writes(all, 2) && plan_writes(all, 4));
+    CHECK(p->step.p[4].collective.reduce == REDUCE_MAX && p->step.p[4].collective.scale == 1);
+    CHECK(p->step.p[5].collective.peer == 1 && !plan_writes(&p->step.p[5], 0));
+    CHECK(plan_writes(&p->step.p[6], 0) && p->step.p[3].collective.wire == DT_BF16);
+    buf_free(&b);
+    plan_free(p);
+    session_free(s);
+}
+
 static void test_span(void) {
     PlanGemm g = {.m = 3,
                   .n = 5,
@@ -69,10 +98,12 @@ static void test_span(void) {
     CHECK(plan_gemm_span(&g, 0) == -1);
 }
 
-/* Each line of the golden plan that is replaced, and what is said about it. */
-static const struct {
+/* Each line of a golden plan that is replaced, and what is said about it. */
+typedef struct {
     const char *from, *to, *says;
-} broken[] = {
+} Broken;
+
+static const Broken broken[] = {
     {"m6c-plan 1", "hello", "plan.txt:1:1: error: not a plan: the first line must be"},
     {"m6c-plan 1", "m6c-plan 2", "plan.txt:1:1: error: a plan of another version"},
     {"target cpu", "target ", "3:8: error: expected a target"},
@@ -162,12 +193,69 @@ static const struct {
     {"alpha=0.5", "alpha=1e39", "error: too large for f32"},
 };
 
-static void test_broken(void) {
-    for (size_t i = 0; i < COUNT(broken); i++) {
+static const Broken broken_ranks[] = {
+    {"ranks 8", "ranks 1", "9:7: error: a number of ranks must be from 2"},
+    {"ranks 8", "ranks 9", "10:6: error: the mesh has 8 ranks, the plan 9"},
+    {"mesh data=4,", "mesh 4data=4,", "10:6: error: expected an axis of the mesh"},
+    {"mesh data=4,", "mesh data=0,", "10:6: error: an axis has a size"},
+    {"mesh data=4,", "mesh data=4,,", "10:6: error: expected an axis of the mesh"},
+    {"mesh data=4,", "mesh data=9000000000000000000,data=9,", "error: too many ranks"},
+    {"group data 4/2", "group data 3/2", "error: these groups do not part the 8 ranks"},
+    {"group data 4/2", "group data 8/2", "error: these groups do not part the 8 ranks"},
+    {"group data 4/2", "group data 0/2", "error: a number of ranks must be from 1 to 8"},
+    {"group data 4/2", "group data 4", "error: expected '/'"},
+    {"4/2,2/1", "4/2,2/2", "error: these groups do not part the 8 ranks"},
+    {"4/2,2/1", "4/2,4/1", "error: these groups do not part the 8 ranks"},
+    {"group data%2", "group data", "14:7: error: a second group \"data\""},
+    {"split=g0,g1", "split=g0,g2", "error: two dimensions are split over the same ranks"},
+    {"split=g0,g1", "split=g0,g7", "error: g7 is not a group: there are 5 so far"},
+    {"split=g0,g1", "split=g0", "error: expected ','"},
+    {"f32[64] device+704 -\nbuffer 4", "f32[64] device+704 - split=g0\nbuffer 4",
+     "a temporary is no"},
+    {"split=g0,- ranges=2", "split=-,g0 ranges=2", "error: dimension 0 is not in 2 ranges"},
+    {"split=g0,- ranges=2", "split=g0,- ranges=3", "error: dimension 0 is not in 3 ranges"},
+    {"@index/data", "@index/tent", "error: input @index/tent is of a group that is not there"},
+    {"all_reduce group=g0", "all_reduce group=g9", "error: g9 is not a group"},
+    {"all_reduce group=g0", "all_reduce", "error: the field 'group' is missing"},
+    {"all_reduce group=g0", "all_in group=g0", "error: expected a collective, not 'all_in'"},
+    {"reduce=sum", "reduce=mean", "error: expected a reduction, not 'mean'"},
+    {" count=64,16", "", "error: the field 'count' is missing"},
+    {"count=64,16", "count=0,16", "error: a number of elements must be from 1"},
+    {"count=64,16", "count=65,16", "error: 65 elements of f32 do not lie inside b3"},
+    {"count=64,16", "count=64,16,1", "error: this all_reduce has 7 arguments"},
+    {"count=64 dtype", "count=65 dtype", "error: 65 elements of f32 do not lie inside b5"},
+    {"count=256 dtype=f32 wire", "count=255 dtype=f32 wire", "error: 255 elements are not as many"},
+    {"wire=f16", "wire=i32", "error: all_reduce of f32 cannot be sent as i32"},
+    {"scale=128", "scale=0", "error: the scale cannot be 0"},
+    {"count=64 dtype=f32", "count=64 dtype=f32 scale=2", "error: the scale cannot be 2"},
+    {"count=64 dtype=f32", "count=64 dtype=f32 wire=f16",
+     "all_gather of f32 cannot be sent as f16"},
+    {" room stream=6", " stream=6", "error: this all_reduce has 4 arguments"},
+    {"f16[80]", "f16[79]", "error: 80 elements of f16 do not lie inside b7"},
+    {"dtype=f32 stream=7 args=b5,b8", "dtype=f32 room stream=7 args=b5,b8,b7",
+     "room where it is put"},
+    {"peer=1", "peer=2", "error: the other rank must be one of the group's 2"},
+    {"peer=1 ", "", "error: the other rank must be one of the group's 2"},
+    {"count=256 dtype=f32 stream=7", "count=256 peer=1 dtype=f32 stream=7", "for send and recv"},
+    {"b3,b4,b5,b6,b7", "b3,b4,b6,b5,b7", "error: 64 elements of f32 do not lie inside b6"},
+    {"\"b reduced\" f32[16] device+1024", "\"b reduced\" f32[16] device+704",
+     "error: writes b5 over b6"},
+    {"args=b5,b8 wait", "args=b8,b8 wait", "error: writes b8 over b8"},
+    {"args=b11+64,b11+64", "args=b11+64,b11+32", "error: writes b11 over b11"},
+    {"args=b11+64,b11+64", "args=b11+66,b11+64", "error: b11+66 is not aligned to f32"},
+    {"args=b11+64,b11+64", "args=b12,b12",
+     "error: a collective on stream 6 cannot touch b12 in host"},
+    {"us=3.5 phase", "us=3.5 bytes=3 phase", "error: a collective step has no field 'bytes'"},
+    {"room stream=6", "room", "error: stream 0 is not for collectives"},
+    {"fill bytes=256", "fill bytes=256 stream=6", "error: stream 6 is for collectives"},
+};
+
+static void test_broken(const char *from, const Broken *broken, size_t n) {
+    for (size_t i = 0; i < n; i++) {
         Buf text = {0}, said = {0};
-        const char *at = strstr(golden, broken[i].from);
+        const char *at = strstr(from, broken[i].from);
         if (!CHECK(at != NULL)) continue;
-        buf_put(&text, golden, (size_t)(at - golden));
+        buf_put(&text, from, (size_t)(at - from));
         buf_puts(&text, broken[i].to);
         buf_puts(&text, at + strlen(broken[i].from));
         Session *s = session_new();
@@ -206,11 +294,11 @@ static void check_any(const char *text, size_t n) {
     session_free(s);
 }
 
-static void test_mutations(void) {
-    char *text = xmalloc(golden_size * 2);
+static void test_mutations(const char *from, size_t size) {
+    char *text = xmalloc(size * 2);
     for (uint64_t i = 0; i < 4000; i++) {
-        size_t n = golden_size;
-        memcpy(text, golden, n);
+        size_t n = size;
+        memcpy(text, from, n);
         for (uint64_t j = 0; j <= i % 4; j++) {
             uint32_t where, what = philox(7, i * 8 + j, &where);
             size_t at = where % n;
@@ -226,18 +314,27 @@ static void test_mutations(void) {
     check_any("\0\0", 2);
 }
 
-int main(int argc, char **argv) {
+static void load(const char *folder, const char *name, char **text, size_t *n) {
     char path[4096];
-    snprintf(path, sizeof path, "%s/plan.txt", argc > 1 ? argv[1] : "tests/runtime");
-    Status st = file_read(path, &golden, &golden_size);
-    if (st) {
-        fprintf(stderr, "%s\n", st->text);
-        return 1;
-    }
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    Status st = file_read(path, text, n);
+    if (!st) return;
+    fprintf(stderr, "%s\n", st->text);
+    exit(1);
+}
+
+int main(int argc, char **argv) {
+    const char *folder = argc > 1 ? argv[1] : "tests/runtime";
+    load(folder, "plan.txt", &golden, &golden_size);
+    load(folder, "plan_ranks.txt", &ranks, &ranks_size);
     test_round_trip();
+    test_ranks();
     test_span();
-    test_broken();
-    test_mutations();
+    test_broken(golden, broken, COUNT(broken));
+    test_broken(ranks, broken_ranks, COUNT(broken_ranks));
+    test_mutations(golden, golden_size);
+    test_mutations(ranks, ranks_size);
     free(golden);
+    free(ranks);
     return check_done("plan");
 }
