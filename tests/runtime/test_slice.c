@@ -1,10 +1,14 @@
 /* Checks what depends on the part of a tensor that a rank has: runs against a brute-force map,
- * start values that are those of the whole tensor on every mesh, indices in groups. */
+ * start values that are those of the whole tensor on every mesh, indices in groups; checkpoints and
+ * whole files that ranks (threads here) write and read on every pair of meshes; that what is
+ * damaged or unfinished is noticed. */
 #include "runtime/slice.h"
-#include "runtime/exec.h"
+#include "runtime/checkpoint.h"
 #include "tests/check.h"
 
+#include <pthread.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static void wanted(Status s) {
     if (s) {
@@ -134,41 +138,265 @@ static void check_start(const Plan *p, Exec *e, uint32_t buffer, int rank) {
     free(got);
 }
 
-static void test_exec(Pool *pool, int64_t a, int64_t b) {
-    Session *session = session_new();
+static Plan *make_tensors(Session *session, int64_t a, int64_t b) {
+    static const uint32_t none[3];
     Plan *p = make_plan(session, a, b);
     p->target = "cpu";
     for (size_t i = 0; i < COUNT(SPLIT); i++) {
-        if (SPLIT[i][0] && 12 % plan_group_size(&p->group.p[SPLIT[i][0] - 1])) continue;
+        bool fits = !SPLIT[i][0] || 12 % plan_group_size(&p->group.p[SPLIT[i][0] - 1]) == 0;
         const char *name = arena_printf(session_arena(session), "w%zu", i);
-        PlanTensor t = {add_buffer(p, name, BUF_PARAM, SPLIT[i], 0), {INIT_NORMAL, 0, 1, 77}};
-        vec_push(&p->tensor, t);
+        BufKind kind = i % 2 ? BUF_STATE : BUF_PARAM;
+        uint32_t buffer = add_buffer(p, name, kind, fits ? SPLIT[i] : none, 0);
+        vec_push(&p->tensor, ((PlanTensor){buffer, {INIT_NORMAL, 0, 1, 77}}));
     }
     PlanBuffer index = {.name = "@index/a.b", .kind = BUF_INPUT, .dtype = DT_I32, .bytes = 4};
     index.offset = p->arena[MEM_DEVICE];
     p->arena[MEM_DEVICE] += 64;
-    PlanPort port = {p->buffer.n, 0};
+    vec_push(&p->input, ((PlanPort){p->buffer.n, 0}));
     vec_push(&p->buffer, index);
-    vec_push(&p->input, port);
-    for (int rank = 0; rank < a * b; rank++) {
-        Exec *e = NULL;
-        ExecOptions o = {.device = &device_cpu, .pool = pool, .dir = "/tmp", .rank = rank};
-        int32_t got = -1;
-        wanted(exec_open(p, &o, &e));
-        wanted(exec_init_params(e, 5));
-        for (uint32_t i = 0; i < p->tensor.n; i++) check_start(p, e, p->tensor.p[i].buffer, rank);
-        wanted(exec_read(e, port.buffer, &got, sizeof got));
-        CHECK(got == rank);
-        exec_close(e);
+    return p;
+}
+
+/* ---- ranks as threads ---- */
+
+/* A communicator that can gather, which is all that is asked of it. */
+typedef struct {
+    Comm base;
+    pthread_barrier_t *barrier;
+    const void **from; /* of each rank */
+    int rank, n;
+} Loop;
+
+static int loop_size(const Comm *c) { return ((const Loop *)c)->n; }
+static int loop_rank(const Comm *c) { return ((const Loop *)c)->rank; }
+
+static Status loop_gather(Comm *c, const void *in, void *out, int64_t n, Dtype dtype) {
+    Loop *l = (Loop *)c;
+    size_t bytes = (size_t)n * (size_t)dtype_size(dtype);
+    l->from[l->rank] = in;
+    pthread_barrier_wait(l->barrier);
+    for (int i = 0; i < l->n; i++) memcpy((char *)out + (size_t)i * bytes, l->from[i], bytes);
+    pthread_barrier_wait(l->barrier);
+    return NULL;
+}
+
+static const CommOps loop = {.size = loop_size, .rank = loop_rank, .all_gather = loop_gather};
+
+typedef struct Job {
+    const Plan *plan;
+    const char *path;
+    int64_t step;
+    Loop loop;
+    Status status;
+    Status (*run)(const struct Job *j, Exec *e, const Ranks *r);
+} Job;
+
+static void *run_rank(void *arg) {
+    Job *j = arg;
+    Exec *e = NULL;
+    Ranks r = ranks_of(&j->loop.base);
+    Pool *pool = pool_open(1);
+    ExecOptions o = {.device = &device_cpu, .pool = pool, .dir = "/tmp", .rank = r.rank};
+    wanted(exec_open(j->plan, &o, &e));
+    j->status = j->run(j, e, &r);
+    exec_close(e);
+    pool_close(pool);
+    return NULL;
+}
+
+/* All ranks of a mesh; gives the failure of the one that says why. */
+static Status run_ranks(int64_t a, int64_t b, const char *path, int64_t step,
+                        Status (*run)(const Job *j, Exec *e, const Ranks *r)) {
+    enum { MOST = 8 };
+    Session *session = session_new();
+    Plan *plan = make_tensors(session, a, b);
+    Job job[MOST];
+    pthread_t thread[MOST];
+    pthread_barrier_t barrier;
+    const void *from[MOST];
+    int n = (int)(a * b), told = 0, failed = 0;
+    Status s = NULL;
+    pthread_barrier_init(&barrier, NULL, (unsigned)n);
+    for (int i = 0; i < n; i++) {
+        Loop l = {.base = {.ops = &loop}, .barrier = &barrier, .from = from, .rank = i, .n = n};
+        job[i] = (Job){plan, path, step, l, NULL, run};
+        pthread_create(&thread[i], NULL, run_rank, &job[i]);
     }
-    plan_free(p);
+    for (int i = 0; i < n; i++) {
+        pthread_join(thread[i], NULL);
+        failed += job[i].status != NULL;
+        bool says = job[i].status && job[i].status->text[0];
+        told += says;
+        if (says)
+            s = job[i].status;
+        else
+            free(job[i].status);
+    }
+    CHECK((failed == 0 && told == 0) || (failed == n && told == 1));
+    pthread_barrier_destroy(&barrier);
+    plan_free(plan);
     session_free(session);
+    return s;
+}
+
+static void check_all(const Job *j, Exec *e, const Ranks *r) {
+    for (uint32_t i = 0; i < j->plan->tensor.n; i++)
+        check_start(j->plan, e, j->plan->tensor.p[i].buffer, r->rank);
+}
+
+static Status start(const Job *j, Exec *e, const Ranks *r) {
+    int32_t got = -1;
+    TRY(exec_init_params(e, 5));
+    check_all(j, e, r);
+    TRY(exec_read(e, j->plan->input.p[0].buffer, &got, sizeof got));
+    CHECK(got == r->rank);
+    return NULL;
+}
+
+static Status save(const Job *j, Exec *e, const Ranks *r) {
+    RunState state = {j->step, 5, {6, 1, j->step + 7}};
+    TRY(exec_init_params(e, 5));
+    return checkpoint_save(j->path, j->plan, e, r, &state, 2);
+}
+
+static Status load(const Job *j, Exec *e, const Ranks *r) {
+    RunState state = {0};
+    char *path;
+    TRY(checkpoint_newest(j->path, r, &path));
+    if (!path) return ranks_agree(r, status_make(EXIT_INPUT, "none"));
+    Status s = checkpoint_load(path, j->plan, e, r, false, &state);
+    free(path);
+    if (s) return s;
+    CHECK(state.step == j->step && state.position.index == j->step + 7);
+    check_all(j, e, r);
+    return NULL;
+}
+
+static Status save_params(const Job *j, Exec *e, const Ranks *r) {
+    TRY(exec_init_params(e, 5));
+    return tensors_save_params(j->path, j->plan, e, r);
+}
+
+/* ---- on every pair of meshes ---- */
+
+static char folder[] = "/tmp/m6c-slice-XXXXXX";
+
+static const char *in_folder(const char *name) {
+    static char path[4][256];
+    static int turn;
+    char *p = path[turn++ % 4];
+    snprintf(p, sizeof path[0], "%s/%s", folder, name);
+    return p;
+}
+
+static void empty(const char *what) {
+    char command[300];
+    snprintf(command, sizeof command, "rm -rf %s", what);
+    CHECK(system(command) == 0);
+}
+
+static void test_pairs(void) {
+    const char *checkpoints = in_folder("checkpoints");
+    for (size_t m = 0; m < COUNT(MESH); m++) {
+        wanted(run_ranks(MESH[m][0], MESH[m][1], NULL, 0, start));
+        wanted(run_ranks(MESH[m][0], MESH[m][1], checkpoints, (int64_t)m + 3, save));
+        for (size_t k = 0; k < COUNT(MESH); k++)
+            wanted(run_ranks(MESH[k][0], MESH[k][1], checkpoints, (int64_t)m + 3, load));
+    }
+    char command[300]; /* two are kept, and nothing else lies there */
+    snprintf(command, sizeof command,
+             "test \"$(ls %s | tr '\\n' ' ')\" = 'step-00000007 step-00000008 '", checkpoints);
+    CHECK(system(command) == 0);
+    empty(checkpoints);
+}
+
+static void test_whole_files(void) {
+    char *want, *got;
+    size_t nwant, n;
+    wanted(run_ranks(1, 1, in_folder("one.safetensors"), 0, save_params));
+    wanted(file_read(in_folder("one.safetensors"), &want, &nwant));
+    for (size_t m = 1; m < COUNT(MESH); m++) {
+        wanted(run_ranks(MESH[m][0], MESH[m][1], in_folder("all.safetensors"), 0, save_params));
+        wanted(file_read(in_folder("all.safetensors"), &got, &n));
+        CHECK(n == nwant && memcmp(want, got, n) == 0);
+        free(got);
+    }
+    Status s = run_ranks(2, 2, in_folder("nowhere/all.safetensors"), 0, save_params);
+    CHECK(s && s->code == EXIT_SYSTEM && strstr(s->text, "cannot create"));
+    free(s);
+    free(want);
+}
+
+/* ---- what is damaged or unfinished ---- */
+
+static void flip(const char *path, size_t from_end) {
+    char *text;
+    size_t n;
+    wanted(file_read(path, &text, &n));
+    text[n - from_end] ^= 4;
+    FILE *f = fopen(path, "w");
+    CHECK(f && fwrite(text, 1, n, f) == n && fclose(f) == 0);
+    free(text);
+}
+
+static void refused(const char *checkpoints, const char *text) {
+    Status s = run_ranks(2, 2, checkpoints, 0, load);
+    if (!CHECK(s && s->code == EXIT_INPUT && strstr(s->text, text)) && s)
+        fprintf(stderr, "%s\n", s->text);
+    free(s);
+}
+
+static void test_damage(void) {
+    char c[128], part[256], index[256];
+    snprintf(c, sizeof c, "%s/damage", folder);
+    snprintf(part, sizeof part, "%s/step-00000004/part-00002-of-00008.safetensors", c);
+    snprintf(index, sizeof index, "%s/step-00000004/" CHECKPOINT_INDEX, c);
+    wanted(run_ranks(1, 1, c, 2, save));
+    wanted(run_ranks(2, 4, c, 4, save));
+    flip(part, 5);
+    refused(c, "part-00002-of-00008.safetensors: is damaged");
+    CHECK(truncate(part, 3000) == 0);
+    refused(c, "part-00002-of-00008.safetensors: ");
+    unlink(part);
+    refused(c, "part-00002-of-00008.safetensors: No such file");
+    wanted(run_ranks(2, 4, c, 4, save)); /* in its place */
+    wanted(run_ranks(4, 2, c, 4, load));
+    flip(index, 40);
+    refused(c, "/step-00000004");
+    unlink(index); /* as if the run had been killed before: the other one counts */
+    wanted(run_ranks(4, 2, c, 2, load));
+    wanted(run_ranks(1, 1, c, 2, load));
+    empty(c);
+}
+
+/* Whole but without its name, as a kill may leave it: it counts. */
+static void test_unfinished(void) {
+    char c[128], was[256], now[256];
+    snprintf(c, sizeof c, "%s/unfinished", folder);
+    snprintf(was, sizeof was, "%s/step-00000007", c);
+    snprintf(now, sizeof now, "%s/step-00000007.tmp", c);
+    wanted(run_ranks(2, 4, c, 7, save));
+    CHECK(rename(was, now) == 0);
+    wanted(run_ranks(2, 2, c, 7, load));
+    wanted(run_ranks(1, 1, c, 9, save)); /* tidies */
+    CHECK(access(now, F_OK) != 0 && access(was, F_OK) == 0);
+    wanted(run_ranks(2, 2, c, 9, load));
+    wanted(run_ranks(2, 1, c, 9, save)); /* of the same step: that of the other kind goes */
+    wanted(run_ranks(2, 2, c, 9, load));
+    snprintf(was, sizeof was, "%s/step-00000009.safetensors", c);
+    CHECK(access(was, F_OK) != 0);
+    wanted(run_ranks(1, 1, c, 1, save)); /* an earlier step: later ones are of an old run */
+    wanted(run_ranks(2, 2, c, 1, load));
+    empty(c);
 }
 
 int main(void) {
-    Pool *pool = pool_open(2);
+    if (!mkdtemp(folder)) return 1;
     test_runs();
-    for (size_t m = 0; m < COUNT(MESH); m++) test_exec(pool, MESH[m][0], MESH[m][1]);
-    pool_close(pool);
+    test_pairs();
+    test_whole_files();
+    test_damage();
+    test_unfinished();
+    empty(folder);
     return check_done("slice");
 }
