@@ -238,7 +238,8 @@ static double *arrival(const Clock *c, bool backward, uint32_t s, uint32_t m) {
 }
 
 /* Sends the result of a step that ended at `end`, behind what its link is still sending. */
-static void send(Clock *c, uint32_t stages, uint32_t s, PipelineStep step, double us, double end) {
+static void send_result(Clock *c, uint32_t stages, uint32_t s, PipelineStep step, double us,
+                        double end) {
     if (step.backward ? s == 0 : s + 1 == stages) return;
     double *link = &c->link[step.backward][s];
     *link = MAX(*link, end) + us;
@@ -276,7 +277,7 @@ PipelineTime pipeline_time(PipelineStep *const *order, uint32_t stages, uint32_t
                 double sent = step.backward ? cost[s].send_backward : cost[s].send_forward;
                 c.now[s] = MAX(c.now[s], there) + us;
                 t.busy[s] += us;
-                send(&c, stages, s, step, sent, c.now[s]);
+                send_result(&c, stages, s, step, sent, c.now[s]);
             }
         }
     }

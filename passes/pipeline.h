@@ -8,10 +8,10 @@
 
 /* The names are EPL's (pipeline.strategy). */
 typedef enum {
-    PIPELINE_PREFER_FORWARD,            /* all forward, then all backward: GPipe */
     PIPELINE_PREFER_BACKWARD,           /* one forward, one backward: 1F1B; the default */
-    PIPELINE_PREFER_BACKWARD_OPTIMIZER, /* the same with one more micro-batch in flight, but for
-                                           the last stage */
+    PIPELINE_PREFER_FORWARD,            /* all forward, then all backward: GPipe */
+    PIPELINE_PREFER_BACKWARD_OPTIMIZER, /* as the first, with one more micro-batch in flight, but
+                                           for the last stage */
     PIPELINE_COUNT
 } PipelineKind;
 const char *pipeline_name(PipelineKind k);              /* "PreferForward", … */
