@@ -125,6 +125,21 @@ static Status null_sync(Device *base) {
     return NULL;
 }
 
+static Status null_collective(Device *base, const PlanStep *s, void *const *arg) {
+    Null *d = (Null *)base;
+    const PlanCollective *c = &s->collective;
+    fprintf(d->log, "%s stream=%d group=%s", collective_name(c->kind), s->stream,
+            d->plan->group.p[c->group].name);
+    if (plan_comm_reduces(c)) fprintf(d->log, " reduce=%s", reduce_name(c->reduce));
+    if (plan_comm_pairs(c)) fprintf(d->log, " peer=%" PRId64, c->peer);
+    for (uint32_t i = 0; i < c->n; i++)
+        fprintf(d->log, "%s%" PRId64, i ? "," : " count=", c->count[i]);
+    fprintf(d->log, " dtype=%s wire=%s scale=%g", dtype_name(c->dtype), dtype_name(c->wire),
+            c->scale);
+    put_places(d, arg, s->nargs);
+    return NULL;
+}
+
 static void null_close(Device *base) {
     fprintf(((Null *)base)->log, "close\n");
     free(base);
@@ -144,5 +159,6 @@ const DeviceOps device_null = {
     .record = null_record,
     .wait = null_wait,
     .sync = null_sync,
+    .collective = null_collective,
     .close = null_close,
 };

@@ -201,8 +201,40 @@ static void test_finite(const Fixture *f, Pool *pool) {
     exec_close(e);
 }
 
+/* What the null device wrote is what the file says. */
+static void check_log(const char *folder, const char *name, const char *text, size_t n) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (getenv("M6C_BLESS")) wanted(file_write_atomic(path, text, n));
+    char *golden = read_text(folder, name, &n);
+    CHECK_STR(text, golden);
+    free(golden);
+}
+
+/* One rank of several, by itself: collectives are printed. */
+static void test_null_ranks(const char *folder) {
+    char *text = NULL, *log_text = NULL;
+    size_t n, log_n = 0;
+    Session *s = session_new();
+    text = read_text(folder, "plan_ranks.txt", &n);
+    Plan *p = plan_parse(s, "plan_ranks.txt", text, n);
+    if (!CHECK(p != NULL)) exit(1);
+    FILE *log = open_memstream(&log_text, &log_n);
+    Exec *e = NULL;
+    ExecOptions o = {.device = &device_null, .log = log, .dir = folder};
+    wanted(exec_open(p, &o, &e));
+    wanted(exec_step(e, 1));
+    exec_close(e);
+    fclose(log);
+    check_log(folder, "plan_ranks_null.txt", log_text, log_n);
+    free(log_text);
+    plan_free(p);
+    session_free(s);
+    free(text);
+}
+
 static void test_null(const Fixture *f, const char *folder) {
-    char *text = NULL, *golden;
+    char *text = NULL;
     size_t n = 0;
     FILE *log = open_memstream(&text, &n);
     Exec *e = open_exec(f, &device_null, NULL, log);
@@ -215,15 +247,8 @@ static void test_null(const Fixture *f, const char *folder) {
     CHECK(found && loss == 0 && exec_pointer(e, 0) == NULL);
     exec_close(e);
     fclose(log);
-    if (getenv("M6C_BLESS")) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/exec_null.txt", folder);
-        wanted(file_write_atomic(path, text, n));
-    }
-    golden = read_text(folder, "exec_null.txt", &n);
-    CHECK_STR(text, golden);
+    check_log(folder, "exec_null.txt", text, n);
     free(text);
-    free(golden);
 }
 
 static void test_missing(Fixture *f, Pool *pool) {
@@ -277,6 +302,7 @@ int main(int argc, char **argv) {
     test_missing(&f, pool);
     pool_close(pool);
     test_null(&f, folder);
+    test_null_ranks(folder);
     test_comm();
     teardown(&f);
     return check_done("exec");
