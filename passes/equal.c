@@ -256,7 +256,8 @@ void equal_mark(Equal *e) {
 /* Between them rounding adds up to more than in what leaves a graph: sums that cancel. */
 #define LOCATE_TINY 1e-3
 
-/* Leaves hold what the step's end put there; the assignment tells what that is. */
+/* Leaves hold what the step's end put there; the assignment tells what that is. A value without a
+ * Spec, as constants are, is not known to be a part of anything. */
 static bool is_compared(const Graph *g, Value v) {
     const Node *n = node_of(g, v);
     return n->type->dtype != DT_TUPLE && n->op != OP_input && n->op != OP_param &&
@@ -278,7 +279,7 @@ Value equal_locate(Equal *e, Graph *before, Graph *after, const ShardMap *map, i
     }
     for (Value v = 0; v < before->node.n && v < map->n && found == NO_VALUE; v++) {
         Value to = map->to[v];
-        if (to == NO_VALUE || !is_compared(before, v)) continue;
+        if (to == NO_VALUE || !node_of(after, to)->spec || !is_compared(before, v)) continue;
         *d = value_distance(one, v, many, to);
         if (!distance_within(d, EQUAL_BOUND)) found = v;
     }

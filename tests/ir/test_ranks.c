@@ -291,7 +291,7 @@ static bool aborts(Graph *g) {
 
 static void test_alone(Session *s) {
     static const char one[] =
-        "graph g\n%0 = constant {value=3} : f32[2]\n"
+        "graph g\nsetting mesh data=1\n%0 = constant {value=3} : f32[2]\n"
         "%1 = all_reduce %0 %0 {over=\"data\",ranks=1,reduce=\"sum\",wire=f32,scale=2}"
         " : (f32[2],f32[2])\n"
         "%2 = proj %1 {index=1} : f32[2]\n%3 = all_gather %2 {over=\"data\",ranks=1} : f32[1,2]\n";
