@@ -52,6 +52,7 @@ static const Row place_rows[] = {
     {"fp16", K_COUNT, AT(fp16)},
     {"fp16_scale", K_NUMBER, AT(fp16_scale)},
     {"zero", K_COUNT, AT(zero)},
+    {"pipeline", K_TEXT, AT(pipeline)},
 };
 
 /* ---- values ---- */
@@ -354,12 +355,6 @@ bool check_capabilities(Session *s, const File *f, const Graph *g) {
     bool ok = check_annotations(s, g);
     ok = check_scopes(s, f, g, "checkpoint", set->checkpoint) && ok;
     ok = check_scopes(s, f, g, "offload", set->offload) && ok;
-    for (int i = 0; i < set->nmesh; i++)
-        if (set->mesh[i].size > 1 && !strcmp(set->mesh[i].axis, "pipeline")) {
-            diag_error(s, entry_loc(f, "mesh"),
-                       "a pipeline axis larger than 1 is not possible yet");
-            ok = false;
-        }
     if (set->num_communicators > COMM_STREAMS) {
         diag_error(s, entry_loc(f, "num_communicators"), "at most %d communicators are possible",
                    COMM_STREAMS);

@@ -28,7 +28,8 @@ int main_dump(int argc, char **argv) {
     const Option options[] = {
         {"after", OPT_TEXT, &after, "PASS",
          "to standard output (elaborate); PASS:2 is its second run"},
-        {"all", OPT_TEXT, &all, "DIR", "every stage as a numbered file"},
+        {"all", OPT_TEXT, &all, "DIR", "every pass as a numbered file"},
+        {"stage", OPT_INT, &a.stage, "N", "of a pipeline: whose part (0)"},
         MODEL_OPTIONS(a),
     };
     const OptionTable table = {"dump model.m6 [--after PASS | --all DIR]", options, COUNT(options),

@@ -93,6 +93,7 @@ Graph *model_graph(Session *s, const ModelArgs *a, const char *passes, MemoryRep
                       .opt = a->pass,
                       .gpu =
                           target_is_gpu(a->target) || (a->target && strcmp(a->target, "cuda") == 0),
+                      .stage = (uint32_t)a->stage,
                       .memory = memory,
                       .smallest = memory != NULL};
     pass_options_env(&cx.opt);

@@ -11,6 +11,7 @@ typedef struct {
     TextList set;       /* "name=value" */
     bool infer;         /* forward only */
     bool grads;         /* gradients are outputs */
+    int64_t stage;      /* of a pipeline: whose part the graph becomes */
     bool describe;      /* also what cannot be compiled yet: for dumps */
     const char *name;   /* which model of the file; NULL: the only one */
     const char *target; /* NULL: cpu */

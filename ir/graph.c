@@ -154,7 +154,8 @@ void graph_compact(Graph *g, Value *map) {
     bool *live = xcalloc(n, sizeof *live);
     Value *order = xcalloc(n, sizeof *order), *own = map ? map : xcalloc(n, sizeof *own);
     for (Value v = n; v-- > 0;) {
-        if (op_info(node_of(g, v)->op)->flags & OPF_EFFECT || node_of(g, v)->store) live[v] = true;
+        uint32_t flags = op_info(node_of(g, v)->op)->flags;
+        if (flags & (OPF_EFFECT | OPF_ACT) || node_of(g, v)->store) live[v] = true;
         for (uint32_t i = 0; live[v] && i < node_of(g, v)->nin; i++) live[operand(g, v, i)] = true;
     }
     for (Value v = 0; v < n; v++)

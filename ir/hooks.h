@@ -8,8 +8,8 @@
 
 #include <math.h>
 
-InferFn infer_all_gather, infer_all_reduce, infer_all_to_all, infer_block, infer_reduce_scatter,
-    infer_room;
+InferFn infer_all_gather, infer_all_reduce, infer_all_to_all, infer_block, infer_recv,
+    infer_reduce_scatter, infer_send, infer_room;
 InferFn infer_assign, infer_attention, infer_attention_grad, infer_broadcast, infer_cast,
     infer_combine, infer_combine_sum, infer_concat, infer_cross_entropy, infer_dispatch,
     infer_dispatch_scaled, infer_einsum, infer_einsum_gelu, infer_einsum_gelu_grad,

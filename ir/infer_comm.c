@@ -58,6 +58,31 @@ INFER(infer_all_to_all) {
     return check_wire((Dtype)attr->v[2].i, in[0]->dtype, err) ? in[0] : NULL;
 }
 
+static bool check_peer(const Attr *attr, Buf *err) {
+    if (!check_ranks(attr->v[1].i, err)) return false;
+    if (attr->v[2].i < 0 || attr->v[2].i >= attr->v[1].i || attr->v[3].i < 1)
+        return infer_fail(err, "there is no member %lld of %lld, or no transfer %lld",
+                          (long long)attr->v[2].i, (long long)attr->v[1].i,
+                          (long long)attr->v[3].i),
+               false;
+    return true;
+}
+
+INFER(infer_send) {
+    UNUSED;
+    return check_peer(attr, err) ? type_scalar(s, DT_I32) : NULL;
+}
+
+INFER(infer_recv) {
+    UNUSED;
+    const Ints *shape = attr->v[5].v;
+    if (!check_peer(attr, err)) return NULL;
+    if (in[0]->rank != 0 || in[0]->dtype != DT_I32)
+        return infer_fail(err, "the operand must be i32[]");
+    if (shape->n > MAX_RANK) return infer_fail(err, "shape has more than %d dimensions", MAX_RANK);
+    return type_tensor(s, (Dtype)attr->v[4].i, (int)shape->n, shape->v);
+}
+
 INFER(infer_block) {
     UNUSED;
     int64_t d = attr->v[0].i, parts = attr->v[1].i, dim[MAX_RANK];

@@ -89,6 +89,7 @@ enum {                    /* flags of an op */
        OPF_UNIQUE = 64,   /* two equal nodes are still different (random sites) */
        OPF_BOOL = 128,    /* EW: the result is bool */
        OPF_INT = 256,     /* EW: legal on integers too */
+       OPF_ACT = 1024,    /* computes nothing that is read, but must not be removed */
        OPF_NOGRAD = 512,  /* gradient is zero by definition (comparisons, integer results) */
 };
 
@@ -193,8 +194,10 @@ typedef struct {
         int64_t size;
         const char *same; /* the earlier axis whose devices it uses; NULL: devices of its own */
     } mesh[MAX_RANK];
-    bool sharded; /* types are those of one rank's part; set by shard */
-    int64_t zero; /* 1: optimizer state is split over the ranks that share a parameter */
+    const char *pipeline;  /* order of micro-batches in stages (EPL's strategy); NULL: 1F1B */
+    int64_t stages, stage; /* of how many stages this graph is which; 0: of no pipeline */
+    bool sharded;          /* types are those of one rank's part; set by shard */
+    int64_t zero;          /* 1: optimizer state is split over the ranks that share a parameter */
     int64_t memory, host_memory, disk;           /* budgets in bytes; 0: none */
     const char *cluster;                         /* file; NULL: this machine */
     const char *checkpoint, *offload;            /* "none", "auto", "all" or scopes joined by ',' */

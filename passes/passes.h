@@ -38,6 +38,7 @@ typedef struct {
     bool gpu;                      /* the plan is for a GPU */
     bool dumped;                   /* opt.dump_after was reached */
     const struct Machine *machine; /* prices; NULL: no step is priced, no budget can be kept */
+    uint32_t stage;                /* of a pipeline: whose part the graph becomes */
     ShardMap *shard;               /* filled by `shard`; NULL: nobody asks */
     struct MemoryReport *memory;   /* filled by `memory`; NULL: nobody asks */
     /* Plans that do not fit the budgets: an error (false), or the smallest plan found. */

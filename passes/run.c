@@ -7,7 +7,7 @@
 #include <string.h>
 
 const char pipeline_default[] = "simplify,raise,precision,differentiate,optimize,shard,simplify,"
-                                "collectives,lower,epilogue,fuse,"
+                                "stages,collectives,lower,epilogue,fuse,"
                                 "schedule,memory,allocate";
 
 typedef struct {

@@ -179,7 +179,7 @@ static bool as_annotated(const Graph *g, StagePlan *p) {
         int64_t bytes = chain_bytes(p->cost, &p->stage[s], s, s + 1), has = p->stage[s].memory;
         p->us = MAX(p->us, chain_us(p->cost, &p->stage[s], s, s + 1));
         if (!has || bytes <= has) continue;
-        diag_error(g->session, (Loc){0}, "stage '%s' needs %lld bytes and has %lld",
+        diag_error(g->session, p->layers.loc[s], "stage '%s' needs %lld bytes and has %lld",
                    p->layers.name[s], (long long)bytes, (long long)has);
         return false;
     }

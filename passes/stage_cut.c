@@ -1,0 +1,300 @@
+/* stage_cut.c: of a graph for all stages of a pipeline, the part of one.
+ *
+ * Every node belongs to a stage (stage.h), or to all: what follows from inputs and constants alone
+ * is computed wherever it is read; what the stages only add up (the norm of all gradients) each
+ * adds up for itself, and the sums are reduced over the pipeline. A value that another stage reads
+ * is sent to it, once to each.
+ *
+ * Transfers are numbered in the order in which one processor would make them that ran all stages'
+ * parts of micro-batches one after the other, in an order that every stage's own order agrees with.
+ * A stage that keeps to the numbers never waits for one that waits for it, even if every send waits
+ * for its receive; `schedule` sees to that. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "passes/stage.h"
+
+typedef struct {
+    const Graph *from;
+    Graph *to;
+    Arena *a;
+    uint32_t stages, stage; /* how many; the one that is made */
+    int16_t *of;            /* by value: its stage, or EVERY_STAGE */
+    bool *joint;            /* by value of every stage: follows from what stages computed */
+    uint32_t *number;       /* by value and stage that reads it: 1 + the transfer, 0: none */
+    uint32_t *position;     /* of stage, micro-batch and direction: in the order of all */
+    Value *map;             /* by old value: here, or NO_VALUE */
+    Value *part;            /* of joint sums: what this stage adds; NO_VALUE: nothing */
+    bool *summed;           /* part is known */
+    Value token;
+} Cut;
+
+static const char pipeline_axis[] = "pipeline";
+
+static bool every(const Cut *c, Value v) { return c->of[v] == EVERY_STAGE; }
+
+/* ---- what belongs where ---- */
+
+/* A node of every stage that follows from one stage alone belongs to it. */
+static void find_joint(Cut *c) {
+    for (Value v = 0; v < c->from->node.n; v++) {
+        int16_t only = EVERY_STAGE;
+        bool staged = false, joint = false;
+        if (!every(c, v)) continue;
+        for (uint32_t i = 0; i < node_of(c->from, v)->nin; i++) {
+            Value w = operand(c->from, v, i);
+            joint |= every(c, w) ? c->joint[w] : staged && c->of[w] != only;
+            if (every(c, w)) continue;
+            staged = true;
+            only = c->of[w];
+        }
+        bool effect = (op_info((Op)node_of(c->from, v)->op)->flags & OPF_EFFECT) != 0;
+        if (staged && !joint && !effect)
+            c->of[v] = only;
+        else
+            c->joint[v] = staged || joint;
+    }
+}
+
+/* A sum of numbers that different stages have. */
+static bool is_joint_sum(const Cut *c, Value v) {
+    return every(c, v) && c->joint[v] && node_of(c->from, v)->op == OP_add;
+}
+
+/* ---- transfers ---- */
+
+static uint32_t *number_of(const Cut *c, Value v, uint32_t reader) {
+    return &c->number[(size_t)v * c->stages + reader];
+}
+
+static void note_reader(const Cut *c, Value w, uint32_t reader) {
+    if (!every(c, w) && c->of[w] != (int16_t)reader) *number_of(c, w, reader) = 1;
+}
+
+/* Stages that read w, of another: those of its users; of joint users that are no sums, all. */
+static void find_readers(Cut *c) {
+    for (Value v = 0; v < c->from->node.n; v++) {
+        if (is_joint_sum(c, v) || (every(c, v) && !c->joint[v])) continue;
+        for (uint32_t i = 0; i < node_of(c->from, v)->nin; i++) {
+            Value w = operand(c->from, v, i);
+            if (!every(c, v))
+                note_reader(c, w, (uint32_t)c->of[v]);
+            else
+                for (uint32_t s = 0; s < c->stages; s++) note_reader(c, w, s);
+        }
+    }
+}
+
+/* Steps of all stages in one order: a stage takes its next as soon as it may. */
+static void find_positions(Cut *c, PipelineKind kind) {
+    uint32_t micros = (uint32_t)c->from->set.micro_batches, S = c->stages, next = 1;
+    PipelineStep *step = arena_array(c->a, PipelineStep, (size_t)S * 2 * micros);
+    uint32_t *done = arena_array(c->a, uint32_t, S);
+    for (uint32_t s = 0; s < S; s++)
+        pipeline_order(kind, S, s, micros, step + (size_t)s * 2 * micros);
+    while (next <= 2 * S * micros)
+        for (uint32_t s = 0; s < S; s++) {
+            if (done[s] == 2 * micros) continue;
+            PipelineStep p = step[(size_t)s * 2 * micros + done[s]];
+            uint32_t other = p.backward ? s + 1 : s - 1;
+            bool first = p.backward ? s == S - 1 : s == 0;
+            size_t at = (size_t)p.micro * 2 + p.backward;
+            if (!first && !c->position[(size_t)other * 2 * micros + at]) continue;
+            c->position[(size_t)s * 2 * micros + at] = next++;
+            done[s]++;
+        }
+}
+
+/* When a value is made: before all micro-batches, in a step of its stage, or after all. */
+static uint32_t position_of(const Cut *c, Value v) {
+    const Node *n = node_of(c->from, v);
+    if (n->phase == PHASE_APPLY) return UINT32_MAX;
+    if (n->micro < 0)
+        return n->phase == PHASE_FORWARD && c->from->set.micro_batches > 1 ? 0 : UINT32_MAX - 1;
+    size_t micros = (size_t)c->from->set.micro_batches;
+    return c->position[(size_t)c->of[v] * 2 * micros + (size_t)n->micro * 2 +
+                       (n->phase == PHASE_BACKWARD)];
+}
+
+typedef struct {
+    uint32_t position;
+    Value v;
+    uint32_t reader;
+} Crossing;
+
+static int compare_crossings(const void *a, const void *b) {
+    const Crossing *x = a, *y = b;
+    if (x->position != y->position) return x->position < y->position ? -1 : 1;
+    if (x->v != y->v) return x->v < y->v ? -1 : 1;
+    return (x->reader > y->reader) - (x->reader < y->reader);
+}
+
+static void number_transfers(Cut *c) {
+    VEC(Crossing) all = {0};
+    for (Value v = 0; v < c->from->node.n; v++)
+        for (uint32_t s = 0; s < c->stages; s++)
+            if (*number_of(c, v, s)) vec_push(&all, ((Crossing){position_of(c, v), v, s}));
+    if (all.n) qsort(all.p, all.n, sizeof *all.p, compare_crossings);
+    for (uint32_t i = 0; i < all.n; i++) *number_of(c, all.p[i].v, all.p[i].reader) = i + 1;
+    vec_free(&all);
+}
+
+/* ---- one stage's graph ---- */
+
+static Value here(Cut *c, Value v);
+
+static void at_old(Cut *c, Value v) {
+    const Node *n = node_of(c->from, v);
+    c->to->at.scope = n->scope;
+    c->to->at.loc = n->loc;
+    c->to->at.phase = (Phase)n->phase;
+    c->to->at.micro = n->micro;
+}
+
+static AttrValue text_attr(Cut *c, const char *s) {
+    return (AttrValue){.s = intern(c->from->session, s)};
+}
+
+/* A transfer has an operand so that it is no leaf: the step's number, which is always there. */
+static Value token(Cut *c) {
+    if (c->token != NO_VALUE) return c->token;
+    for (Value v = 0; v < c->from->node.n; v++) {
+        const Node *n = node_of(c->from, v);
+        if (n->op == OP_input && strcmp(attr_str(n, "name"), "@step") == 0)
+            return c->token = here(c, v);
+    }
+    AttrValue attr[] = {text_attr(c, "@step"), {.i = 0}};
+    return c->token = graph_leaf(c->to, OP_input, attr_intern(c->from->session, OP_input, attr),
+                                 type_scalar(c->from->session, DT_I32));
+}
+
+static Value receive(Cut *c, Value v) {
+    const Node *n = node_of(c->from, v);
+    Session *s = c->from->session;
+    AttrValue attr[] = {text_attr(c, pipeline_axis),
+                        {.i = c->stages},
+                        {.i = c->of[v]},
+                        {.i = *number_of(c, v, c->stage)},
+                        {.i = n->type->dtype},
+                        {.v = ints_intern(s, (uint32_t)n->type->rank, n->type->dim)}};
+    Value when = token(c);
+    at_old(c, v);
+    Value x = graph_add(c->to, OP_recv, attr_intern(s, OP_recv, attr), 1, &when);
+    node_of(c->to, x)->spec = n->spec;
+    return x;
+}
+
+static void send(Cut *c, Value v, uint32_t reader) {
+    AttrValue attr[] = {text_attr(c, pipeline_axis),
+                        {.i = c->stages},
+                        {.i = reader},
+                        {.i = *number_of(c, v, reader)}};
+    at_old(c, v);
+    graph_add(c->to, OP_send, attr_intern(c->from->session, OP_send, attr), 1, &c->map[v]);
+}
+
+/* What this stage adds to a joint sum, or NO_VALUE. */
+static Value part_here(Cut *c, Value v) {
+    if (!is_joint_sum(c, v)) {
+        bool own = !every(c, v) && c->of[v] == (int16_t)c->stage;
+        bool first = every(c, v) && c->stage == 0; /* a number that all have counts once */
+        return own || first ? here(c, v) : NO_VALUE;
+    }
+    if (c->summed[v]) return c->part[v];
+    Value x = part_here(c, operand(c->from, v, 0)), y = part_here(c, operand(c->from, v, 1));
+    at_old(c, v);
+    c->summed[v] = true;
+    return c->part[v] = x == NO_VALUE ? y : y == NO_VALUE ? x : b_ew2(c->to, OP_add, x, y);
+}
+
+/* The stages' parts of a joint sum, added up. */
+static Value joint_sum(Cut *c, Value v) {
+    const Node *n = node_of(c->from, v);
+    Value x = part_here(c, v);
+    at_old(c, v);
+    if (x == NO_VALUE) x = b_const(c->to, 0, n->type);
+    AttrValue attr[] = {text_attr(c, pipeline_axis),
+                        {.i = c->stages},
+                        text_attr(c, reduce_name(REDUCE_SUM)),
+                        {.i = n->type->dtype},
+                        {.f = 1}};
+    x = graph_add(c->to, OP_all_reduce, attr_intern(c->from->session, OP_all_reduce, attr), 1, &x);
+    node_of(c->to, x)->spec = n->spec;
+    return x;
+}
+
+/* Old value v in this stage's graph. */
+static Value here(Cut *c, Value v) {
+    if (c->map[v] != NO_VALUE) return c->map[v];
+    if (!every(c, v) && c->of[v] != (int16_t)c->stage) return c->map[v] = receive(c, v);
+    if (is_joint_sum(c, v)) return c->map[v] = joint_sum(c, v);
+    for (uint32_t i = 0; i < node_of(c->from, v)->nin; i++) here(c, operand(c->from, v, i));
+    return c->map[v] = graph_copy_node(c->to, c->from, v, c->map);
+}
+
+/* In the old order: what this stage computes, and what it sends as soon as it is there. */
+static void make_stage(Cut *c) {
+    for (Value v = 0; v < c->from->node.n; v++) {
+        bool effect = (op_info((Op)node_of(c->from, v)->op)->flags & OPF_EFFECT) != 0;
+        if (c->of[v] == (int16_t)c->stage || (every(c, v) && (c->joint[v] || effect))) {
+            if (is_joint_sum(c, v)) continue; /* made where it is read */
+            here(c, v);
+        }
+        for (uint32_t s = 0; s < c->stages && c->of[v] == (int16_t)c->stage; s++)
+            if (*number_of(c, v, s)) send(c, v, s);
+    }
+}
+
+/* ---- the pass ---- */
+
+/* Every rank reports the step's numbers. */
+static void share_outputs(const Graph *g, int16_t *of) {
+    for (Value v = 0; v < g->node.n; v++)
+        if (node_of(g, v)->op == OP_output && type_elements(type_of(g, v)) == 1)
+            of[v] = EVERY_STAGE;
+}
+
+static Cut begin(Graph *g, PassContext *cx, const StagePlan *p) {
+    size_t n = g->node.n + 1, micros = (size_t)g->set.micro_batches;
+    return (Cut){.from = g,
+                 .to = graph_like(g),
+                 .a = cx->scratch,
+                 .stages = p->stages,
+                 .stage = cx->stage,
+                 .of = p->of,
+                 .joint = arena_array(cx->scratch, bool, n),
+                 .number = arena_array(cx->scratch, uint32_t, n * p->stages),
+                 .position = arena_array(cx->scratch, uint32_t, p->stages * 2 * micros),
+                 .map = no_values(cx->scratch, (uint32_t)n),
+                 .part = no_values(cx->scratch, (uint32_t)n),
+                 .summed = arena_array(cx->scratch, bool, n),
+                 .token = NO_VALUE};
+}
+
+bool pass_stages(Graph *g, PassContext *cx) {
+    MeshGroup m;
+    StagePlan plan;
+    if (!mesh_group(&g->set, pipeline_axis, &m) || m.n == 1 || g->set.stages) return false;
+    StageOptions o = {
+        .stages = (uint32_t)m.n, .kind = PIPELINE_PREFER_BACKWARD, .machine = cx->machine};
+    if (g->set.pipeline && !pipeline_parse(g->set.pipeline, &o.kind)) {
+        diag_error(g->session, (Loc){0},
+                   "no pipeline is called '%s': it is PreferForward, PreferBackward or "
+                   "PreferBackwardOptimizer",
+                   g->set.pipeline);
+        return false;
+    }
+    if (!stage_plan(g, &o, &plan, cx->scratch)) return false;
+    share_outputs(g, plan.of);
+    Cut c = begin(g, cx, &plan);
+    find_joint(&c);
+    find_readers(&c);
+    find_positions(&c, o.kind);
+    number_transfers(&c);
+    make_stage(&c);
+    g->set.stages = m.n;
+    g->set.stage = cx->stage;
+    Rewrite r = {g, c.to, NULL};
+    rewrite_take(&r);
+    return true;
+}
