@@ -22,6 +22,7 @@ enum { EVERY_STAGE = -1 };
 typedef struct {
     uint32_t n;
     const char **name; /* by layer, in the order in which data goes through them */
+    Loc *loc;          /* of the annotation, or of a node of the layer's */
     int16_t *of;       /* by value: its layer, or EVERY_STAGE */
 } StageLayers;
 

@@ -263,6 +263,20 @@ static void cheap(Layers *l) {
     }
 }
 
+static void name_layers(const Layers *l, StageLayers *out, Arena *a) {
+    uint32_t n = l->name.n;
+    *out = (StageLayers){n, arena_array(a, const char *, n), arena_array(a, Loc, n), l->of};
+    for (uint32_t i = 0; i < n; i++) {
+        out->name[i] = l->name.p[i];
+        if (l->annotated) out->loc[i] = stage_note(l->g, i)->loc;
+    }
+    for (Value v = 0; v < l->g->node.n; v++) {
+        const Node *node = node_of(l->g, v);
+        if (node->phase != PHASE_FORWARD || l->of[v] == EVERY_STAGE) continue;
+        if (out->loc[l->of[v]].line == 0) out->loc[l->of[v]] = node->loc;
+    }
+}
+
 static uint32_t power_of_two(uint32_t least) {
     uint32_t n = 16;
     while (n < least) n *= 2;
@@ -287,8 +301,7 @@ bool stage_layers(const Graph *g, StageLayers *out, Arena *a) {
         optimizer(&l);
         cheap(&l);
     }
-    *out = (StageLayers){l.name.n, arena_array(a, const char *, l.name.n + 1), l.of};
-    for (uint32_t i = 0; i < l.name.n; i++) out->name[i] = l.name.p[i];
+    if (ok) name_layers(&l, out, a);
     vec_free(&l.name);
     return ok;
 }

@@ -92,18 +92,21 @@ static void divide(Search *s, int64_t *part, uint32_t i, int64_t left) {
         if (balance_fill(s->w, &s->p[i], part[i]) <= 1) divide(s, part, i + 1, left - part[i]);
 }
 
+static int64_t below(uint32_t n) {
+    static uint64_t drawn;
+    return philox(11, drawn++, NULL) % n;
+}
+
 static void test_random(void) {
-    uint64_t at = 0;
-#define BELOW(k) ((int64_t)(philox(11, at++, NULL) % (uint32_t)(k)))
     int fits = 0, misfits = 0;
     for (int round = 0; round < 3000; round++) {
         Processor p[4];
         int64_t part[4], other[4];
-        uint32_t n = (uint32_t)(1 + BELOW(4));
-        BalanceWork w = {BELOW(13), 1 + (double)BELOW(5), 1 + BELOW(4), BELOW(8) * (round & 1)};
+        uint32_t n = (uint32_t)(1 + below(4));
+        BalanceWork w = {below(13), 1 + (double)below(5), 1 + below(4), below(8) * (round & 1)};
         Search s = {&w, p, n, 0, INFINITY};
         for (uint32_t i = 0; i < n; i++) {
-            p[i] = (Processor){1 + (double)BELOW(6), 3 + BELOW(16), 0};
+            p[i] = (Processor){1 + (double)below(6), 3 + below(16), 0};
             s.sum += p[i].flops;
         }
         Buf err = {0};
@@ -119,7 +122,6 @@ static void test_random(void) {
         buf_free(&err);
     }
     CHECK(fits > 500 && misfits > 500);
-#undef BELOW
 }
 
 /* ---- virtual devices ---- */

@@ -192,6 +192,9 @@ static void test_annotated(const char *passes) {
     diag_capture(s, &err);
     CHECK(!stage_plan(g, &(StageOptions){.stages = 2}, &p, a));
     CHECK(err.p && strstr(err.p, "annotated with 3 stages, not 2"));
+    g->set.memory = 2000; /* less than 272 parameters and what belongs to them */
+    CHECK(!stage_plan(g, &(StageOptions){0}, &p, a));
+    CHECK(strstr(err.p, "model.m6:3:5: error: stage 'one' needs"));
     diag_capture(s, NULL);
     buf_free(&err);
     graph_free(g);
