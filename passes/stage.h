@@ -29,8 +29,9 @@ typedef struct {
 /* No forward node reads from a later layer, and no backward node's gradient from an earlier one: a
  * node without a scope, or whose scope is used again later, goes to the latest layer it reads from.
  * Backward nodes belong to the layer of their forward node; a parameter to the first layer that
- * reads it, its states and its update to the layer of the parameter. Everything in the arena. False
- * after diagnostics: annotated stages need each other's results. */
+ * reads it, its states and its update to the layer of the parameter. A backward node may read a
+ * forward value of a later layer where that is itself a gradient (of a in sum(a * b)). Everything
+ * in the arena. False after diagnostics: annotated stages need each other's results. */
 bool stage_layers(const Graph *g, StageLayers *out, Arena *a);
 bool stage_annotated(const Graph *g); /* has `stage` annotations */
 
