@@ -353,6 +353,38 @@ static void test_attention(void) {
         for (size_t k = 0; k < COUNT(masks); k++) compare_attention(sizes[4], masks[k], d);
 }
 
+/* ---- blocks ---- */
+
+/* Of the input, and of its rows from the second on: such bytes are aligned to one element. */
+static void test_blocks(void) {
+    static const struct {
+        int64_t dim[3];
+        int along, parts;
+        Dtype dtype;
+    } t[] = {{{2, 8, 6}, 0, 2, DT_F32},      {{4, 10, 3}, 1, 5, DT_F16},
+             {{2, 6, 8}, 2, 2, DT_BF16},     {{3, 5, 4}, 2, 4, DT_BOOL},
+             {{4, 3, 70000}, 0, 4, DT_BOOL}, {{2, 2, 60000}, 1, 1, DT_I32},
+             {{3, 1, 66000}, 2, 3, DT_F64}};
+    for (size_t i = 0; i < COUNT(t); i++) {
+        Session *s = session_new();
+        Graph *g = graph_new(s, "block");
+        const int64_t *d = t[i].dim, more[] = {d[0] + 1, d[1], d[2]}, start[] = {1, 0, 0};
+        Value x[2] = {input(g, "x", t[i].dtype, 3, d), input(g, "more", t[i].dtype, 3, more)};
+        AttrValue name[] = {{.s = intern(s, "index")}, {.i = t[i].parts}};
+        AttrValue a[] = {{.i = t[i].along}, {.i = t[i].parts}};
+        Value index =
+            graph_leaf(g, OP_input, attr_intern(s, OP_input, name), type_scalar(s, DT_I32));
+        x[1] = b_slice(g, x[1], start, more);
+        b_output(g, graph_add(g, OP_block, attr_intern(s, OP_block, a), 2, (Value[]){x[0], index}),
+                 "a");
+        b_output(g, graph_add(g, OP_block, attr_intern(s, OP_block, a), 2, (Value[]){x[1], index}),
+                 "b");
+        Compare c = {.passes = "lower,fuse"};
+        CHECK(compare_graph(g, &c, "block") == 0);
+        session_free(s);
+    }
+}
+
 /* ---- experts ---- */
 
 static void test_experts(void) {
@@ -462,6 +494,7 @@ int main(int argc, char **argv) {
     test_wide();
     test_epilogues();
     test_attention();
+    test_blocks();
     test_experts();
     harness_end();
     return check_done("codegen_kernels");
