@@ -82,17 +82,18 @@ void comm_step(Make *m, uint32_t u, PlanStep *s) {
                           .reduce = reduce_of(n),
                           .n = n->nin,
                           .count = arena_array(session_arena(m->p->session), int64_t, n->nin),
-                          .dtype = type_of(m->g, operand(m->g, v, 0))->dtype,
+                          .dtype = collective_type(m->g, v, 0)->dtype,
                           .wire = collective_wire(m->g, v),
                           .scale = 1,
+                          .peer = -1,
                           .room = has_room(m, unit)};
     op_collective((Op)n->op, &c->kind);
     if (n->op == OP_all_reduce && c->wire != c->dtype) c->scale = attr_float(n, "scale");
-    PlanArg *arg = add_args(m, s, 2 * c->n + c->room);
-    for (uint32_t i = 0; i < c->n; i++) {
-        c->count[i] = type_elements(type_of(m->g, operand(m->g, v, i)));
-        arg[i] = place_operand(m, v, i);
-        arg[c->n + i] = place_result(m, unit, i, false);
-    }
-    if (c->room) arg[2 * c->n] = place_result(m, unit, 0, true);
+    if (plan_comm_pairs(c)) c->peer = attr_int(n, "peer");
+    uint32_t in = plan_comm_operands(c), out = plan_comm_results(c);
+    PlanArg *arg = add_args(m, s, in + out + c->room);
+    for (uint32_t i = 0; i < c->n; i++) c->count[i] = type_elements(collective_type(m->g, v, i));
+    for (uint32_t i = 0; i < in; i++) arg[i] = place_operand(m, v, i);
+    for (uint32_t i = 0; i < out; i++) arg[in + i] = place_result(m, unit, i, false);
+    if (c->room) arg[in + out] = place_result(m, unit, 0, true);
 }

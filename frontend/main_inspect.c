@@ -109,7 +109,7 @@ static void print_json(const Plan *p, const InspectArgs *a) {
                   "lower_bound_bytes", (json_int_t)p->lower_bound[MEM_DEVICE], "flops", p->flops,
                   "tokens", (json_int_t)p->tokens, "params", params_json(p));
     if (a->memory) json_object_set_new(o, "memory", memory_json(p));
-    if (a->comm) json_object_set_new(o, "comm", comm_json(p));
+    if (a->comm) json_object_set_new(o, "comm", inspect_comm_json(p));
     json_dumpf(o, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     printf("\n");
     json_decref(o);
@@ -128,7 +128,7 @@ static int inspect(const InspectArgs *a, const char *dir) {
         if (a->steps) print_steps(p);
         if (a->kernels) print_kernels(p);
         if (a->memory && !a->json) memory_print(p, a->all, stdout);
-        if (a->comm && !a->json) comm_print(p, a->all, stdout);
+        if (a->comm && !a->json) inspect_comm(p, a->all, stdout);
         plan_free(p);
     }
     session_free(s);

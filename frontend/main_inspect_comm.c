@@ -138,7 +138,7 @@ static void print_largest(const Plan *p, const CommTable *t, bool all, FILE *out
     }
 }
 
-void comm_print(const Plan *p, bool all, FILE *out) {
+void inspect_comm(const Plan *p, bool all, FILE *out) {
     CommTable t = table_of(p);
     if (p->ranks == 1) fprintf(out, "one rank: nothing is sent\n");
     if (p->ranks > 1) print_groups(p, out);
@@ -196,7 +196,7 @@ static json_t *messages_json(const Plan *p, const CommTable *t) {
     return list;
 }
 
-json_t *comm_json(const Plan *p) {
+json_t *inspect_comm_json(const Plan *p) {
     CommTable t = table_of(p);
     json_t *o = json_pack("{s:I, s:s, s:o, s:o, s:o}", "ranks", (json_int_t)p->ranks, "mesh",
                           p->mesh, "groups", groups_json(p), "collectives", rows_json(p, &t),

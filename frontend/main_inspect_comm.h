@@ -7,7 +7,7 @@
 #include "runtime/plan.h"
 
 /* Groups of ranks, collectives by kind and group, the largest messages; `all`: every message. */
-void comm_print(const Plan *p, bool all, FILE *out);
-struct json_t *comm_json(const Plan *p); /* owned by the caller */
+void inspect_comm(const Plan *p, bool all, FILE *out);
+struct json_t *inspect_comm_json(const Plan *p); /* owned by the caller */
 
 #endif

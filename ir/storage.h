@@ -126,6 +126,8 @@ bool unit_may_overwrite(const Graph *g, const Units *us, uint32_t u, Value out, 
 /* Is it something that ranks do together, and what? */
 bool op_collective(Op op, Collective *kind);
 bool is_collective(const Node *n);
+/* Message i of a collective: operand i, or what a recv gets. */
+const Type *collective_type(const Graph *g, Value v, uint32_t i);
 /* The dtype in which a collective's operands travel. */
 Dtype collective_wire(const Graph *g, Value v);
 

@@ -146,6 +146,8 @@ bool op_collective(Op op, Collective *kind) {
     case OP_all_gather: *kind = COLLECTIVE_ALL_GATHER; return true;
     case OP_reduce_scatter: *kind = COLLECTIVE_REDUCE_SCATTER; return true;
     case OP_all_to_all: *kind = COLLECTIVE_ALL_TO_ALL; return true;
+    case OP_send: *kind = COLLECTIVE_SEND; return true;
+    case OP_recv: *kind = COLLECTIVE_RECV; return true;
     default: return false;
     }
 }

@@ -165,9 +165,14 @@ void comm_set_bytes(CommWork *c, const int64_t *count, uint32_t n, Dtype wire) {
     if (c->kind == COLLECTIVE_ALL_GATHER) c->bytes *= (double)c->ranks;
 }
 
+const Type *collective_type(const Graph *g, Value v, uint32_t i) {
+    return node_of(g, v)->op == OP_recv ? type_of(g, v) : type_of(g, operand(g, v, i));
+}
+
 Dtype collective_wire(const Graph *g, Value v) {
     const Node *n = node_of(g, v);
     bool stated = n->op == OP_all_reduce || n->op == OP_all_to_all;
+    if (n->op == OP_recv) return n->type->dtype;
     return stated ? (Dtype)attr_int(n, "wire") : type_of(g, operand(g, v, 0))->dtype;
 }
 
@@ -182,7 +187,7 @@ static void set_comm(const Graph *g, Value v, Work *w) {
     c->nlevel = m.nlevel;
     memcpy(c->size, m.size, sizeof m.size);
     memcpy(c->stride, m.stride, sizeof m.stride);
-    for (uint32_t i = 0; i < n->nin; i++) count[i] = type_elements(type_of(g, operand(g, v, i)));
+    for (uint32_t i = 0; i < n->nin; i++) count[i] = type_elements(collective_type(g, v, i));
     comm_set_bytes(c, count, n->nin, collective_wire(g, v));
 }
 _Static_assert((int)COMM_LEVELS == (int)MESH_LEVELS, "levels of groups");

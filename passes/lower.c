@@ -340,7 +340,7 @@ static bool is_opaque(const Graph *g, Value v) {
  * together somewhere: it gets bytes in the collective's step. */
 static void lower_collective(Graph *g, Value v) {
     Node *n = node_of(g, v);
-    Dtype own = type_of(g, operand(g, v, 0))->dtype, wire = collective_wire(g, v);
+    Dtype own = collective_type(g, v, 0)->dtype, wire = collective_wire(g, v);
     if (n->stream < STREAM_COMM) n->stream = STREAM_COMM;
     if (n->nin == 1 && wire == own) return;
     Value room = graph_add(g, OP_room, attr_of1(g, OP_room, (AttrValue){.i = wire}), 1, &v);

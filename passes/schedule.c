@@ -16,6 +16,10 @@
  * clocks of both kinds of streams say how long. Time then counts too: ten percent of the bytes are
  * worth one of the time.
  *
+ * Stages of a pipeline have orders of their own. What they send each other is numbered in one order
+ * of all, and a stage keeps to it; what all stages do together comes last, if nothing that is sent
+ * follows from it. So no stage waits for one that waits for it.
+ *
  * Every way is O(n log n): a unit's balance changes only when it becomes the last reader of a
  * value. Which unit that is, the xor of the waiting readers' numbers tells. */
 #include "ir/storage.h"
@@ -24,6 +28,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct {
     bool late, eager, greedy, patient;
@@ -70,6 +75,67 @@ static void index_edges(Edges *e, uint32_t n, Arena *a, uint32_t **start, uint32
     vec_free(e);
 }
 
+static const Node *first_node(const Plan *p, uint32_t u) {
+    return node_of(p->g, p->us->unit[u].node[0]);
+}
+
+static bool is_transfer(const Plan *p, uint32_t u) {
+    const Node *n = first_node(p, u);
+    return n->op == OP_send || n->op == OP_recv;
+}
+
+/* Does group `over` have this axis? */
+static bool has_axis(const char *over, const char *axis) {
+    size_t n = strlen(axis);
+    for (const char *p = over; *p; p += *p == '.') {
+        size_t k = strcspn(p, ".");
+        if (strcspn(p, ".%/") == n && memcmp(p, axis, n) == 0) return true;
+        p += k;
+    }
+    return false;
+}
+
+typedef struct {
+    int64_t tag;
+    uint32_t unit;
+} Transfer;
+
+static int by_tag(const void *a, const void *b) {
+    const Transfer *x = a, *y = b;
+    return (x->tag > y->tag) - (x->tag < y->tag);
+}
+
+/* Marks the units that a transfer follows from: reads go to earlier nodes only. */
+static void mark_before(const Plan *p, bool *before) {
+    for (Value v = p->g->node.n; v-- > 0;) {
+        uint32_t u = p->us->of[v];
+        if (u == NO_UNIT || !(before[u] || is_transfer(p, u))) continue;
+        for (uint32_t i = 0; i < p->us->unit[u].nread; i++)
+            if (p->us->of[p->us->unit[u].read[i]] != NO_UNIT)
+                before[p->us->of[p->us->unit[u].read[i]]] = true;
+    }
+}
+
+/* Transfers by their numbers, then what all stages do. */
+static void chain_transfers(const Plan *p, Edges *hard) {
+    VEC(Transfer) t = {0};
+    bool *before = arena_array(p->arena, bool, p->us->n + 1);
+    for (uint32_t u = 0; u < p->us->n; u++)
+        if (is_transfer(p, u)) vec_push(&t, ((Transfer){attr_int(first_node(p, u), "tag"), u}));
+    if (!t.n) return;
+    qsort(t.p, t.n, sizeof *t.p, by_tag);
+    mark_before(p, before);
+    const char *axis = attr_str(first_node(p, t.p[0].unit), "over");
+    for (Value v = 0; v < p->g->node.n; v++) {
+        uint32_t u = p->us->of[v];
+        if (u == NO_UNIT || before[u] || is_transfer(p, u) || p->us->unit[u].node[0] != v) continue;
+        if (is_collective(node_of(p->g, v)) && has_axis(attr_str(node_of(p->g, v), "over"), axis))
+            vec_push(&t, ((Transfer){0, u}));
+    }
+    for (uint32_t i = 1; i < t.n; i++) vec_push(hard, ((Edge){t.p[i - 1].unit, t.p[i].unit}));
+    vec_free(&t);
+}
+
 static void find_edges(Plan *p) {
     const Graph *g = p->g;
     const Units *us = p->us;
@@ -88,6 +154,7 @@ static void find_edges(Plan *p) {
             if (from == NO_UNIT && updates[v] && updates[v] != u + 1)
                 vec_push(&soft, ((Edge){u, updates[v] - 1}));
         }
+    chain_transfers(p, &hard);
     index_edges(&hard, us->n, p->arena, &p->start, &p->to);
     index_edges(&soft, us->n, p->arena, &p->soft_start, &p->soft_to);
 }
