@@ -17,8 +17,8 @@
  * worth one of the time.
  *
  * Stages of a pipeline have orders of their own. What they send each other is numbered in one order
- * of all, and a stage keeps to it; what all stages do together comes last, if nothing that is sent
- * follows from it. So no stage waits for one that waits for it.
+ * of all, and a stage keeps to it; what all stages do together comes after what micro-batches send,
+ * if that does not follow from it. So no stage waits for one that waits for it.
  *
  * Every way is O(n log n): a unit's balance changes only when it becomes the last reader of a
  * value. Which unit that is, the xor of the waiting readers' numbers tells. */
@@ -95,43 +95,59 @@ static bool has_axis(const char *over, const char *axis) {
     return false;
 }
 
+/* What is in order: transfers of micro-batches by their numbers, what all stages do together, and
+ * the optimizer's transfers, which may follow from that. */
+typedef enum { ORDER_TRANSFER, ORDER_ALL, ORDER_APPLY } OrderKind;
 typedef struct {
-    int64_t tag;
+    OrderKind kind;
+    int64_t number;
     uint32_t unit;
-} Transfer;
+} Ordered;
 
-static int by_tag(const void *a, const void *b) {
-    const Transfer *x = a, *y = b;
-    return (x->tag > y->tag) - (x->tag < y->tag);
+static int by_number(const void *a, const void *b) {
+    const Ordered *x = a, *y = b;
+    if (x->kind != y->kind) return x->kind < y->kind ? -1 : 1;
+    return (x->number > y->number) - (x->number < y->number);
 }
 
-/* Marks the units that a transfer follows from: reads go to earlier nodes only. */
+static OrderKind order_of(const Plan *p, uint32_t u) {
+    if (!is_transfer(p, u)) return ORDER_ALL;
+    return first_node(p, u)->phase == PHASE_APPLY ? ORDER_APPLY : ORDER_TRANSFER;
+}
+
+/* Marks the units that a micro-batch's transfer follows from: reads go to earlier nodes only. */
 static void mark_before(const Plan *p, bool *before) {
     for (Value v = p->g->node.n; v-- > 0;) {
         uint32_t u = p->us->of[v];
-        if (u == NO_UNIT || !(before[u] || is_transfer(p, u))) continue;
+        if (u == NO_UNIT || !(before[u] || order_of(p, u) == ORDER_TRANSFER)) continue;
         for (uint32_t i = 0; i < p->us->unit[u].nread; i++)
             if (p->us->of[p->us->unit[u].read[i]] != NO_UNIT)
                 before[p->us->of[p->us->unit[u].read[i]]] = true;
     }
 }
 
-/* Transfers by their numbers, then what all stages do. */
-static void chain_transfers(const Plan *p, Edges *hard) {
-    VEC(Transfer) t = {0};
-    bool *before = arena_array(p->arena, bool, p->us->n + 1);
+/* The axis of the first transfer's group, or NULL without any. */
+static const char *pipeline_axis(const Plan *p) {
     for (uint32_t u = 0; u < p->us->n; u++)
-        if (is_transfer(p, u)) vec_push(&t, ((Transfer){attr_int(first_node(p, u), "tag"), u}));
-    if (!t.n) return;
-    qsort(t.p, t.n, sizeof *t.p, by_tag);
+        if (is_transfer(p, u)) return attr_str(first_node(p, u), "over");
+    return NULL;
+}
+
+static void chain_transfers(const Plan *p, Edges *hard) {
+    VEC(Ordered) t = {0};
+    const char *axis = pipeline_axis(p);
+    if (!axis) return;
+    bool *before = arena_array(p->arena, bool, p->us->n + 1);
     mark_before(p, before);
-    const char *axis = attr_str(first_node(p, t.p[0].unit), "over");
     for (Value v = 0; v < p->g->node.n; v++) {
+        const Node *n = node_of(p->g, v);
         uint32_t u = p->us->of[v];
-        if (u == NO_UNIT || before[u] || is_transfer(p, u) || p->us->unit[u].node[0] != v) continue;
-        if (is_collective(node_of(p->g, v)) && has_axis(attr_str(node_of(p->g, v), "over"), axis))
-            vec_push(&t, ((Transfer){0, u}));
+        if (!is_collective(n) || !has_axis(attr_str(n, "over"), axis)) continue;
+        bool transfer = is_transfer(p, u);
+        if (before[u] && !transfer) continue;
+        vec_push(&t, ((Ordered){order_of(p, u), transfer ? attr_int(n, "tag") : (int64_t)v, u}));
     }
+    qsort(t.p, t.n, sizeof *t.p, by_number);
     for (uint32_t i = 1; i < t.n; i++) vec_push(hard, ((Edge){t.p[i - 1].unit, t.p[i].unit}));
     vec_free(&t);
 }

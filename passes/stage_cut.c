@@ -21,6 +21,7 @@ typedef struct {
     uint32_t stages, stage; /* how many; the one that is made */
     int16_t *of;            /* by value: its stage, or EVERY_STAGE */
     bool *joint;            /* by value of every stage: follows from what stages computed */
+    bool *after;            /* by value: follows from a micro-batch */
     uint32_t *number;       /* by value and stage that reads it: 1 + the transfer, 0: none */
     uint32_t *position;     /* of stage, micro-batch and direction: in the order of all */
     Value *map;             /* by old value: here, or NO_VALUE */
@@ -35,11 +36,20 @@ static bool every(const Cut *c, Value v) { return c->of[v] == EVERY_STAGE; }
 
 /* ---- what belongs where ---- */
 
+/* A view of what every stage has, or arithmetic on it: not worth a transfer. */
+static bool is_cheap_everywhere(const Cut *c, Value v) {
+    const Node *n = node_of(c->from, v);
+    bool cheap = (op_info((Op)n->op)->flags & (OPF_VIEW | OPF_EW)) && n->op != OP_add;
+    for (uint32_t i = 0; i < n->nin && cheap; i++) cheap = every(c, operand(c->from, v, i));
+    return cheap && n->nin;
+}
+
 /* A node of every stage that follows from one stage alone belongs to it. */
 static void find_joint(Cut *c) {
     for (Value v = 0; v < c->from->node.n; v++) {
         int16_t only = EVERY_STAGE;
         bool staged = false, joint = false;
+        if (is_cheap_everywhere(c, v)) c->of[v] = EVERY_STAGE;
         if (!every(c, v)) continue;
         for (uint32_t i = 0; i < node_of(c->from, v)->nin; i++) {
             Value w = operand(c->from, v, i);
@@ -109,11 +119,18 @@ static void find_positions(Cut *c, PipelineKind kind) {
 static uint32_t position_of(const Cut *c, Value v) {
     const Node *n = node_of(c->from, v);
     if (n->phase == PHASE_APPLY) return UINT32_MAX;
-    if (n->micro < 0)
-        return n->phase == PHASE_FORWARD && c->from->set.micro_batches > 1 ? 0 : UINT32_MAX - 1;
+    if (n->micro < 0) return c->from->set.micro_batches > 1 && !c->after[v] ? 0 : UINT32_MAX - 1;
     size_t micros = (size_t)c->from->set.micro_batches;
     return c->position[(size_t)c->of[v] * 2 * micros + (size_t)n->micro * 2 +
                        (n->phase == PHASE_BACKWARD)];
+}
+
+static void find_after(Cut *c) {
+    for (Value v = 0; v < c->from->node.n; v++)
+        for (uint32_t i = 0; i < node_of(c->from, v)->nin; i++) {
+            Value w = operand(c->from, v, i);
+            c->after[v] |= c->after[w] || node_of(c->from, w)->micro >= 0;
+        }
 }
 
 typedef struct {
@@ -263,6 +280,7 @@ static Cut begin(Graph *g, PassContext *cx, const StagePlan *p) {
                  .stage = cx->stage,
                  .of = p->of,
                  .joint = arena_array(cx->scratch, bool, n),
+                 .after = arena_array(cx->scratch, bool, n),
                  .number = arena_array(cx->scratch, uint32_t, n * p->stages),
                  .position = arena_array(cx->scratch, uint32_t, p->stages * 2 * micros),
                  .map = no_values(cx->scratch, (uint32_t)n),
@@ -290,6 +308,7 @@ bool pass_stages(Graph *g, PassContext *cx) {
     find_joint(&c);
     find_readers(&c);
     find_positions(&c, o.kind);
+    find_after(&c);
     number_transfers(&c);
     make_stage(&c);
     g->set.stages = m.n;
