@@ -107,6 +107,8 @@ static void check_node(Check *c, Value v) {
     const Node *n = node_of(g, v);
     check_type(c, v);
     if (is_collective(n)) check_collective(c, v);
+    if (n->stream >= STREAM_COMM && !is_collective(n))
+        find(c, v, "stream %u is for collectives", n->stream);
     if (n->op == OP_room && !is_collective(node_of(g, operand(g, v, 0))))
         find(c, v, "is room for the message of what is no collective");
     if (n->spec && g->set.sharded) check_spec(c, v);
