@@ -13,6 +13,7 @@ static const struct {
     {"compile", main_compile, "a model to a plan: kernels, buffers, steps"},
     {"run", main_run, "a plan over data: train, resume, validate"},
     {"inspect", main_inspect, "what is in a plan: parameters, steps, kernels, memory"},
+    {"checkpoint", main_checkpoint, "what is in checkpoints, how two differ, whether one is whole"},
     {"calibrate", main_calibrate, "measures this machine: prices for plans"},
     {"simulate", main_simulate, "a plan's step on a described machine, without running it"},
     {"compare", main_compare, "a measured run beside its prediction, step by step"},

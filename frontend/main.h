@@ -41,6 +41,7 @@ int main_inspect(int argc, char **argv);
 int main_dump(int argc, char **argv);
 int main_opt(int argc, char **argv);
 int main_check(int argc, char **argv);
+int main_checkpoint(int argc, char **argv);
 int main_fmt(int argc, char **argv);
 int main_calibrate(int argc, char **argv);
 int main_simulate(int argc, char **argv);

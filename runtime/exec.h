@@ -49,6 +49,8 @@ Status exec_write_part(Exec *e, uint32_t buffer, int64_t at, const void *host, i
  * *found is false when the plan has no such port. */
 Status exec_read_scalar(Exec *e, const char *name, double *value, bool *found);
 
+double exec_number(Dtype d, const void *p); /* one element as a double */
+
 /* Runs all steps, having set "@step" to `step` (from 1) and "@seed" where the plan has them, and
  * waits for the end. */
 Status exec_step(Exec *e, int64_t step);

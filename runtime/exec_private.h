@@ -61,7 +61,6 @@ Status exec_blame_any(const Exec *e, Status s);
 /* "step 2 (reduce) in net" */
 void exec_put_step(const Exec *e, const PlanStep *s, Buf *out);
 char *exec_address(const Exec *e, uint32_t buffer);
-double exec_number(Dtype d, const void *p);
 int32_t exec_seed_bits(const Exec *e); /* what "@seed" is */
 
 Status exec_open_stage(Exec *e); /* before the arenas */
