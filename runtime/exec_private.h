@@ -43,11 +43,11 @@ struct Exec {
     Streams *streams;             /* NULL: the plan has one, or the device keeps them itself */
     int64_t submitted, collected; /* steps, since exec_open */
     bool stopped;                 /* the submitted step, on devices that do not run ahead */
-    /* For messages: the training step, 0 between them; on each stream, one more than the plan's step
-     * that was begun last, 0: none. */
+    /* For messages: the training step, 0 between them; on each stream, one more than the plan's
+     * step that was begun last, 0: none. */
     _Atomic int64_t training_step;
     _Atomic uint32_t at[STREAM_COUNT];
-    const char *scalars;          /* of the collected step; NULL: they are still in the arena */
+    const char *scalars; /* of the collected step; NULL: they are still in the arena */
 };
 
 /* Starts step i of the plan; a failure names it. */
