@@ -10,7 +10,8 @@
 typedef struct {
     RunOptions o;
     int64_t threads, keep, seed;
-    const char *link;
+    const char *link, *timeout;
+    double wait; /* seconds, for other ranks; 0: as long as is usual */
 } RunArgs;
 
 static Status parse(RunArgs *a, int argc, char **argv, TextList *positional, bool *help) {
@@ -39,6 +40,7 @@ static Status parse(RunArgs *a, int argc, char **argv, TextList *positional, boo
         {"device", OPT_TEXT, &o->device, "NAME", "cpu, cuda or null (the plan's target)"},
         {"link", OPT_TEXT, &a->link, "RATE", "on the CPU: of copies from and to the host (4GB/s)"},
         {"disk", OPT_TEXT, &o->disk, "DIR", "for what the plan keeps on disk (where it says)"},
+        {"comm-timeout", OPT_TEXT, &a->timeout, "TIME", "how long to wait for other ranks (300s)"},
         {"no-graph", OPT_FLAG, &o->no_graph, NULL, "on a GPU: launch every step anew"},
     };
     const OptionTable table = {"run DIR --data SOURCE --steps N [options]", options, COUNT(options),
@@ -46,8 +48,25 @@ static Status parse(RunArgs *a, int argc, char **argv, TextList *positional, boo
     return options_parse(&table, argc, argv, positional, help);
 }
 
+/* "60s", "500ms", "5min"; seconds without a unit. */
+static Status read_time(const char *option, const char *text, double *seconds) {
+    static const struct {
+        const char *unit;
+        double seconds;
+    } units[] = {{"s", 1}, {"", 1}, {"ms", 1e-3}, {"min", 60}, {"h", 3600}};
+    size_t n = strspn(text, "0123456789.");
+    for (size_t i = 0; i < COUNT(units); i++)
+        if (strcmp(text + n, units[i].unit) == 0 && parse_f64(text, n, seconds) && *seconds > 0) {
+            *seconds *= units[i].seconds;
+            return NULL;
+        }
+    return status_make(EXIT_USAGE, "--%s takes a time, such as 60s or 5min, not '%s'", option,
+                       text);
+}
+
 static Status check(RunArgs *a) {
     if (a->link) TRY(option_rate("link", a->link, &a->o.link));
+    if (a->timeout) TRY(read_time("comm-timeout", a->timeout, &a->wait));
     if (a->o.steps < 0) return status_make(EXIT_USAGE, "--steps must not be negative");
     if (a->keep < 1) return status_make(EXIT_USAGE, "--keep must be at least 1");
     if (a->threads < 0 || a->threads > 4096)
@@ -62,6 +81,32 @@ static Status check(RunArgs *a) {
     return NULL;
 }
 
+/* Connects the ranks, if there are several, once it is known that all run this plan. A rank that
+ * cannot read it (plan == NULL) tells the others. */
+static Status start_ranks(RunArgs *a, const Plan *plan) {
+    enum { SAME = 3 };
+    static const char *const what[SAME] = {"the model", "the compiler", "the plan"};
+    Buf text = {0}, again = {0};
+    uint64_t same[SAME] = {0};
+    if (plan && plan->ranks > 1) {
+        plan_print(plan, &text);
+        same[0] = plan->model_hash;
+        same[1] = plan->compiler_hash;
+        same[2] = hash_bytes(text.p, text.n, 0);
+    }
+    buf_printf(&again, "m6c run %s …", a->o.dir);
+    CommConfig config = {.ranks = plan ? MAX(plan->ranks, (int64_t)1) : 0,
+                         .again = again.p,
+                         .timeout = a->wait,
+                         .same = same,
+                         .what = what,
+                         .nsame = SAME};
+    Status s = comm_start(&config, &a->o.comm);
+    buf_free(&text);
+    buf_free(&again);
+    return s;
+}
+
 static int run(RunArgs *a, const char *dir) {
     Session *s = session_new();
     a->o.dir = dir;
@@ -74,8 +119,10 @@ static int run(RunArgs *a, const char *dir) {
         plan_free(plan);
         plan = plan_load(s, dir, "forward.txt");
     }
-    if (plan) plan_warn_stale(plan);
-    int code = plan ? status_exit(run_plan(&a->o, plan)) : EXIT_INPUT;
+    Status status = start_ranks(a, plan);
+    if (!status && plan && a->o.comm->ops->rank(a->o.comm) == 0) plan_warn_stale(plan);
+    if (!status) status = plan ? run_plan(&a->o, plan) : status_make(EXIT_INPUT, "%s", "");
+    int code = comm_finish(a->o.comm, status, status_exit);
     if (plan) plan_free(plan);
     session_free(s);
     return code;

@@ -632,19 +632,51 @@ static Machine *load(Session *s, const char *path, char *text, size_t n) {
     return machine_parse(s, path, kept, n);
 }
 
-Machine *machine_load(Session *s, const char *cluster, const char *target) {
+static Machine *load_profile(Session *s, const char *target) {
     char *text = NULL;
     size_t n = 0;
-    if (cluster && *cluster) {
-        if (!diag_status(s, file_read(cluster, &text, &n))) return NULL;
-        return load(s, cluster, text, n);
-    }
     const char *path = profile_path(s, target);
     Status none = path ? file_read(path, &text, &n) : NULL;
     if (path && !none) return load(s, path, text, n);
     free(none);
     const char *builtin = machine_builtin(target);
     return machine_parse(s, "built-in machine", builtin, strlen(builtin));
+}
+
+/* The lines about devices and links of `network` instead of the machine's own; of one node, unless
+ * the machine has more. */
+static void set_network(Machine *m, const char *network) {
+    Reader r = {.m = m, .file = session_find_file(m->session, "network")};
+    m->link.n = 0;
+    for (const char *p = network; *p; p = r.end + 1) {
+        r.p = r.line = p;
+        r.end = p + strcspn(p, "\n");
+        r.lineno++;
+        read_line(&r);
+        if (!*r.end) return;
+    }
+}
+
+static Machine *load_nccl(Session *s, const char *path, const char *target) {
+    char *text = NULL;
+    size_t n = 0;
+    Buf lines = {0};
+    if (!diag_status(s, file_read(path, &text, &n))) return NULL;
+    const char *kept = arena_strdup(session_arena(s), text, n);
+    free(text);
+    Machine *m = nccl_network(s, path, kept, n, &lines) ? load_profile(s, target) : NULL;
+    if (m) set_network(m, arena_strdup(session_arena(s), lines.p, lines.n));
+    buf_free(&lines);
+    return m;
+}
+
+Machine *machine_load(Session *s, const char *cluster, const char *target) {
+    char *text = NULL;
+    size_t n = 0;
+    if (!cluster || !*cluster) return load_profile(s, target);
+    if (strncmp(cluster, "nccl:", 5) == 0) return load_nccl(s, cluster + 5, target);
+    if (!diag_status(s, file_read(cluster, &text, &n))) return NULL;
+    return load(s, cluster, text, n);
 }
 
 /* ---- asking ---- */

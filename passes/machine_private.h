@@ -81,6 +81,9 @@ struct Machine {
 uint64_t work_hash(const Work *w);
 bool comm_equal(const CommWork *a, const CommWork *b);
 struct CommPrices *comm_prices_new(Arena *a);
+/* The device and link lines of a node that NCCL described (machine_nccl.c). False after a
+ * diagnostic. */
+bool nccl_network(Session *s, const char *file, const char *text, size_t n, Buf *out);
 /* Figures for targets whose machine was never measured. */
 const char *machine_builtin(const char *target);
 

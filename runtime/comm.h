@@ -85,7 +85,7 @@ Status comm_start(const CommConfig *config, Comm **world);
 int comm_finish(Comm *world, Status s, int (*tell)(Status));
 
 /* What a rank is doing, for messages of the others; called from any thread, until it is set to
- * NULL. "step 7: …". */
+ * NULL. "in step 7". */
 typedef void CommPosition(const void *ctx, Buf *out);
 void comm_set_position(Comm *world, CommPosition *say, const void *ctx);
 

@@ -75,18 +75,31 @@ static void pause_test(uint32_t turn) {
         sched_yield();
 }
 
+/* Has the run ended, here or on another rank? What is just arriving still may: the collective that
+ * all ranks did before they failed together ends on all of them. */
+static bool is_over(const World *w, double *since) {
+    const double last = 0.02;
+    bool broken = atomic_load_explicit(&w->broken, memory_order_relaxed);
+    if (!broken && !(w->watch && watch_failed(w->watch))) return false;
+    if (*since == 0) *since = now_seconds();
+    return now_seconds() - *since > last;
+}
+
+static Status why_over(const World *w) {
+    if (w->watch && watch_failed(w->watch)) return watch_status(w->watch);
+    return status_make(EXIT_SYSTEM, "%s", "");
+}
+
 /* Until the request is done. code: what the call that started it returned. peer: whom a send or a
  * receive waits for; NULL: all of the communicator. */
 static Status await(const Mpi *c, int code, MpiHandle *request, const char *what, const int *peer) {
     const World *w = c->world;
-    double end = 0;
+    double end = 0, over = 0;
     int done = 0;
     for (uint32_t turn = 1; !code; turn++) {
         code = w->mpi->test(request, &done);
         if (!code && done) return NULL;
-        if (w->watch && watch_failed(w->watch)) return watch_status(w->watch);
-        if (atomic_load_explicit(&w->broken, memory_order_relaxed))
-            return status_make(EXIT_SYSTEM, "%s", "");
+        if (is_over(w, &over)) return why_over(w);
         pause_test(turn);
         if (turn % 64) continue;
         double now = now_seconds();

@@ -259,7 +259,7 @@ static void speak_for_the_run(Watch *w) {
     Buf at = {0};
     Status s = as_status(w);
     if (w->say) w->say(w->say_ctx, &at);
-    fprintf(stderr, "m6c: rank %d: %s%s%s\n", w->rank, s->text, at.n ? "; this rank was in " : "",
+    fprintf(stderr, "m6c: rank %d: %s%s%s\n", w->rank, s->text, at.n ? "; this rank was " : "",
             at.n ? at.p : "");
     free(s);
     buf_free(&at);
@@ -531,7 +531,7 @@ static void put_answers(const Watch *w, const int *member, int n, Buf *out) {
         if (told++ >= MOST) continue;
         buf_printf(out, "%srank %d ", told > 1 ? "; " : "", member[i]);
         if (m->head.kind == MSG_HERE)
-            buf_printf(out, "has not come to it, it is in %s", m->text);
+            buf_printf(out, "has not come to it, it is %s", m->text);
         else
             buf_puts(out, "does not answer (its process was stopped, or its machine is out of "
                           "reach)");

@@ -36,7 +36,7 @@ static void put_position(const void *ctx, Buf *out) {
         buf_puts(out, "between steps");
         return;
     }
-    buf_printf(out, "step %lld", (long long)step);
+    buf_printf(out, "in step %lld", (long long)step);
     for (size_t i = 0; i < COUNT(streams); i++) {
         uint32_t at = atomic_load(&e->at[streams[i]]);
         if (at == 0) continue;

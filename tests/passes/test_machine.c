@@ -7,8 +7,9 @@
 #include "codegen/codegen.h"
 #include "frontend/main_price.h"
 #include "ir/storage.h"
-#include "passes/machine.h"
+#include "passes/machine_private.h"
 #include "passes/passes.h"
+#include "passes/topology.h"
 #include "tests/check.h"
 #include "tests/passes/model_text.h"
 
@@ -111,7 +112,9 @@ static void check_errors(void) {
 }
 
 static void check_files(const char *root) {
-    static const char *const names[] = {"v100-32gb", "a100-80gb", "h100-80gb", "h200-141gb"};
+    static const char *const names[] = {"v100-32gb",     "a100-80gb",       "h100-80gb",
+                                        "h200-141gb",    "whale-64x8-v100", "m6-1t-480x1-v100",
+                                        "eflops-64-v100"};
     static const char *const targets[] = {"cpu", "null", "sm_80", "sm_86", "sm_90", "sm_120", NULL};
     for (size_t i = 0; i < COUNT(names); i++) {
         Session *s = session_new();
@@ -144,6 +147,54 @@ static void check_files(const char *root) {
     CHECK(said.p && strstr(said.p, "/nowhere/cluster"));
     buf_free(&said);
     session_free(s);
+}
+
+/* ---- networks that NCCL describes ---- */
+
+static void check_nccl_text(const char *text, const char *lines) {
+    Session *s = session_new();
+    Buf out = {0}, said = {0};
+    diag_capture(s, &said);
+    bool ok = nccl_network(s, "topo.xml", text, strlen(text), &out);
+    CHECK(ok == (said.p == NULL));
+    if (!CHECK(strstr(ok ? out.p : said.p, lines) != NULL))
+        fprintf(stderr, "got\n%s\nexpected\n%s\n", ok ? out.p : said.p, lines);
+    buf_free(&out);
+    buf_free(&said);
+    session_free(s);
+}
+
+#define PCI "<pci link_speed=\"8.0 GT/s PCIe\" link_width=\"16\">"
+#define GPU "<pci link_speed=\"16.0 GT/s PCIe\" link_width=\"16\"><gpu dev=\"0\" sm=\"70\"/></pci>"
+
+static void check_nccl(const char *root) {
+    Session *s = session_new();
+    char *name = arena_printf(session_arena(s), "nccl:%s/tests/passes/dgx_a100.xml", root);
+    Machine *m = machine_load(s, name, "sm_80");
+    Buf text = {0};
+    if (CHECK(m != NULL)) {
+        machine_print(m, &text);
+        CHECK(strstr(text.p, "\ndevices 8\n"));
+        CHECK(strstr(text.p, "\nlink nvlink 240GB/s latency 2us joins 8\n"
+                             "link net 25GB/s latency 5us ports 8\n"));
+        check_round_trip(text.p, "dgx");
+        const Topology *t = topology_of(m, 32);
+        CHECK(t && t->nlevel == 2 && t->level[1].fan == 4 && t->level[1].ports == 8);
+    }
+    CHECK(machine_load(s, "nccl:/nowhere.xml", "sm_80") == NULL);
+    buf_free(&text);
+    session_free(s);
+    /* the slowest bridge between a GPU and its CPU counts; two ports of one device are one */
+    check_nccl_text("<system><cpu>" PCI GPU GPU "</pci></cpu></system>",
+                    "devices 2\nlink pcie 12GB/s latency 3us joins 2\n");
+    check_nccl_text("<system><cpu>" GPU "<nic><net speed=\"100000\" latency=\"75\"/><net "
+                    "speed=\"100000\" latency=\"25\"/></nic></cpu></system>",
+                    "devices 1\nlink net 25GB/s latency 50us ports 1\n");
+    check_nccl_text("<system>\n<cpu>\n</system>", "topo.xml:3:");
+    check_nccl_text("<system></system>", "not a topology of NCCL");
+    check_nccl_text("<graphs><gpu/></graphs>", "not a topology of NCCL");
+    check_nccl_text("<system><gpu/><gpu/></system>", "no rate between GPUs");
+    check_nccl_text("", "topo.xml:1:1: error: ");
 }
 
 /* ---- prices ---- */
@@ -332,6 +383,7 @@ int main(int argc, char **argv) {
     check_text();
     check_errors();
     if (argc > 1) check_files(argv[1]);
+    if (argc > 1) check_nccl(argv[1]);
     check_roofline();
     check_points();
     check_monotone();
