@@ -349,8 +349,8 @@ static const char *const lines[] = {
     "%6 = output %5 {name=\"loss\"} : f32[] @[]\n",
     "%7 = add %2 %2 : f32[2,2] @[data,_]\n",
     "%8 = einsum %0 %7 {spec=\"nd,nf->df\"} : f32[3,2] @[_,_]+data\n",
-    "%9 = all_reduce %8 {over=\"data\",ranks=2,reduce=\"sum\",wire=f32,scale=1} : f32[3,2] "
-    "@[_,_]\n",
+    ("%9 = all_reduce %8 {over=\"data\",ranks=2,reduce=\"sum\",wire=f32,scale=1} : f32[3,2] "
+     "@[_,_]\n"),
     "%10 = output %9 {name=\"grad/w\"} : f32[3,2] @[_,_]\n",
     "%11 = constant {value=0.01} : f32[3,2] @[_,_]\n",
     "%12 = mul %9 %11 : f32[3,2] @[_,_]\n",
