@@ -48,7 +48,9 @@ static Status start(double timeout, uint64_t same) {
 static const Dtype dtypes[] = {DT_F32, DT_F64, DT_BF16, DT_F16, DT_I32, DT_I64};
 
 /* Small integers: exact in every format, whatever the order. */
-static double value(int r, int64_t i) { return (double)(philox((uint32_t)r + 1, (uint64_t)i, NULL) % 13) - 6; }
+static double value(int r, int64_t i) {
+    return (double)(philox((uint32_t)r + 1, (uint64_t)i, NULL) % 13) - 6;
+}
 
 static void put(Dtype d, void *p, int64_t i, double x) {
     switch (d) {
@@ -214,7 +216,8 @@ static void check_bits(void) {
     for (int k = 0; k < 3; k++) {
         int64_t n = k == 0 ? 5 : k == 1 ? 1500 : N;
         for (int64_t i = 0; i < n; i++)
-            a[i] = random_unit(philox((uint32_t)rank, (uint64_t)i, NULL)) * powf(10, (float)(i % 7));
+            a[i] =
+                random_unit(philox((uint32_t)rank, (uint64_t)i, NULL)) * powf(10, (float)(i % 7));
         wanted(world->ops->all_reduce(world, a, b, n, DT_F32, REDUCE_SUM));
         for (int round = 0; round < 20; round++) {
             wanted(world->ops->all_reduce(world, a, c, n, DT_F32, REDUCE_SUM));
@@ -261,7 +264,8 @@ static Maker make_plan(void) {
     return m;
 }
 
-static uint32_t add_buffer(Maker *m, const char *name, BufKind kind, Dtype d, int64_t at, int64_t n) {
+static uint32_t add_buffer(Maker *m, const char *name, BufKind kind, Dtype d, int64_t at,
+                           int64_t n) {
     vec_push(&m->plan->buffer, ((PlanBuffer){.name = name,
                                              .kind = kind,
                                              .dtype = d,
@@ -293,7 +297,8 @@ static PlanCollective collective(Maker *m, Collective kind, uint32_t group, Dtyp
 
 static Exec *open_exec(const Plan *plan) {
     Exec *e = NULL;
-    ExecOptions o = {.device = &device_cpu, .pool = pool, .dir = "/tmp", .comm = world, .rank = rank};
+    ExecOptions o = {
+        .device = &device_cpu, .pool = pool, .dir = "/tmp", .comm = world, .rank = rank};
     wanted(exec_open(plan, &o, &e));
     return e;
 }
@@ -329,7 +334,8 @@ static void exec_reduce(uint32_t group, Dtype wire, bool in_place) {
     int member[64], n = (int)plan_group_size(g);
     for (int i = 0; i < n; i++) member[i] = (int)plan_group_member(g, rank, i);
     bool good = true;
-    for (int i = 0; i < A + B; i++) good = good && (double)y[i] == reduced(member, n, REDUCE_SUM, i);
+    for (int i = 0; i < A + B; i++)
+        good = good && (double)y[i] == reduced(member, n, REDUCE_SUM, i);
     CHECK(good);
     exec_close(e);
     free_plan(&m);
@@ -353,7 +359,8 @@ static void exec_exchange(Dtype dtype, Dtype wire) {
     for (int k = 0; k < 2; k++) {
         bool sends = (k == 0) == (rank % 2 == 0);
         s = add_step(&m, STEP_COLLECTIVE, STREAM_COMM_2, 1 + narrow);
-        s->collective = collective(&m, sends ? COLLECTIVE_SEND : COLLECTIVE_RECV, 0, dtype, wire, 1, &one);
+        s->collective =
+            collective(&m, sends ? COLLECTIVE_SEND : COLLECTIVE_RECV, 0, dtype, wire, 1, &one);
         s->collective.peer = sends ? (rank + 1) % size : (rank + size - 1) % size;
         s->arg[0].buffer = sends ? a : c;
         if (narrow) s->arg[1].buffer = room2;
@@ -387,7 +394,8 @@ static void exec_streams(void) {
     uint32_t last[2] = {UINT32_MAX, UINT32_MAX};
     for (uint32_t k = 0; k < 2; k++) add_buffer(&m, k ? "b" : "a", BUF_STATE, DT_F64, k * 16384, N);
     for (uint32_t i = 0; i < STEPS; i++) {
-        uint32_t k = philox(5, i, NULL) % 2, group = m.plan->group.n > 1 ? philox(6, i, NULL) % 3 : 0;
+        uint32_t k = philox(5, i, NULL) % 2,
+                 group = m.plan->group.n > 1 ? philox(6, i, NULL) % 3 : 0;
         PlanStep *s = add_step(&m, STEP_COLLECTIVE, k ? STREAM_COMM_2 : STREAM_COMM, 2);
         s->collective = collective(&m, COLLECTIVE_ALL_REDUCE, group, DT_F64, DT_F64, 1, &n);
         s->collective.reduce = REDUCE_MAX;
@@ -490,8 +498,8 @@ static double seconds_of(int kind, char *a, char *b, int64_t n, int times) {
 }
 
 static void bench(void) {
-    static const char *const names[] = {"all_reduce",     "all_gather", "reduce_scatter",
-                                        "all_to_all",     "all_reduce bf16", "barrier"};
+    static const char *const names[] = {"all_reduce", "all_gather",      "reduce_scatter",
+                                        "all_to_all", "all_reduce bf16", "barrier"};
     enum { MOST = 4 << 20 };
     wanted(start(60, 0));
     char *a = xcalloc(MOST, 4), *b = xcalloc(MOST, 4);
@@ -585,10 +593,14 @@ int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (strcmp(what, "loop") == 0) return run_loop(argc, argv);
-    if (strcmp(what, "check") == 0) check_all();
-    else if (strcmp(what, "exec") == 0) exec_all();
-    else if (strcmp(what, "bench") == 0) bench();
-    else return 2;
+    if (strcmp(what, "check") == 0)
+        check_all();
+    else if (strcmp(what, "exec") == 0)
+        exec_all();
+    else if (strcmp(what, "bench") == 0)
+        bench();
+    else
+        return 2;
     int bad = check_done("comm");
     int code = comm_finish(world, NULL, tell);
     pool_close(pool);
