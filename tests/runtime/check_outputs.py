@@ -10,8 +10,8 @@ from system import HERE, M6C, check, compile_small, m6c, make_data, steps, works
 FIELDS = ["step", "loss", "lr", "grad_norm", "seconds", "tokens"]
 COMPILE_FIELDS = ["steps", "kernels", "parameters", "device_bytes", "host_bytes", "disk_bytes",
                   "predicted_ms", "bound_ms", "unconstrained_ms", "compile_seconds"]
-PASSES = ["simplify", "raise", "precision", "differentiate", "optimize", "lower", "epilogue", "fuse",
-          "schedule", "memory", "allocate"]
+PASSES = ["simplify", "raise", "precision", "differentiate", "optimize", "shard", "stages",
+          "collectives", "lower", "epilogue", "fuse", "schedule", "memory", "allocate"]
 MODELS = [HERE / "small.m6", *sorted((HERE.parent.parent / "examples").glob("*.m6")),
           *sorted((HERE.parent / "bench").glob("*.m6"))]
 
