@@ -53,6 +53,8 @@ static void exact(Session *s, Settings *set) {
         diag_warning(s, (Loc){0}, "checked as f32: %s rounds more than an error may be",
                      dtype_name(set->precision));
     if (set->fp16) diag_warning(s, (Loc){0}, "checked with messages as they are, not in f16");
+    if (mesh_axis(set, "pipeline"))
+        diag_warning(s, (Loc){0}, "checked before the model is cut into the stages of a pipeline");
     set->precision = DT_F32;
     set->loss_scale = LOSS_SCALE_NONE;
     set->fp16 = 0;

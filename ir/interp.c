@@ -146,7 +146,7 @@ static void run_node(Interp *in, Value v) {
         info->eval(g, n, operands, out);
     else if (info->fn)
         run_elementwise(info, n, operands, out);
-    else if (meets(n))
+    else if (is_collective(n))
         run_alone(n, operands, out);
     else
         copy_operand(operands, out);

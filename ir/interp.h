@@ -3,12 +3,8 @@
 #define M6C_IR_INTERP_H
 
 #include "ir/hooks.h"
+#include "ir/storage.h"
 
-/* Computed by all ranks of a group together. */
-static inline bool meets(const Node *n) {
-    return n->op == OP_all_reduce || n->op == OP_all_gather || n->op == OP_reduce_scatter ||
-           n->op == OP_all_to_all;
-}
 bool interp_is_stored(const Node *n); /* input, param or state */
 /* The tensors of v's results, made when missing. */
 Tensor *interp_results(Interp *in, Value v);

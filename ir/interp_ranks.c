@@ -20,7 +20,7 @@ typedef struct {
     int npartial;
     MeshGroup partial[MAX_RANK];
     int64_t ranges; /* of dim 0: each is split by itself */
-} Layout;
+} Parts;
 
 static MeshGroup group_of(const Graph *g, const char *over) {
     MeshGroup m;
@@ -28,10 +28,10 @@ static MeshGroup group_of(const Graph *g, const char *over) {
     return m;
 }
 
-static Layout layout_of(const Ranks *r, Value v) {
+static Parts parts_of(const Ranks *r, Value v) {
     const Node *n = node_of(r->g, v);
     const Spec *spec = r->g->set.sharded ? n->spec : NULL;
-    Layout l = {.part = n->type, .ranges = 1, .npartial = spec ? spec->npartial : 0};
+    Parts l = {.part = n->type, .ranges = 1, .npartial = spec ? spec->npartial : 0};
     for (int i = 0; i < n->type->rank; i++) {
         bool split = spec && spec->axis[i];
         l.split[i] = split ? group_of(r->g, spec->axis[i]) : (MeshGroup){.n = 1};
@@ -43,14 +43,14 @@ static Layout layout_of(const Ranks *r, Value v) {
     return l;
 }
 
-static int64_t whole_elements(const Layout *l) {
+static int64_t whole_elements(const Parts *l) {
     int64_t n = 1;
     for (int i = 0; i < l->part->rank; i++) n *= l->whole[i];
     return n;
 }
 
 /* Where element i of a rank's part is in the whole. */
-static int64_t whole_index(const Layout *l, const int64_t *block, int64_t i) {
+static int64_t whole_index(const Parts *l, const int64_t *block, int64_t i) {
     int64_t at = 0, stride = 1;
     for (int d = l->part->rank; d-- > 0; stride *= l->whole[d]) {
         int64_t size = l->part->dim[d], x = i % size, ranges = d ? 1 : l->ranges;
@@ -61,24 +61,24 @@ static int64_t whole_index(const Layout *l, const int64_t *block, int64_t i) {
     return at;
 }
 
-static void blocks_of(const Layout *l, int64_t rank, int64_t *block) {
+static void blocks_of(const Parts *l, int64_t rank, int64_t *block) {
     for (int d = 0; d < l->part->rank; d++) block[d] = mesh_index(&l->split[d], rank);
 }
 
-static void cut(const Layout *l, int64_t rank, const double *whole, double *part) {
+static void cut(const Parts *l, int64_t rank, const double *whole, double *part) {
     int64_t block[MAX_RANK], n = type_elements(l->part);
     blocks_of(l, rank, block);
     for (int64_t i = 0; i < n; i++) part[i] = whole[whole_index(l, block, i)];
 }
 
-static void add_part(const Layout *l, int64_t rank, const double *part, double *whole) {
+static void add_part(const Parts *l, int64_t rank, const double *part, double *whole) {
     int64_t block[MAX_RANK], n = type_elements(l->part);
     blocks_of(l, rank, block);
     for (int64_t i = 0; i < n; i++) whole[whole_index(l, block, i)] += part[i];
 }
 
 /* Number of the part that a rank holds: equal for those that must hold the same. */
-static int64_t part_number(const Layout *l, int64_t rank, int64_t *parts) {
+static int64_t part_number(const Parts *l, int64_t rank, int64_t *parts) {
     int64_t number = 0;
     *parts = 1;
     for (int i = 0; i < l->part->rank + l->npartial; i++) {
@@ -120,12 +120,12 @@ void ranks_free(Ranks *r) {
 }
 
 const Type *ranks_type(const Ranks *r, Value v) {
-    Layout l = layout_of(r, v);
+    Parts l = parts_of(r, v);
     return type_tensor(r->g->session, l.part->dtype, l.part->rank, l.whole);
 }
 
 static void set_leaf(Ranks *r, Value v, const double *whole) {
-    Layout l = layout_of(r, v);
+    Parts l = parts_of(r, v);
     for (int64_t i = 0; i < r->n; i++) {
         Tensor *t = interp_results(r->rank[i], v);
         cut(&l, i, whole, t->data);
@@ -149,7 +149,7 @@ static void start_leaf(Ranks *r, Value v, uint64_t seed) {
     const Node *n = node_of(r->g, v);
     if (r->rank[0]->value[v]) return;
     if (n->op == OP_input) BUG("input '%s' was not set", attr_str(n, "name"));
-    Layout l = layout_of(r, v);
+    Parts l = parts_of(r, v);
     int64_t count = whole_elements(&l);
     double *whole = xcalloc((size_t)count, sizeof *whole);
     init_fill(attr_str(n, "init"), attr_float(n, "a"), attr_float(n, "b"), attr_str(n, "name"),
@@ -159,7 +159,7 @@ static void start_leaf(Ranks *r, Value v, uint64_t seed) {
 }
 
 bool ranks_get(const Ranks *r, Value v, double *whole) {
-    Layout l = layout_of(r, v);
+    Parts l = parts_of(r, v);
     int64_t parts, bytes = type_elements(l.part) * (int64_t)sizeof *whole;
     bool agree = true;
     memset(whole, 0, sizeof *whole * (size_t)whole_elements(&l));
@@ -269,11 +269,14 @@ static void all_to_all(const Meeting *m) {
 }
 
 static void meet(Ranks *r, Value v) {
-    static void (*const together[])(const Meeting *) = {[OP_all_reduce] = all_reduce,
-                                                        [OP_all_gather] = all_gather,
-                                                        [OP_reduce_scatter] = reduce_scatter,
-                                                        [OP_all_to_all] = all_to_all};
+    static void (*const together[OP_COUNT])(const Meeting *) = {[OP_all_reduce] = all_reduce,
+                                                                [OP_all_gather] = all_gather,
+                                                                [OP_reduce_scatter] =
+                                                                    reduce_scatter,
+                                                                [OP_all_to_all] = all_to_all};
     const Node *n = node_of(r->g, v);
+    if (!together[n->op])
+        BUG("%%%u: %s is between graphs that differ", v, op_info((Op)n->op)->name);
     Meeting m = {r, v, n, group_of(r->g, attr_str(n, "over")), 0};
     if (m.group.n != attr_int(n, "ranks"))
         BUG("%%%u: group \"%s\" has %lld ranks", v, attr_str(n, "over"), (long long)m.group.n);
@@ -287,7 +290,7 @@ void ranks_run(Ranks *r, uint64_t seed, int64_t step) {
         const Node *n = node_of(r->g, v);
         if (interp_is_stored(n)) {
             start_leaf(r, v, seed);
-        } else if (meets(n) && r->n > 1) {
+        } else if (is_collective(n) && r->n > 1) {
             meet(r, v);
         } else {
             for (int64_t i = 0; i < r->n; i++) interp_node(r->rank[i], v, seed);
@@ -316,7 +319,7 @@ int ranks_check_order(const Graph *g, Buf *err) {
     for (Value v = 0; v < g->node.n; v++) {
         const Node *node = node_of(g, v);
         MeshGroup m;
-        if (!meets(node)) continue;
+        if (!is_collective(node)) continue;
         const char *over = attr_str(node, "over"), *op = op_info((Op)node->op)->name;
         n++;
         if (!mesh_group(&g->set, over, &m))
