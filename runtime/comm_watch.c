@@ -522,9 +522,16 @@ static int unanswered(const Watch *w, const int *member, int n) {
     return left;
 }
 
+#define STOPPED "does not answer (its process was stopped, or its machine is out of reach)"
+
 static void put_answers(const Watch *w, const int *member, int n, Buf *out) {
     enum { MOST = 4 };
     int told = 0;
+    /* All answers come by way of rank 0, which has one itself. */
+    if (w->rank != 0 && w->answer[0].head.kind != MSG_HERE) {
+        buf_puts(out, "rank 0 " STOPPED);
+        return;
+    }
     for (int i = 0; i < n; i++) {
         const Message *m = &w->answer[member[i]];
         if (member[i] == w->rank || (m->head.kind == MSG_HERE && m->head.number)) continue;
@@ -533,29 +540,32 @@ static void put_answers(const Watch *w, const int *member, int n, Buf *out) {
         if (m->head.kind == MSG_HERE)
             buf_printf(out, "has not come to it, it is %s", m->text);
         else
-            buf_puts(out, "does not answer (its process was stopped, or its machine is out of "
-                          "reach)");
+            buf_puts(out, STOPPED);
     }
     if (told > MOST) buf_printf(out, "; and %d more", told - MOST);
     if (told == 0) buf_puts(out, "all have come to it, but the data do not arrive");
+}
+
+static void ask_all(Watch *w, const Message *question, const int *member, int n) {
+    double end = now_seconds() + ANSWER;
+    for (int r = 0; r < w->size; r++) w->answer[r].head.kind = -1;
+    w->asking = true;
+    tell_all(w, question);
+    while (unanswered(w, member, n) > 0 && await_news(w, end)) {
+    }
+    w->asking = false;
+    pthread_cond_broadcast(&w->news);
 }
 
 void watch_ask(Watch *w, int id, int64_t number, const int *member, int n, Buf *out) {
     Message m = message(MSG_ASK, w->rank, id, "");
     m.head.number = number;
     pthread_mutex_lock(&w->lock);
-    double end = now_seconds() + ANSWER;
-    while (w->asking && await_news(w, end)) { /* another thread of this rank asks */
-    }
-    for (int r = 0; r < w->size; r++) w->answer[r].head.kind = -1;
-    w->asking = true;
-    tell_all(w, &m);
-    end = now_seconds() + ANSWER;
-    while (unanswered(w, member, n) > 0 && await_news(w, end)) {
-    }
+    bool waited = w->asking; /* another thread of this rank, about its collective */
+    while (w->asking) pthread_cond_wait(&w->news, &w->lock);
+    /* Who did not answer that will not answer this. */
+    if (!waited || unanswered(w, member, n) == 0) ask_all(w, &m, member, n);
     put_answers(w, member, n, out);
-    w->asking = false;
-    pthread_cond_broadcast(&w->news);
     pthread_mutex_unlock(&w->lock);
 }
 

@@ -11,7 +11,7 @@ os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1"
 PROGRAM = pathlib.Path(M6C).parent / "test_comm"
 TIMEOUT, SECONDS = 2, 20
 # fault: exit statuses mpirun may have, what the others say
-FAULTS = {"kill": ({137}, "rank {} was lost"), "stop": ({3}, "rank {}"), "fail": ({3}, "rank {} failed"),
+FAULTS = {"kill": ({137}, "rank {} was lost"), "stop": ({3}, "rank {} does not answer"), "fail": ({3}, "rank {} failed"),
           "bad": ({1}, "rank {} failed"), "exit": ({3, 5}, "rank {} was lost")}
 
 
@@ -31,6 +31,8 @@ def run(fault, rank, step):
     others = [line for line in text.split("\n")
               if line.startswith("m6c: rank") and not line.startswith(f"m6c: rank {rank}:")]
     check(any(said.format(rank) in line for line in others), f"{what}: nobody named the rank\n{text}")
+    silent = set(re.findall(r"rank (\d) does not answer", text))
+    check(silent <= {str(rank)}, f"{what}: a wrong rank was named\n{text}")
     check(all(re.search(r"step \d+", line) for line in others), f"{what}: no step is named\n{text}")
 
 
