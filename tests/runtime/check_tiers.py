@@ -74,18 +74,17 @@ def failures(folder, plan, data):
     p = subprocess.Popen([M6C, *map(str, run), "--disk", str(disk)], stderr=subprocess.PIPE,
                          stdout=subprocess.DEVNULL, text=True)
     cut = False
-    for _ in range(200):
-        time.sleep(0.02)
-        for fd in pathlib.Path(f"/proc/{p.pid}/fd").iterdir():
-            try:
+    for _ in range(2000):  # again and again: a write of the same step may make the file long again
+        time.sleep(0.3 if not cut else 0.02)
+        if p.poll() is not None:
+            break
+        try:
+            for fd in pathlib.Path(f"/proc/{p.pid}/fd").iterdir():
                 if str(disk) in os.readlink(fd):
-                    time.sleep(0.3)
                     os.truncate(fd, 0)
                     cut = True
-            except OSError:
-                pass
-        if cut:
-            break
+        except OSError:
+            pass
     err = p.communicate(timeout=60)[1]
     check(cut and p.returncode == 3, f"exit status {p.returncode}\n{err}")
     check(re.search(r"step \d+: .*step \d+ \((fetch|bring back)\): cannot read \d+ bytes from the plan's file",
