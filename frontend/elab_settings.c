@@ -319,15 +319,11 @@ static bool check_annotations(Session *s, const Graph *g) {
     return ok;
 }
 
-static bool scope_covers(const char *scope, const char *w, size_t n) {
-    return !strncmp(scope, w, n) && (scope[n] == 0 || strchr(".[/", scope[n]));
-}
-
 static bool is_scope(const Graph *g, const char *w, size_t n) {
     for (Value v = 0; v < g->node.n; v++) {
         const Node *node = node_of(g, v);
-        if (scope_covers(node->scope, w, n)) return true;
-        if (node->op == OP_param && scope_covers(attr_str(node, "name"), w, n)) return true;
+        if (scope_covers(w, n, node->scope)) return true;
+        if (node->op == OP_param && scope_covers(w, n, attr_str(node, "name"))) return true;
     }
     return false;
 }

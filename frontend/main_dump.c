@@ -37,6 +37,7 @@ int main_dump(int argc, char **argv) {
     TextList positional = {0};
     bool help;
     Status s = options_parse(&table, argc, argv, &positional, &help);
+    if (!s && a.stage < 0) s = status_make(EXIT_USAGE, "--stage must not be negative");
     int code = EXIT_DONE;
     if (s || help) {
         code = status_exit(s);

@@ -252,6 +252,12 @@ typedef enum {
     COLLECTIVE_COUNT
 } Collective;
 const char *collective_name(Collective c); /* "all_reduce", … */
+/* Groups of ranks as places on n levels, the slowest first: rank r's place on level i is
+ * r / stride[i] % size[i]. A rank's index in its group, and the rank of an index in rank's group.
+ */
+int64_t levels_index(int n, const int64_t *size, const int64_t *stride, int64_t rank);
+int64_t levels_member(int n, const int64_t *size, const int64_t *stride, int64_t rank,
+                      int64_t index);
 typedef enum { REDUCE_SUM, REDUCE_MAX, REDUCE_MIN, REDUCE_COUNT } ReduceOp;
 const char *reduce_name(ReduceOp op); /* "sum", … */
 bool reduce_parse(const char *name, ReduceOp *op);

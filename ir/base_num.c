@@ -185,6 +185,19 @@ const char *collective_name(Collective c) {
     return name[c];
 }
 
+int64_t levels_index(int n, const int64_t *size, const int64_t *stride, int64_t rank) {
+    int64_t index = 0;
+    for (int i = 0; i < n; i++) index = index * size[i] + rank / stride[i] % size[i];
+    return index;
+}
+
+int64_t levels_member(int n, const int64_t *size, const int64_t *stride, int64_t rank,
+                      int64_t index) {
+    for (int i = n; i-- > 0; index /= size[i])
+        rank += (index % size[i] - rank / stride[i] % size[i]) * stride[i];
+    return rank;
+}
+
 static const char *const reductions[REDUCE_COUNT] = {"sum", "max", "min"};
 
 const char *reduce_name(ReduceOp op) { return reductions[op]; }

@@ -104,6 +104,15 @@ Value b_proj(Graph *g, Value a, uint32_t i) {
     return add1(g, OP_proj, a, &v);
 }
 
+Value b_all_reduce(Graph *g, Value x, const char *over, int64_t ranks, ReduceOp reduce) {
+    AttrValue attr[] = {{.s = intern(g->session, over)},
+                        {.i = ranks},
+                        {.s = intern(g->session, reduce_name(reduce))},
+                        {.i = type_of(g, x)->dtype},
+                        {.f = 1}};
+    return graph_add(g, OP_all_reduce, attr_intern(g->session, OP_all_reduce, attr), 1, &x);
+}
+
 Value b_output(Graph *g, Value a, const char *name) {
     AttrValue v = {.s = intern(g->session, name)};
     return add1(g, OP_output, a, &v);

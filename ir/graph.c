@@ -118,13 +118,27 @@ Value graph_copy_node(Graph *g, const Graph *from, Value v, const Value *map) {
     return add_node(g, &n, in);
 }
 
-void graph_at_node(Graph *g, Value v) {
-    const Node *n = node_of(g, v);
+bool scope_covers(const char *outer, size_t n, const char *scope) {
+    return strncmp(scope, outer, n) == 0 && (scope[n] == 0 || scope[n] == '.' || scope[n] == '[');
+}
+
+bool graph_annotated(const Graph *g, const char *kind, const char *scope) {
+    for (uint32_t i = 0; i < g->note.n; i++) {
+        const Annotation *a = &g->note.p[i];
+        if (strcmp(a->kind, kind) == 0 && scope_covers(a->scope, strlen(a->scope), scope))
+            return true;
+    }
+    return false;
+}
+
+void graph_at(Graph *g, const Node *n) {
     g->at.scope = n->scope;
     g->at.loc = n->loc;
     g->at.phase = (Phase)n->phase;
     g->at.micro = n->micro;
 }
+
+void graph_at_node(Graph *g, Value v) { graph_at(g, node_of(g, v)); }
 
 /* ---- the graph as a whole ---- */
 

@@ -248,7 +248,13 @@ const Type *graph_infer(Graph *g, Op op, const Attr *attr, uint32_t nin, const V
 /* Copies node v of `from` into g with operands mapped by map[]; keeps scope, loc, phase,
  * annotations. */
 Value graph_copy_node(Graph *g, const Graph *from, Value v, const Value *map);
-/* Makes g->at the place of node v (new nodes look as if they came from there). */
+/* Is `scope` the scope that n letters of `outer` name, or inside it? */
+bool scope_covers(const char *outer, size_t n, const char *scope);
+/* Is the scope inside one with an annotation of this kind? */
+bool graph_annotated(const Graph *g, const char *kind, const char *scope);
+/* Makes g->at the place of node n, of any graph, or of v (new nodes look as if they came from
+ * there). */
+void graph_at(Graph *g, const Node *n);
 void graph_at_node(Graph *g, Value v);
 /* Removes nodes not needed by effects, renumbers; map (may be NULL) gets old -> new or NO_VALUE. */
 void graph_compact(Graph *g, Value *map);
@@ -289,6 +295,8 @@ Value b_repeat_last(Graph *g, Value a, int64_t n);
 Value b_einsum(Graph *g, const char *spec, Value a, Value b);
 Value b_slice(Graph *g, Value a, const int64_t *start, const int64_t *limit);
 Value b_proj(Graph *g, Value a, uint32_t i);
+/* The reduction of x over the `ranks` members of a group, sent as it is. */
+Value b_all_reduce(Graph *g, Value x, const char *over, int64_t ranks, ReduceOp reduce);
 Value b_output(Graph *g, Value a, const char *name);
 Value b_assign(Graph *g, Value leaf, Value x); /* leaf: param or state */
 

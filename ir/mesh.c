@@ -64,18 +64,11 @@ bool mesh_group(const Settings *set, const char *over, MeshGroup *out) {
 }
 
 int64_t mesh_index(const MeshGroup *m, int64_t rank) {
-    int64_t index = 0;
-    for (int i = 0; i < m->nlevel; i++)
-        index = index * m->size[i] + rank / m->stride[i] % m->size[i];
-    return index;
+    return levels_index(m->nlevel, m->size, m->stride, rank);
 }
 
 int64_t mesh_member(const MeshGroup *m, int64_t rank, int64_t index) {
-    for (int i = m->nlevel; i-- > 0; index /= m->size[i]) {
-        int64_t own = rank / m->stride[i] % m->size[i];
-        rank += (index % m->size[i] - own) * m->stride[i];
-    }
-    return rank;
+    return levels_member(m->nlevel, m->size, m->stride, rank, index);
 }
 
 int64_t mesh_parts(const Settings *set, const Spec *spec, int dim) {

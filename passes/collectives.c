@@ -8,6 +8,7 @@
  *
  * A pool of num_communicators: messages of gradients take its communicators in turn, from the last
  * to the first; whatever the next kernel waits for takes the first. */
+#include "ir/storage.h"
 #include "passes/passes.h"
 
 #include <stdlib.h>
@@ -28,11 +29,6 @@ typedef struct {
     uint32_t nmessage;
     uint32_t *message; /* by value: of the gradients, their message */
 } Collect;
-
-static bool is_collective(const Node *n) {
-    return n->op == OP_all_reduce || n->op == OP_all_gather || n->op == OP_reduce_scatter ||
-           n->op == OP_all_to_all;
-}
 
 /* ---- which gradients go together ---- */
 
@@ -98,10 +94,6 @@ static void find_messages(Collect *c, Arena *a) {
 
 /* ---- sending them together ---- */
 
-static Value add_message(Rewrite *r, uint32_t nin, const Value *in, const Node *like) {
-    return graph_add(r->to, OP_all_reduce, like->attr, nin, in);
-}
-
 /* One all_reduce for all gradients of v's message; what reads them comes behind. */
 static void send_message(Collect *c, Rewrite *r, Value v) {
     Value in[MAX_OPERANDS], member[MAX_OPERANDS];
@@ -112,9 +104,8 @@ static void send_message(Collect *c, Rewrite *r, Value v) {
         in[n] = r->map[x->source];
         member[n++] = x->v;
     }
-    graph_at_node(r->from, v);
-    r->to->at = r->from->at;
-    Value sum = add_message(r, n, in, node_of(r->from, v));
+    graph_at(r->to, node_of(r->from, v));
+    Value sum = graph_add(r->to, OP_all_reduce, node_of(r->from, v)->attr, n, in);
     for (uint32_t i = 0; i < n; i++) {
         Value x = n == 1 ? sum : b_proj(r->to, sum, i);
         node_of(r->to, x)->spec = node_of(r->from, member[i])->spec;

@@ -175,8 +175,7 @@ static void make_grad(Epilogue *e, Value v) {
     Value in[3] = {e->r.map[operand(g, p, 0)], e->r.map[operand(g, p, 1)],
                    e->r.map[operand(g, other, 0)]};
     const Node *n = node_of(g, v);
-    e->r.to->at.scope = n->scope, e->r.to->at.loc = n->loc;
-    e->r.to->at.phase = (Phase)n->phase, e->r.to->at.micro = n->micro;
+    graph_at(e->r.to, n);
     if (e->sums[v] == NO_VALUE) {
         e->r.map[v] = add(e, OP_einsum_gelu_grad, p, 3, in);
         return;

@@ -56,8 +56,7 @@ static void needed_reduce(Rewrite *r, Value v, const Uses *uses, Value *result) 
         rewrite_copy(r, v);
         return;
     }
-    r->to->at.scope = n->scope, r->to->at.loc = n->loc;
-    r->to->at.phase = (Phase)n->phase, r->to->at.micro = n->micro;
+    graph_at(r->to, n);
     Value x = graph_add(r->to, OP_all_reduce, n->attr, count, in);
     node_of(r->to, x)->stream = n->stream;
     for (uint32_t i = 0, k = 0; i < n->nin; i++)
@@ -352,8 +351,7 @@ static Value lower_node(Lower *lo, Rewrite *r, Value v) {
     const Node *n = node_of(r->from, v);
     bool opaque = is_opaque(r->from, v);
     Value saved[MAX_OPERANDS];
-    lo->g->at.scope = n->scope, lo->g->at.loc = n->loc;
-    lo->g->at.phase = (Phase)n->phase, lo->g->at.micro = n->micro;
+    graph_at(lo->g, n);
     for (uint32_t i = 0; i < n->nin; i++) {
         Value *x = &r->map[operand(r->from, v, i)];
         saved[i] = *x;

@@ -76,8 +76,7 @@ static void emit_run(Emit *e, const Run *r) {
 static Value emit_copy_node(Emit *e, Op op, const Move *m, Value x) {
     const Version *to = &e->g->version.p[m->to];
     const Node *old = node_of(e->p->g, to->v);
-    e->to->at.scope = old->scope, e->to->at.loc = old->loc;
-    e->to->at.phase = (Phase)old->phase, e->to->at.micro = old->micro;
+    graph_at(e->to, old);
     Value v = graph_add(e->to, op, NULL, 1, &x);
     node_of(e->to, v)->mem = (uint8_t)to->mem;
     if (op == OP_copy_done) return v;

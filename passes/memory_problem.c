@@ -92,24 +92,12 @@ static void find_layers(Problem *p) {
 
 /* ---- what the model and the settings ask for ---- */
 
-static bool in_scope(const char *scope, const char *of, size_t n) {
-    return strncmp(scope, of, n) == 0 && (scope[n] == 0 || scope[n] == '.' || scope[n] == '[');
-}
-
 static bool list_covers(const char *list, const char *scope) {
     for (const char *w = list; w && *w;) {
         size_t n = strcspn(w, ",");
-        if (n && in_scope(scope, w, n)) return true;
+        if (n && scope_covers(w, n, scope)) return true;
         w += n + (w[n] == ',');
     }
-    return false;
-}
-
-static bool annotated(const Graph *g, const char *kind, const char *scope) {
-    for (uint32_t i = 0; i < g->note.n; i++)
-        if (strcmp(g->note.p[i].kind, kind) == 0 &&
-            in_scope(scope, g->note.p[i].scope, strlen(g->note.p[i].scope)))
-            return true;
     return false;
 }
 
@@ -122,7 +110,7 @@ static bool is_word(const char *list) {
 
 static bool asked(const Graph *g, const char *setting, const char *kind, const char *scope) {
     if (!is_word(setting) && list_covers(setting, scope)) return true;
-    return annotated(g, kind, scope);
+    return graph_annotated(g, kind, scope);
 }
 
 /* ---- options ---- */
@@ -175,7 +163,7 @@ static void gap_options(Problem *p, Subject *s) {
         add_option(p, o);
     }
     s->noption = p->option.n - s->option;
-    if (annotated(p->g, "keep", scope)) s->hinted = true, s->noption = 0;
+    if (graph_annotated(p->g, "keep", scope)) s->hinted = true, s->noption = 0;
     bool again = asked(p->g, set->checkpoint, "checkpoint", scope) && !p->anchor[s->v];
     bool moved = asked(p->g, set->offload, "offload", scope);
     for (uint32_t i = 0; i < s->noption && (again || moved); i++) {
@@ -330,7 +318,7 @@ static void param_options(Problem *p, Subject *s, const char *name) {
         if (params && states && m == MEM_HOST) host_option(p, s);
     }
     s->noption = p->option.n - s->option;
-    if (annotated(p->g, "keep", name)) s->hinted = true, s->noption = 0;
+    if (graph_annotated(p->g, "keep", name)) s->hinted = true, s->noption = 0;
     if (!asked(p->g, set->offload, "offload", name)) return;
     for (uint32_t i = 0; i < s->noption; i++) {
         const Option *o = &p->option.p[s->option + i];

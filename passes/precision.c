@@ -128,8 +128,7 @@ static Value emit(Precision *p, Value v, RoleRow row, Dtype d) {
         Value x = operand(p->r.from, v, i);
         in[i] = is_data(row, i) ? in_type(p, x, d) : in_type(p, x, DT_F32);
     }
-    g->at.scope = n->scope, g->at.loc = n->loc;
-    g->at.phase = (Phase)n->phase, g->at.micro = n->micro;
+    graph_at(g, n);
     Value w = graph_add(g, (Op)n->op, n->attr, n->nin, in);
     node_of(g, w)->spec = n->spec;
     return w;

@@ -190,8 +190,7 @@ static Value from_bthk(Graph *g, Value o, const char *lo, const char names[4]) {
 static Value build(Rewrite *r, Value v, const Found *f) {
     Graph *g = r->to;
     const Node *n = node_of(r->from, v);
-    g->at.scope = n->scope, g->at.loc = n->loc;
-    g->at.phase = (Phase)n->phase, g->at.micro = n->micro;
+    graph_at(g, n);
     const char *l1 = f->scores, *l2 = f->probs;
     char b1 = f->nb > 0 ? l1[f->batch[0]] : 0, h1 = f->nb > 1 ? l1[f->batch[1]] : 0;
     char b2 = f->nb > 0 ? l2[f->batch[0]] : 0, h2 = f->nb > 1 ? l2[f->batch[1]] : 0;

@@ -82,14 +82,6 @@ static Part part_of_spec(const Shard *s, const Spec *spec) {
 
 /* ---- nodes of the new graph ---- */
 
-static void at_old(Shard *s, Value v) {
-    const Node *n = node_of(s->from, v);
-    s->to->at.scope = n->scope;
-    s->to->at.loc = n->loc;
-    s->to->at.phase = (Phase)n->phase;
-    s->to->at.micro = n->micro;
-}
-
 static Value add_made(Shard *s, Value v, const Part *p, Value x) {
     Made *m = arena_new_of(s->a, Made), **end = &s->made[v];
     while (*end) end = &(*end)->next;
@@ -140,7 +132,7 @@ static Value emit(Shard *s, Value v, const Dims *d, const Choice *c) {
         Part p = choice_in(s, v, d, c, i);
         in[i] = shard_get(s, operand(s->from, v, i), &p);
     }
-    at_old(s, v);
+    graph_at(s->to, node_of(s->from, v));
     if (n->type->dtype == DT_TUPLE) return graph_add(s->to, (Op)n->op, n->attr, n->nin, in);
     Part out = choice_out(d, c, n->type->rank, 0);
     const Type *t = part_type(s, n->type, &out);
@@ -191,7 +183,7 @@ static void settle_leaf(Shard *s, Value v, const Part *want) {
         p.dim[k] = n->op == OP_param ? want->dim[k] & s->tensor : want->dim[k];
     s->pending[v] = false;
     s->home[v] = p;
-    at_old(s, v);
+    graph_at(s->to, node_of(s->from, v));
     Value x = graph_leaf(s->to, (Op)n->op, n->attr, part_type(s, n->type, &p));
     node_of(s->to, x)->spec = part_spec(s, n->type->rank, &p);
     add_made(s, v, &p, x);
@@ -226,7 +218,7 @@ static Value make_waiting(Shard *s, Value v, const Part *want, Part *made) {
     Dims d;
     *made = *want;
     made->partial = 0;
-    at_old(s, v);
+    graph_at(s->to, node_of(s->from, v));
     if (n->op == OP_constant)
         return graph_leaf(s->to, OP_constant, n->attr, part_type(s, n->type, made));
     if (n->op == OP_iota) return make_iota(s, v, made);
@@ -259,7 +251,7 @@ Value shard_get(Shard *s, Value v, const Part *want) {
         x = m->v, have = m->part;
     }
     if (part_equal(&have, want, n->type->rank)) return x;
-    at_old(s, v);
+    graph_at(s->to, node_of(s->from, v));
     return add_made(s, v, want, shard_move(s, n->type, x, have, want));
 }
 
@@ -268,7 +260,7 @@ Value shard_get(Shard *s, Value v, const Part *want) {
 static void visit_leaf(Shard *s, Value v) {
     const Node *n = node_of(s->from, v);
     Part p = part_of_spec(s, n->spec);
-    at_old(s, v);
+    graph_at(s->to, node_of(s->from, v));
     Value x = graph_leaf(s->to, (Op)n->op, n->attr, part_type(s, n->type, &p));
     node_of(s->to, x)->spec = part_spec(s, n->type->rank, &p);
     s->home[v] = p;
@@ -282,7 +274,7 @@ static void visit_proj(Shard *s, Value v, Choice *const *choice) {
     Dims d;
     dims_of(s->from, tuple, &d);
     s->home[v] = choice_out(&d, choice[tuple], n->type->rank, (uint32_t)attr_int(n, "index"));
-    at_old(s, v);
+    graph_at(s->to, node_of(s->from, v));
     Value x = graph_add(s->to, OP_proj, n->attr, 1, &s->made[tuple]->v);
     node_of(s->to, x)->spec = part_spec(s, n->type->rank, &s->home[v]);
     add_made(s, v, &s->home[v], x);
@@ -294,7 +286,7 @@ static void visit_assign(Shard *s, Value v) {
     p.partial = 0;
     if (s->pending[leaf]) shard_get(s, leaf, &p);
     Value in[] = {s->made[leaf]->v, shard_get(s, x, &s->home[leaf])};
-    at_old(s, v);
+    graph_at(s->to, node_of(s->from, v));
     add_made(s, v, &s->home[leaf], graph_add(s->to, OP_assign, node_of(s->from, v)->attr, 2, in));
 }
 

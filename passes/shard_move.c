@@ -16,13 +16,7 @@ static AttrValue over(Shard *s, Axes axes) { return (AttrValue){.s = axes_name(s
 static AttrValue ranks(const Shard *s, Axes axes) { return (AttrValue){.i = axes_parts(s, axes)}; }
 
 Value shard_reduce(Shard *s, Value x, Axes axes, ReduceOp reduce) {
-    const Type *t = type_of(s->to, x);
-    AttrValue attr[] = {over(s, axes),
-                        ranks(s, axes),
-                        {.s = intern(s->to->session, reduce_name(reduce))},
-                        {.i = t->dtype},
-                        {.f = 1}};
-    return graph_add(s->to, OP_all_reduce, attr_intern(s->to->session, OP_all_reduce, attr), 1, &x);
+    return b_all_reduce(s->to, x, axes_name(s, axes), axes_parts(s, axes), reduce);
 }
 
 static Value add_collective(Shard *s, Op op, Value x, Axes axes) {

@@ -27,17 +27,6 @@ typedef struct {
 } Place;
 typedef VEC(Place) Places;
 
-static bool covers(const char *scope, const char *inner) {
-    size_t n = strlen(scope);
-    return strncmp(scope, inner, n) == 0 && (n == 0 || inner[n] == 0 || strchr(".[/", inner[n]));
-}
-
-static bool in_scope(const Graph *g, const char *kind, const char *scope) {
-    for (uint32_t i = 0; i < g->note.n; i++)
-        if (strcmp(g->note.p[i].kind, kind) == 0 && covers(g->note.p[i].scope, scope)) return true;
-    return false;
-}
-
 /* `replicate` on a parameter is a Spec without an axis. */
 static bool is_replicated(const Spec *spec) {
     for (int k = 0; spec && k < spec->rank; k++)
@@ -58,8 +47,8 @@ static Value param_of(const Finder *f, Value v, uint32_t i) {
     if (node_of(g, p)->op == OP_cast) p = operand(g, p, 0);
     const Node *n = node_of(g, p);
     if (n->op != OP_param || is_replicated(n->spec)) return NO_VALUE;
-    if (in_scope(g, "replicate", n->scope)) return NO_VALUE;
-    return !f->only_scopes || in_scope(g, "split", n->scope) ? p : NO_VALUE;
+    if (graph_annotated(g, "replicate", n->scope)) return NO_VALUE;
+    return !f->only_scopes || graph_annotated(g, "split", n->scope) ? p : NO_VALUE;
 }
 
 /* May the parameter be split here: not yet, or so already? */

@@ -160,14 +160,6 @@ static void number_transfers(Cut *c) {
 
 static Value here(Cut *c, Value v);
 
-static void at_old(Cut *c, Value v) {
-    const Node *n = node_of(c->from, v);
-    c->to->at.scope = n->scope;
-    c->to->at.loc = n->loc;
-    c->to->at.phase = (Phase)n->phase;
-    c->to->at.micro = n->micro;
-}
-
 static AttrValue text_attr(Cut *c, const char *s) {
     return (AttrValue){.s = intern(c->from->session, s)};
 }
@@ -195,7 +187,7 @@ static Value receive(Cut *c, Value v) {
                         {.i = n->type->dtype},
                         {.v = ints_intern(s, (uint32_t)n->type->rank, n->type->dim)}};
     Value when = token(c);
-    at_old(c, v);
+    graph_at(c->to, node_of(c->from, v));
     Value x = graph_add(c->to, OP_recv, attr_intern(s, OP_recv, attr), 1, &when);
     node_of(c->to, x)->spec = n->spec;
     return x;
@@ -206,7 +198,7 @@ static void send(Cut *c, Value v, uint32_t reader) {
                         {.i = c->stages},
                         {.i = reader},
                         {.i = *number_of(c, v, reader)}};
-    at_old(c, v);
+    graph_at(c->to, node_of(c->from, v));
     graph_add(c->to, OP_send, attr_intern(c->from->session, OP_send, attr), 1, &c->map[v]);
 }
 
@@ -219,7 +211,7 @@ static Value part_here(Cut *c, Value v) {
     }
     if (c->summed[v]) return c->part[v];
     Value x = part_here(c, operand(c->from, v, 0)), y = part_here(c, operand(c->from, v, 1));
-    at_old(c, v);
+    graph_at(c->to, node_of(c->from, v));
     c->summed[v] = true;
     return c->part[v] = x == NO_VALUE ? y : y == NO_VALUE ? x : b_ew2(c->to, OP_add, x, y);
 }
@@ -228,14 +220,9 @@ static Value part_here(Cut *c, Value v) {
 static Value joint_sum(Cut *c, Value v) {
     const Node *n = node_of(c->from, v);
     Value x = part_here(c, v);
-    at_old(c, v);
+    graph_at(c->to, node_of(c->from, v));
     if (x == NO_VALUE) x = b_const(c->to, 0, n->type);
-    AttrValue attr[] = {text_attr(c, pipeline_axis),
-                        {.i = c->stages},
-                        text_attr(c, reduce_name(REDUCE_SUM)),
-                        {.i = n->type->dtype},
-                        {.f = 1}};
-    x = graph_add(c->to, OP_all_reduce, attr_intern(c->from->session, OP_all_reduce, attr), 1, &x);
+    x = b_all_reduce(c->to, x, pipeline_axis, c->stages, REDUCE_SUM);
     node_of(c->to, x)->spec = n->spec;
     return x;
 }
@@ -300,6 +287,11 @@ bool pass_stages(Graph *g, PassContext *cx) {
                    "no pipeline is called '%s': it is PreferForward, PreferBackward or "
                    "PreferBackwardOptimizer",
                    g->set.pipeline);
+        return false;
+    }
+    if (cx->stage >= o.stages) {
+        diag_error(g->session, (Loc){0}, "there is no stage %u: the pipeline has %u, from 0",
+                   cx->stage, o.stages);
         return false;
     }
     if (!stage_plan(g, &o, &plan, cx->scratch)) return false;

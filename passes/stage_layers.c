@@ -32,11 +32,6 @@ typedef struct {
 
 /* ---- names ---- */
 
-static bool in_scope(const char *scope, const char *of) {
-    size_t n = strlen(of);
-    return strncmp(scope, of, n) == 0 && (scope[n] == 0 || scope[n] == '.' || scope[n] == '[');
-}
-
 /* Annotation number i of the kind, or NULL. */
 static const Annotation *stage_note(const Graph *g, uint32_t i) {
     for (uint32_t k = 0; k < g->note.n; k++)
@@ -76,7 +71,7 @@ static int16_t named(Layers *l, const char *scope, bool make) {
         return layer_named(l, intern_n(l->g->session, scope, layer_part(scope)), make);
     }
     for (uint32_t i = 0; i < l->name.n; i++)
-        if (in_scope(scope, l->name.p[i])) return (int16_t)i;
+        if (scope_covers(l->name.p[i], strlen(l->name.p[i]), scope)) return (int16_t)i;
     return UNKNOWN;
 }
 

@@ -147,16 +147,11 @@ int64_t plan_group_size(const PlanGroup *g) {
 }
 
 int64_t plan_group_index(const PlanGroup *g, int64_t rank) {
-    int64_t index = 0;
-    for (int i = 0; i < g->nlevel; i++)
-        index = index * g->size[i] + rank / g->stride[i] % g->size[i];
-    return index;
+    return levels_index(g->nlevel, g->size, g->stride, rank);
 }
 
 int64_t plan_group_member(const PlanGroup *g, int64_t rank, int64_t index) {
-    for (int i = g->nlevel; i-- > 0; index /= g->size[i])
-        rank += (index % g->size[i] - rank / g->stride[i] % g->size[i]) * g->stride[i];
-    return rank;
+    return levels_member(g->nlevel, g->size, g->stride, rank, index);
 }
 
 int64_t plan_whole_dim(const Plan *p, const PlanBuffer *b, int i) {
