@@ -7,7 +7,7 @@
 # RUN: M6C_SKIP=simplfy m6c dump %s --after optimize 2>&1 | sed 's/.*error: //'
 # RUN: m6c dump %s --after raise:2 2>&1 | sed "s/.*error: //"
 # RUN: m6c dump %s --mesh pipeline=2 --stage 2 --after stages 2>&1 | sed "s/.*error: //"
-# RUN: m6c dump %s --stage -1 2>&1
+# RUN: m6c dump %s --stage -1 2>&1 | sed "s/.*m6c: //"
 model m(x: f32[4, 3]) {
     param w: [3, 5] = normal(1)
     e = x @ w
@@ -38,4 +38,4 @@ before any pass
 unknown pass 'simplfy'; did you mean 'simplify'?
 nothing to show: 'raise:2' did not run
 there is no stage 2: the pipeline has 2, from 0
-m6c: --stage must not be negative
+--stage must not be negative
