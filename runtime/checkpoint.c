@@ -135,7 +135,7 @@ Status run_state_read(const char *path, const TensorFiles *f, RunState *state) {
     const char *format = tensor_files_meta(f, "format");
     if (!format || strcmp(format, FORMAT) != 0)
         return status_make(EXIT_INPUT, "%s: is not a checkpoint of m6c", path);
-    int64_t seed, stream;
+    int64_t seed = 0, stream = 0;
     TRY(meta_i64(path, f, "step", &state->step));
     TRY(meta_i64(path, f, "seed", &seed));
     TRY(meta_i64(path, f, "data_seed", &stream));
