@@ -63,10 +63,12 @@ static void exact(Session *s, Settings *set) {
 
 static bool check_order(Verdict *v, const char *pass) {
     Buf err = {0};
-    v->collectives = v->g->set.sharded ? ranks_check_order(v->g, &err) : 0;
-    if (v->collectives < 0) diag_error(v->s, (Loc){0}, "after '%s': %s", pass, err.p);
+    RanksOrder order = {0};
+    bool ok = !v->g->set.sharded || ranks_check_order(&v->g, 1, false, &order, &err);
+    v->collectives = order.collectives;
+    if (!ok) diag_error(v->s, (Loc){0}, "after '%s': %s", pass, err.p);
     buf_free(&err);
-    return v->collectives >= 0;
+    return ok;
 }
 
 /* Names the first thing that differs after the pass. */
@@ -369,6 +371,9 @@ int main_check(int argc, char **argv) {
         {"set", OPT_LIST, &a.model.set, "NAME=VALUE", "a config of the model (repeatable)"},
         {"infer", OPT_FLAG, &a.model.infer, NULL, "forward only"},
         {"model", OPT_TEXT, &a.model.name, "NAME", "which model of the file"},
+        {"all-to-all", OPT_TEXT, &a.model.all_to_all, "HOW",
+         "auto, flat, grouped, or first among N neighbours (auto)"},
+        {"chunks", OPT_TEXT, &a.model.chunks, "N", "pieces of an all_to_all; 0: as it pays (0)"},
         {"cluster", OPT_TEXT, &a.model.cluster, "FILE", "the machine the plan is for"},
         {"skip", OPT_TEXT, &a.model.pass.skip, "PASS,…", "optional passes to leave out"},
         {"json", OPT_FLAG, &a.json, NULL, "one JSON object a mesh"},

@@ -1,11 +1,12 @@
-/* interp_ranks.c: a sharded graph on virtual ranks in one process, in lock-step: each node on every
- * rank before the next. How one rank runs a node is interp.c's; here is what ranks do together, and
- * how the parts of a tensor make the whole.
+/* interp_ranks.c: a sharded graph, or the graphs of a pipeline's stages, on virtual ranks in one
+ * process: each rank until it needs others (ranks_walk.c), then the next. How one rank runs a node
+ * is interp.c's; here is what ranks do together, and how the parts of a tensor make the whole.
  *
  * Sums over ranks are made in the order of their indices, once per group, so that all members hold
  * the same bits. On the wire every message is multiplied by `scale` and rounded to `wire`, and so
  * is the result before it is divided. */
 #include "ir/interp.h"
+#include "ir/ranks_walk.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,24 +23,18 @@ typedef struct {
     int64_t ranges; /* of dim 0: each is split by itself */
 } Parts;
 
-static MeshGroup group_of(const Graph *g, const char *over) {
-    MeshGroup m;
-    if (!mesh_group(&g->set, over, &m)) BUG("the mesh has no group \"%s\"", over);
-    return m;
-}
-
-static Parts parts_of(const Ranks *r, Value v) {
-    const Node *n = node_of(r->g, v);
-    const Spec *spec = r->g->set.sharded ? n->spec : NULL;
+static Parts parts_of(const Graph *g, Value v) {
+    const Node *n = node_of(g, v);
+    const Spec *spec = g->set.sharded ? n->spec : NULL;
     Parts l = {.part = n->type, .ranges = 1, .npartial = spec ? spec->npartial : 0};
     for (int i = 0; i < n->type->rank; i++) {
         bool split = spec && spec->axis[i];
-        l.split[i] = split ? group_of(r->g, spec->axis[i]) : (MeshGroup){.n = 1};
+        l.split[i] = split ? walk_group(g, spec->axis[i]) : (MeshGroup){.n = 1};
         l.whole[i] = n->type->dim[i] * l.split[i].n;
     }
-    for (int i = 0; i < l.npartial; i++) l.partial[i] = group_of(r->g, spec->partial[i]);
+    for (int i = 0; i < l.npartial; i++) l.partial[i] = walk_group(g, spec->partial[i]);
     if (n->op == OP_input && n->type->rank && l.split[0].n > 1)
-        l.ranges = MAX(r->g->set.micro_batches, 1);
+        l.ranges = MAX(g->set.micro_batches, 1);
     return l;
 }
 
@@ -96,37 +91,56 @@ static void set_index(Interp *in, const Graph *g, int64_t rank) {
         const Node *n = node_of(g, v);
         const char *name = n->op == OP_input ? attr_str(n, "name") : "";
         if (strncmp(name, MESH_INDEX, strlen(MESH_INDEX)) != 0) continue;
-        MeshGroup m = group_of(g, name + strlen(MESH_INDEX));
+        MeshGroup m = walk_group(g, name + strlen(MESH_INDEX));
         interp_results(in, v)->data[0] = (double)mesh_index(&m, rank);
     }
 }
 
-Ranks *ranks_new(Graph *g) {
+/* The stage that a rank runs. */
+static int64_t stage_of(Graph *const *stage, int64_t stages, int64_t rank) {
+    if (stages == 1) return 0;
+    MeshGroup m = walk_group(stage[0], "pipeline");
+    ASSERT(m.n == stages);
+    return mesh_index(&m, rank);
+}
+
+Ranks *ranks_new_stages(Graph *const *stage, int64_t stages) {
     Arena *a = arena_new();
     Ranks *r = arena_new_of(a, Ranks);
-    *r = (Ranks){.g = g, .arena = a, .n = g->set.sharded ? mesh_ranks(&g->set) : 1};
+    const Settings *set = &stage[0]->set;
+    *r = (Ranks){.arena = a, .stages = stages, .n = set->sharded ? mesh_ranks(set) : 1};
+    r->stage = arena_array(a, Graph *, stages);
+    memcpy(r->stage, stage, (size_t)stages * sizeof *stage);
     r->rank = arena_array(a, Interp *, r->n);
     for (int64_t i = 0; i < r->n; i++) {
+        Graph *g = stage[stage_of(stage, stages, i)];
         r->rank[i] = interp_new(g);
         set_index(r->rank[i], g, i);
     }
     return r;
 }
 
+Ranks *ranks_new(Graph *g) { return ranks_new_stages(&g, 1); }
+
 void ranks_free(Ranks *r) {
     if (!r) return;
     for (int64_t i = 0; i < r->n; i++) interp_free(r->rank[i]);
+    buf_free(&r->err);
     arena_free(r->arena);
 }
 
-const Type *ranks_type(const Ranks *r, Value v) {
-    Parts l = parts_of(r, v);
-    return type_tensor(r->g->session, l.part->dtype, l.part->rank, l.whole);
+/* Does rank i run stage s? */
+static bool runs(const Ranks *r, int64_t i, int64_t s) { return r->rank[i]->g == r->stage[s]; }
+
+const Type *ranks_type(const Ranks *r, int64_t stage, Value v) {
+    Parts l = parts_of(r->stage[stage], v);
+    return type_tensor(r->stage[stage]->session, l.part->dtype, l.part->rank, l.whole);
 }
 
-static void set_leaf(Ranks *r, Value v, const double *whole) {
-    Parts l = parts_of(r, v);
+static void set_leaf(Ranks *r, int64_t stage, Value v, const double *whole) {
+    Parts l = parts_of(r->stage[stage], v);
     for (int64_t i = 0; i < r->n; i++) {
+        if (!runs(r, i, stage)) continue;
         Tensor *t = interp_results(r->rank[i], v);
         cut(&l, i, whole, t->data);
         interp_round(r->rank[i], t->type->dtype, t->data, type_elements(t->type));
@@ -135,37 +149,46 @@ static void set_leaf(Ranks *r, Value v, const double *whole) {
 
 bool ranks_set(Ranks *r, const char *name, const double *data) {
     bool found = false;
-    for (Value v = 0; v < r->g->node.n; v++) {
-        const Node *n = node_of(r->g, v);
-        if (!interp_is_stored(n) || strcmp(attr_str(n, "name"), name) != 0) continue;
-        set_leaf(r, v, data);
-        found = true;
-    }
+    for (int64_t s = 0; s < r->stages; s++)
+        for (Value v = 0; v < r->stage[s]->node.n; v++) {
+            const Node *n = node_of(r->stage[s], v);
+            if (!interp_is_stored(n) || strcmp(attr_str(n, "name"), name) != 0) continue;
+            set_leaf(r, s, v, data);
+            found = true;
+        }
     return found;
 }
 
+/* Is v of the stage set on its ranks? */
+static bool is_set(const Ranks *r, int64_t stage, Value v) {
+    int64_t i = 0;
+    while (!runs(r, i, stage)) i++;
+    return r->rank[i]->value[v] != NULL;
+}
+
 /* The part of a start value that is drawn by the place in the whole tensor. */
-static void start_leaf(Ranks *r, Value v, uint64_t seed) {
-    const Node *n = node_of(r->g, v);
-    if (r->rank[0]->value[v]) return;
+static void start_leaf(Ranks *r, int64_t stage, Value v, uint64_t seed) {
+    const Node *n = node_of(r->stage[stage], v);
+    if (!interp_is_stored(n) || is_set(r, stage, v)) return;
     if (n->op == OP_input) BUG("input '%s' was not set", attr_str(n, "name"));
-    Parts l = parts_of(r, v);
+    Parts l = parts_of(r->stage[stage], v);
     int64_t count = whole_elements(&l);
     double *whole = xcalloc((size_t)count, sizeof *whole);
     init_fill(attr_str(n, "init"), attr_float(n, "a"), attr_float(n, "b"), attr_str(n, "name"),
               seed, whole, count);
-    set_leaf(r, v, whole);
+    set_leaf(r, stage, v, whole);
     free(whole);
 }
 
-bool ranks_get(const Ranks *r, Value v, double *whole) {
-    Parts l = parts_of(r, v);
+bool ranks_get(const Ranks *r, int64_t stage, Value v, double *whole) {
+    Parts l = parts_of(r->stage[stage], v);
     int64_t parts, bytes = type_elements(l.part) * (int64_t)sizeof *whole;
     bool agree = true;
     memset(whole, 0, sizeof *whole * (size_t)whole_elements(&l));
     part_number(&l, 0, &parts);
     const double **held = xcalloc((size_t)parts, sizeof *held);
     for (int64_t i = 0; i < r->n; i++) {
+        if (!runs(r, i, stage)) continue;
         const double *part = r->rank[i]->value[v]->data;
         const double **first = &held[part_number(&l, i, &parts)];
         if (*first) {
@@ -181,25 +204,24 @@ bool ranks_get(const Ranks *r, Value v, double *whole) {
 
 /* ---- what ranks do together ---- */
 
-/* One group of ranks at one node. */
+/* One group of ranks, each at its own node of the same collective. */
 typedef struct {
     Ranks *r;
-    Value v;
-    const Node *node;
+    const Value *at;  /* by rank */
+    const Node *node; /* member 0's */
     MeshGroup group;
-    int64_t first; /* a member */
+    int64_t first; /* member 0 */
 } Meeting;
 
-static Interp *member(const Meeting *m, int64_t i) {
-    return m->r->rank[mesh_member(&m->group, m->first, i)];
-}
-
 static const Tensor *sent(const Meeting *m, int64_t i, uint32_t k) {
-    return member(m, i)->value[operand(m->r->g, m->v, k)];
+    int64_t rank = mesh_member(&m->group, m->first, i);
+    const Interp *in = m->r->rank[rank];
+    return in->value[operand(in->g, m->at[rank], k)];
 }
 
 static double *result(const Meeting *m, int64_t i, uint32_t k) {
-    return interp_results(member(m, i), m->v)[k].data;
+    int64_t rank = mesh_member(&m->group, m->first, i);
+    return interp_results(m->r->rank[rank], m->at[rank])[k].data;
 }
 
 /* Operand k of member i as it goes over the wire. */
@@ -268,68 +290,78 @@ static void all_to_all(const Meeting *m) {
     free(x);
 }
 
-static void meet(Ranks *r, Value v) {
-    static void (*const together[OP_COUNT])(const Meeting *) = {[OP_all_reduce] = all_reduce,
-                                                                [OP_all_gather] = all_gather,
-                                                                [OP_reduce_scatter] =
-                                                                    reduce_scatter,
-                                                                [OP_all_to_all] = all_to_all};
-    const Node *n = node_of(r->g, v);
-    if (!together[n->op])
-        BUG("%%%u: %s is between graphs that differ", v, op_info((Op)n->op)->name);
-    Meeting m = {r, v, n, group_of(r->g, attr_str(n, "over")), 0};
-    if (m.group.n != attr_int(n, "ranks"))
-        BUG("%%%u: group \"%s\" has %lld ranks", v, attr_str(n, "over"), (long long)m.group.n);
-    for (m.first = 0; m.first < r->n; m.first++)
-        if (mesh_index(&m.group, m.first) == 0) together[n->op](&m);
+static void (*const collective[OP_COUNT])(const Meeting *) = {
+    [OP_all_reduce] = all_reduce,
+    [OP_all_gather] = all_gather,
+    [OP_reduce_scatter] = reduce_scatter,
+    [OP_all_to_all] = all_to_all,
+};
+
+static void act_meet(Walk *w, const MeshGroup *group, int64_t first) {
+    const Node *n = node_of(w->g[first], w->at[first]);
+    Meeting m = {w->ctx, w->at, n, *group, first};
+    if (!collective[n->op]) BUG("%s is no collective of a group", op_info((Op)n->op)->name);
+    collective[n->op](&m);
 }
 
-void ranks_run(Ranks *r, uint64_t seed, int64_t step) {
-    for (int64_t i = 0; i < r->n; i++) interp_clock(r->rank[i], seed, step);
-    for (Value v = 0; v < r->g->node.n; v++) {
-        const Node *n = node_of(r->g, v);
-        if (interp_is_stored(n)) {
-            start_leaf(r, v, seed);
-        } else if (is_collective(n) && r->n > 1) {
-            meet(r, v);
-        } else {
-            for (int64_t i = 0; i < r->n; i++) interp_node(r->rank[i], v, seed);
-        }
+/* What a rank sent stays as it is until the step ends. */
+static void act_hand(Walk *w, int64_t from, Value sent, int64_t to) {
+    Ranks *r = w->ctx;
+    const Tensor *x = r->rank[from]->value[operand(r->rank[from]->g, sent, 0)];
+    double *data = interp_results(r->rank[to], w->at[to])->data;
+    memcpy(data, x->data, sizeof *data * (size_t)type_elements(x->type));
+}
+
+static void act_node(Walk *w, int64_t rank) {
+    Ranks *r = w->ctx;
+    const Node *n = node_of(w->g[rank], w->at[rank]);
+    if (!interp_is_stored(n)) interp_node(r->rank[rank], w->at[rank], r->seed);
+}
+
+/* Groups are checked before: an error, not a BUG. */
+static bool check_groups(Graph *const *stage, int64_t stages, Buf *err) {
+    for (int64_t s = 0; s < stages; s++)
+        if (stage[s]->set.sharded && !walk_check_groups(stage[s], err)) return false;
+    return true;
+}
+
+bool ranks_run(Ranks *r, uint64_t seed, int64_t step) {
+    static const WalkActs acts = {act_node, act_meet, act_hand};
+    const Graph **g = xcalloc((size_t)r->n, sizeof *g);
+    r->seed = seed;
+    r->err.n = 0;
+    for (int64_t i = 0; i < r->n; i++) {
+        g[i] = r->rank[i]->g;
+        interp_clock(r->rank[i], seed, step);
     }
-    for (int64_t i = 0; i < r->n; i++) interp_assign(r->rank[i]);
+    for (int64_t s = 0; s < r->stages; s++)
+        for (Value v = 0; v < r->stage[s]->node.n; v++) start_leaf(r, s, v, seed);
+    Walk w = {.g = g, .n = r->n, .acts = &acts, .ctx = r, .err = &r->err};
+    bool ok = check_groups(r->stage, r->stages, &r->err) && walk_ranks(&w);
+    for (int64_t i = 0; i < r->n && ok; i++) interp_assign(r->rank[i]);
+    free(g);
+    return ok;
 }
 
 /* ---- the order of collectives ---- */
 
-/* Whether every member of every group has the same list of members. */
-static bool is_partition(const MeshGroup *m, int64_t ranks) {
-    for (int64_t r = 0; r < ranks; r++) {
-        if (mesh_member(m, r, mesh_index(m, r)) != r) return false;
-        for (int64_t i = 0; i < m->n; i++) {
-            int64_t other = mesh_member(m, r, i);
-            if (other < 0 || other >= ranks || mesh_index(m, other) != i) return false;
-            if (mesh_member(m, other, mesh_index(m, r)) != r) return false;
-        }
+static void count(const Graph *g, RanksOrder *out) {
+    for (Value v = 0; v < g->node.n; v++) {
+        const Node *n = node_of(g, v);
+        out->transfers += n->op == OP_send;
+        out->collectives += is_collective(n) && n->op != OP_send && n->op != OP_recv;
     }
-    return true;
 }
 
-int ranks_check_order(const Graph *g, Buf *err) {
-    int n = 0;
-    for (Value v = 0; v < g->node.n; v++) {
-        const Node *node = node_of(g, v);
-        MeshGroup m;
-        if (!is_collective(node)) continue;
-        const char *over = attr_str(node, "over"), *op = op_info((Op)node->op)->name;
-        n++;
-        if (!mesh_group(&g->set, over, &m))
-            buf_printf(err, "%%%u %s: the mesh has no group \"%s\"", v, op, over);
-        else if (m.n != attr_int(node, "ranks"))
-            buf_printf(err, "%%%u %s: group \"%s\" has %lld ranks, not %lld", v, op, over,
-                       (long long)m.n, (long long)attr_int(node, "ranks"));
-        else if (!is_partition(&m, mesh_ranks(&g->set)))
-            buf_printf(err, "%%%u %s: the ranks of \"%s\" name different members", v, op, over);
-        if (err->n) return -1;
-    }
-    return n;
+bool ranks_check_order(Graph *const *stage, int64_t stages, bool settled, RanksOrder *out,
+                       Buf *err) {
+    int64_t n = mesh_ranks(&stage[0]->set);
+    *out = (RanksOrder){0};
+    for (int64_t s = 0; s < stages; s++) count(stage[s], out);
+    if (!check_groups(stage, stages, err)) return false;
+    const Graph **g = xcalloc((size_t)n, sizeof *g);
+    for (int64_t i = 0; i < n; i++) g[i] = stage[stage_of(stage, stages, i)];
+    bool ok = walk_ranks(&(Walk){.g = g, .n = n, .waits = settled, .err = err});
+    free(g);
+    return ok;
 }

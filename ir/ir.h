@@ -335,33 +335,46 @@ void init_fill(const char *kind, double a, double b, const char *name, uint64_t 
                int64_t n);
 
 /* ================================ interp_ranks.c ================================ */
-/* A sharded graph on all ranks of its mesh, in one process: node after node, each on every rank. A
- * graph that is not sharded runs on one rank. Values are given and read as whole tensors. */
+/* A sharded graph on all ranks of its mesh, or of a pipeline every stage's graph on its ranks, in
+ * one process. A graph that is not sharded runs on one rank. Values are given and read as whole
+ * tensors; those of a stage by the number of their node in its graph. */
 typedef struct {
-    Graph *g;
+    Graph **stage;
+    int64_t stages; /* 1: all ranks run one graph */
     Arena *arena;
     int64_t n; /* ranks */
     Interp **rank;
+    uint64_t seed; /* of the last run */
+    Buf err;       /* why it failed */
 } Ranks;
 Ranks *ranks_new(Graph *g);
+/* Of each stage the graph, as `stages` leaves it or later; rank r runs the one that is its index
+ * along the axis "pipeline". */
+Ranks *ranks_new_stages(Graph *const *stage, int64_t stages);
 void ranks_free(Ranks *r);
-/* Type of the whole tensor that v is a part of. */
-const Type *ranks_type(const Ranks *r, Value v);
-/* Sets a leaf (input, param, state) by name: every rank takes its part of the whole tensor `data`,
- * which is copied. Of an input's dim 0 each micro-batch's range is split by itself. False when
- * there is none. */
+/* Type of the whole tensor that v of a stage is a part of. */
+const Type *ranks_type(const Ranks *r, int64_t stage, Value v);
+/* Sets a leaf (input, param, state) by name, in every stage that has it: every rank takes its part
+ * of the whole tensor `data`, which is copied. Of an input's dim 0 each micro-batch's range is
+ * split by itself. False when there is none. */
 bool ranks_set(Ranks *r, const char *name, const double *data);
-/* As interp_run. Leaves that were not set start as their part of the whole start value. BUG when a
- * collective's group is none of the mesh, or of another size than its node says. */
-void ranks_run(Ranks *r, uint64_t seed, int64_t step);
-/* Puts v, no tuple, together from all ranks: `whole` has elements of ranks_type; partial sums are
- * added. False when ranks that must hold the same part do not, bit by bit. */
-bool ranks_get(const Ranks *r, Value v, double *whole);
-/* How many collectives g has, or -1 and a sentence in *err: every rank of a group must name the
- * same members in the same order, as many as the node says. All ranks run the same nodes in the
- * same order and no node is left out, whatever the data: then no two ranks can wait for each other.
- */
-int ranks_check_order(const Graph *g, Buf *err);
+/* As interp_run. Leaves that were not set start as their part of the whole start value. False when
+ * ranks wait for each other forever, or what they do together does not fit together: r->err names
+ * ranks, nodes and lines. What was sent lies there until it is received. */
+bool ranks_run(Ranks *r, uint64_t seed, int64_t step);
+/* Puts v of a stage, no tuple, together from the stage's ranks: `whole` has elements of ranks_type;
+ * partial sums are added. False when ranks that must hold the same part do not, bit by bit. */
+bool ranks_get(const Ranks *r, int64_t stage, Value v, double *whole);
+/* Proves, without computing anything, that all ranks come to the end of their graphs: groups are
+ * those of the mesh and all their ranks name the same members; every group's collectives are of one
+ * kind and in one order on all its ranks; transfers match one to one. `settled`: in the order of
+ * the nodes as it is, even if each send waits for its receive. No node is left out, whatever the
+ * data. False with a sentence in *err. */
+typedef struct {
+    int collectives, transfers; /* of one step, of all stages' graphs */
+} RanksOrder;
+bool ranks_check_order(Graph *const *stage, int64_t stages, bool settled, RanksOrder *out,
+                       Buf *err);
 
 /* ================================ mesh.c ================================ */
 /* Ranks are numbered over the mesh's own axes, the last one fastest. A group of ranks is written as

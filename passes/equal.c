@@ -17,6 +17,7 @@ typedef struct {
     int64_t step;
     const Type *type;
     double *data;
+    uint32_t seen; /* the last form that gave it */
 } Known;
 
 struct Equal {
@@ -28,13 +29,14 @@ struct Equal {
     SinkDistance first, worst[SINK_COUNT];
     int64_t compared[SINK_COUNT];
     uint64_t hash; /* of the last form */
-    bool ran;
+    uint32_t form; /* how many ran */
+    Buf stuck;
 };
 
 /* ---- distances ---- */
 
 bool distance_within(const Distance *d, double bound) {
-    return d->error <= bound && !d->shape && !d->apart;
+    return d->error <= bound && !d->shape && !d->apart && !d->lost;
 }
 
 void distance_place(const Type *t, int64_t at, Buf *out) {
@@ -125,11 +127,12 @@ void equal_free(Equal *e) {
     if (!e) return;
     vec_free(&e->input);
     vec_free(&e->known);
+    buf_free(&e->stuck);
     arena_free(e->arena);
 }
 
-static Ranks *start(const Equal *e, Graph *g) {
-    Ranks *r = ranks_new(g);
+static Ranks *start(const Equal *e, Graph *const *stage, int64_t stages) {
+    Ranks *r = ranks_new_stages(stage, stages);
     for (uint32_t i = 0; i < e->input.n; i++) ranks_set(r, e->input.p[i].name, e->input.p[i].data);
     return r;
 }
@@ -159,27 +162,28 @@ static bool is_sink(const Graph *g, Value v, Sink *kind, const char **name) {
     return true;
 }
 
-static const Known *find_known(const Equal *e, Sink kind, const char *name, int64_t step) {
+static Known *find_known(const Equal *e, Sink kind, const char *name, int64_t step) {
     for (uint32_t i = 0; i < e->known.n; i++) {
-        const Known *k = &e->known.p[i];
+        Known *k = &e->known.p[i];
         if (k->kind == kind && k->name == name && k->step == step) return k;
     }
     return NULL;
 }
 
-/* v, put together from all ranks: false when some of them that must agree do not. */
-static bool whole_of(Arena *a, const Ranks *r, Value v, const Type **type, double **data) {
-    *type = ranks_type(r, v);
+/* v of a stage, put together from its ranks: false when some that must agree do not. */
+static bool whole_of(Arena *a, const Ranks *r, int64_t stage, Value v, const Type **type,
+                     double **data) {
+    *type = ranks_type(r, stage, v);
     *data = arena_array(a, double, type_elements(*type));
-    return ranks_get(r, v, *data);
+    return ranks_get(r, stage, v, *data);
 }
 
-static Distance compare(const Ranks *r, Value v, const Type *type, const double *want,
-                        double tiny) {
+static Distance compare(const Ranks *r, int64_t stage, Value v, const Type *type,
+                        const double *want, double tiny) {
     Arena *a = arena_new();
     const Type *t;
     double *got;
-    bool agree = whole_of(a, r, v, &t, &got);
+    bool agree = whole_of(a, r, stage, v, &t, &got);
     Distance d = {.shape = !type_same_shape(t, type)};
     if (d.shape)
         d.error = INFINITY;
@@ -197,25 +201,64 @@ static void note(Equal *e, const SinkDistance *s) {
     if (!e->first.name && !distance_within(&s->distance, EQUAL_BOUND)) e->first = *s;
 }
 
+/* What has been compared in this step, as the first stage that gave it has it. */
+typedef struct {
+    const Ranks *r;
+    int64_t step;
+    bool trains;
+    Arena *a;
+    VEC(Known) given;
+} Step;
+
+/* Bit by bit, whatever an earlier stage gave under this name. */
+static bool stages_agree(Step *p, Sink kind, const char *name, int64_t stage, Value v) {
+    Known own = {.kind = kind, .name = name};
+    if (p->r->stages == 1) return true;
+    whole_of(p->a, p->r, stage, v, &own.type, &own.data);
+    for (uint32_t i = 0; i < p->given.n; i++) {
+        const Known *k = &p->given.p[i];
+        if (k->kind != kind || k->name != name) continue;
+        size_t bytes = (size_t)type_elements(k->type) * sizeof *k->data;
+        return own.type == k->type && memcmp(own.data, k->data, bytes) == 0;
+    }
+    vec_push(&p->given, own);
+    return true;
+}
+
 /* Of a graph that updates nothing, parameters are no results. */
-static void take_sink(Equal *e, const Ranks *r, Value v, int64_t step, bool trains) {
+static void take_sink(Equal *e, Step *p, int64_t stage, Value v) {
     Sink kind;
     const char *name;
-    if (!is_sink(r->g, v, &kind, &name)) return;
-    if (!trains && (kind == SINK_PARAM || kind == SINK_STATE)) return;
-    const Known *k = find_known(e, kind, name, step);
-    SinkDistance s = {.kind = kind, .name = name, .step = step, .loc = node_of(r->g, v)->loc};
+    const Graph *g = p->r->stage[stage];
+    if (!is_sink(g, v, &kind, &name)) return;
+    if (!p->trains && (kind == SINK_PARAM || kind == SINK_STATE)) return;
+    Known *k = find_known(e, kind, name, p->step);
+    SinkDistance s = {.kind = kind, .name = name, .step = p->step, .loc = node_of(g, v)->loc};
+    bool agree = stages_agree(p, kind, name, stage, v);
     if (k) {
         s.type = k->type;
-        s.distance = compare(r, v, k->type, k->data, EQUAL_TINY);
+        s.distance = compare(p->r, stage, v, k->type, k->data, EQUAL_TINY);
+        s.distance.apart |= !agree;
+        k->seen = e->form;
         note(e, &s);
         return;
     }
-    Known new = {.kind = kind, .name = name, .step = step};
-    s.distance.apart = !whole_of(e->arena, r, v, &new.type, &new.data);
+    Known new = {.kind = kind, .name = name, .step = p->step, .seen = e->form};
+    s.distance.apart = !whole_of(e->arena, p->r, stage, v, &new.type, &new.data) || !agree;
     s.type = new.type;
     if (s.distance.apart) note(e, &s);
     vec_push(&e->known, new);
+}
+
+/* What the last form gave in this step and this one does not. */
+static void find_lost(Equal *e, int64_t step) {
+    for (uint32_t i = 0; i < e->known.n; i++) {
+        const Known *k = &e->known.p[i];
+        if (k->step != step || k->seen + 1 != e->form) continue;
+        SinkDistance s = {.kind = k->kind, .name = k->name, .step = step, .type = k->type};
+        s.distance.lost = true;
+        note(e, &s);
+    }
 }
 
 static bool updates(const Graph *g) {
@@ -224,20 +267,38 @@ static bool updates(const Graph *g) {
     return false;
 }
 
-bool equal_form(Equal *e, Graph *g) {
-    uint64_t hash = graph_hash(g);
-    if (e->ran && hash == e->hash) return true;
-    e->ran = true, e->hash = hash;
-    e->first = (SinkDistance){0};
-    Ranks *r = start(e, g);
-    bool trains = updates(g);
-    for (int64_t step = 1; step <= (trains ? e->steps : 1) && !e->first.name; step++) {
-        ranks_run(r, e->seed, step);
-        for (Value v = 0; v < g->node.n; v++) take_sink(e, r, v, step, trains);
-    }
-    ranks_free(r);
-    return !e->first.name;
+static void take_step(Equal *e, const Ranks *r, int64_t step, bool trains) {
+    Step p = {.r = r, .step = step, .trains = trains, .a = arena_new()};
+    for (int64_t s = 0; s < r->stages; s++)
+        for (Value v = 0; v < r->stage[s]->node.n; v++) take_sink(e, &p, s, v);
+    find_lost(e, step);
+    vec_free(&p.given);
+    arena_free(p.a);
 }
+
+bool equal_stages(Equal *e, Graph *const *stage, int64_t stages) {
+    uint64_t hash = 0;
+    bool trains = false, through = true;
+    for (int64_t s = 0; s < stages; s++) {
+        hash = hash_mix(hash, graph_hash(stage[s]));
+        trains |= updates(stage[s]);
+    }
+    if (e->form && hash == e->hash) return true;
+    e->form++, e->hash = hash;
+    e->first = (SinkDistance){0};
+    Ranks *r = start(e, stage, stages);
+    for (int64_t step = 1; step <= (trains ? e->steps : 1) && !e->first.name && through; step++) {
+        through = ranks_run(r, e->seed, step);
+        if (through) take_step(e, r, step, trains);
+    }
+    if (!through) buf_puts(&e->stuck, r->err.p);
+    ranks_free(r);
+    return through && !e->first.name;
+}
+
+bool equal_form(Equal *e, Graph *g) { return equal_stages(e, &g, 1); }
+
+const char *equal_stuck(const Equal *e) { return e->stuck.n ? e->stuck.p : NULL; }
 
 SinkDistance equal_first(const Equal *e) { return e->first; }
 
@@ -266,12 +327,12 @@ static bool is_compared(const Graph *g, Value v) {
 
 static Distance value_distance(const Ranks *one, Value v, const Ranks *many, Value to) {
     const Tensor *t = one->rank[0]->value[v];
-    return compare(many, to, t->type, t->data, LOCATE_TINY);
+    return compare(many, 0, to, t->type, t->data, LOCATE_TINY);
 }
 
 Value equal_locate(Equal *e, Graph *before, Graph *after, const ShardMap *map, int64_t step,
                    Distance *d) {
-    Ranks *one = start(e, before), *many = start(e, after);
+    Ranks *one = start(e, &before, 1), *many = start(e, &after, 1);
     Value found = NO_VALUE;
     for (int64_t i = 1; i <= step; i++) {
         ranks_run(one, e->seed, i);

@@ -19,7 +19,8 @@ typedef struct {
     int64_t at;   /* the element that is farthest, in the whole tensor */
     double got, want;
     bool shape; /* other dimensions */
-    bool apart; /* ranks that must hold the same part do not */
+    bool lost;  /* the last form gave it, this one does not */
+    bool apart; /* ranks, or stages, that must hold the same do not */
 } Distance;
 bool distance_within(const Distance *d, double bound);
 /* "[2, 0, 5]": the coordinates of an element. */
@@ -44,13 +45,18 @@ typedef struct Equal Equal;
 Equal *equal_new(const Graph *g, uint64_t seed, int64_t steps);
 void equal_free(Equal *e);
 
-/* Runs the form of the program that is there after `stage`, and compares it with the first form
- * that gave a tensor of the same name. A training graph that updates nothing yet runs one step.
- * False when something differs: equal_first says what. A form equal to the last one by its hash is
- * not run. */
+/* Runs a form of the program, and compares it with the first form that gave a tensor of the same
+ * name. A training graph that updates nothing yet runs one step. False when something differs
+ * (equal_first says what) or its ranks do not get through (equal_stuck says why). A form equal to
+ * the last one by its hash is not run. */
 bool equal_form(Equal *e, Graph *g);
-/* The first tensor that differed, by step and place in the graph; name NULL: none did. */
+/* The same of the stages of a pipeline, each with its graph. What several of them give must be the
+ * same in all, bit by bit. */
+bool equal_stages(Equal *e, Graph *const *stage, int64_t stages);
+/* The first tensor that differed, by step, stage and place in the graph; name NULL: none did. */
 SinkDistance equal_first(const Equal *e);
+/* Why the ranks of the last form did not get through; NULL: they did. */
+const char *equal_stuck(const Equal *e);
 /* The farthest tensors of a kind over the forms since equal_mark, and how many were compared. */
 SinkDistance equal_worst(const Equal *e, Sink kind, int64_t *compared);
 void equal_mark(Equal *e);

@@ -105,7 +105,7 @@ static const double *result_of(const Ranks *r, int rank, Value v, uint32_t k) {
 }
 
 static void ranks_end(Ranks *r) {
-    graph_free(r->g);
+    graph_free(r->stage[0]);
     ranks_free(r);
 }
 
@@ -227,11 +227,11 @@ static void test_parts(Session *s) {
             CHECK(result_of(r, q, 2, 0)[i] == v[(t_of(q) * 4 + d_of(q)) * 2 + i]);
         for (int i = 0; i < 4; i++) CHECK(result_of(r, q, 3, 0)[i] == st[i]);
     }
-    CHECK(ranks_type(r, 0)->dim[0] == 24 && ranks_type(r, 0)->dim[1] == 4);
-    CHECK(ranks_get(r, 0, back) && memcmp(back, x, sizeof x) == 0);
-    CHECK(ranks_get(r, 1, back) && memcmp(back, w, sizeof w) == 0);
-    CHECK(ranks_get(r, 2, back) && memcmp(back, v, sizeof v) == 0);
-    CHECK(ranks_get(r, 3, back) && memcmp(back, st, sizeof st) == 0);
+    CHECK(ranks_type(r, 0, 0)->dim[0] == 24 && ranks_type(r, 0, 0)->dim[1] == 4);
+    CHECK(ranks_get(r, 0, 0, back) && memcmp(back, x, sizeof x) == 0);
+    CHECK(ranks_get(r, 0, 1, back) && memcmp(back, w, sizeof w) == 0);
+    CHECK(ranks_get(r, 0, 2, back) && memcmp(back, v, sizeof v) == 0);
+    CHECK(ranks_get(r, 0, 3, back) && memcmp(back, st, sizeof st) == 0);
     ranks_end(r);
 }
 
@@ -248,12 +248,12 @@ static void test_partial(Session *s) {
     double x[8] = {1, 2, 3, 4, 5, 6, 7, 8}, got[8];
     ranks_set(r, "x", x);
     ranks_run(r, 1, 1);
-    CHECK(ranks_get(r, 1, got) && got[0] == -16 && got[1] == -20);
-    CHECK(ranks_get(r, 2, got) && got[0] == -36);
-    CHECK(!ranks_get(r, 3, got) && got[0] == -16);
-    CHECK(!ranks_get(r, 4, got) && got[2] == -5);
-    CHECK(ranks_get(r, 5, got) && got[0] == 3);
-    CHECK(ranks_get(r, 6, got) && got[0] == 3);
+    CHECK(ranks_get(r, 0, 1, got) && got[0] == -16 && got[1] == -20);
+    CHECK(ranks_get(r, 0, 2, got) && got[0] == -36);
+    CHECK(!ranks_get(r, 0, 3, got) && got[0] == -16);
+    CHECK(!ranks_get(r, 0, 4, got) && got[2] == -5);
+    CHECK(ranks_get(r, 0, 5, got) && got[0] == 3);
+    CHECK(ranks_get(r, 0, 6, got) && got[0] == 3);
     ranks_end(r);
 }
 
@@ -269,7 +269,7 @@ static void test_steps(Session *s) {
     Ranks *r = ranks_new(parse(s, text));
     double got[8];
     for (int64_t step = 1; step <= 3; step++) ranks_run(r, 1, step);
-    CHECK(ranks_get(r, 0, got) && got[0] == 7 && got[7] == 7);
+    CHECK(ranks_get(r, 0, 0, got) && got[0] == 7 && got[7] == 7);
     ranks_end(r);
 }
 
@@ -306,13 +306,14 @@ static void test_alone(Session *s) {
     g = parse(s, two);
     CHECK(aborts(g));
     Buf err = {0};
-    CHECK(ranks_check_order(g, &err) == 1 && err.n == 0);
+    RanksOrder order;
+    CHECK(ranks_check_order(&g, 1, true, &order, &err) && err.n == 0 && order.collectives == 1);
     g->set.mesh[1].size = 3;
-    CHECK(ranks_check_order(g, &err) == -1);
+    CHECK(!ranks_check_order(&g, 1, true, &order, &err));
     CHECK_STR(err.p, "%1 all_gather: group \"tensor\" has 3 ranks, not 2");
     buf_free(&err);
     g->set.mesh[1].axis = "other";
-    CHECK(ranks_check_order(g, &err) == -1);
+    CHECK(!ranks_check_order(&g, 1, true, &order, &err));
     CHECK_STR(err.p, "%1 all_gather: the mesh has no group \"tensor\"");
     buf_free(&err);
     graph_free(g);
