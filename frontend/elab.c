@@ -561,7 +561,7 @@ Graph *elaborate(Session *s, File *f, const ElabOptions *options) {
     if (ok) {
         e->g->name = model->name;
         e->training = !options->infer && is_trained(e, model);
-        ok = read_settings(e, model) && write_out(e, model) && try_optimizer(e);
+        ok = read_settings(e, model) && write_out(e, model) && check_axes(e) && try_optimizer(e);
     }
     vec_free(&e->aux);
     free_scopes(e);

@@ -154,6 +154,21 @@ static bool mesh_size(Elab *e, const Arg *a, int64_t *size, const char **same) {
     return fail(e, a->value->loc, "%s must be from 1 to 65536, not %lld", what, (long long)*size);
 }
 
+enum { MOST_RANKS = 1 << 20 };
+
+/* Nothing has this name: most likely an axis is meant. */
+static bool no_size(Elab *e, const Arg *a) {
+    const Settings *set = &e->g->set;
+    Words words = {0};
+    for (int i = 0; i < set->nmesh; i++) vec_push(&words, set->mesh[i].axis);
+    add_definitions(e, e->file, false, &words);
+    const char *near = suggestion(e, a->value->name, &words);
+    vec_free(&words);
+    return fail(e, a->value->loc,
+                "the size of mesh axis '%s' is a number, a config or an axis before it, not '%s'%s",
+                a->name, a->value->name, near);
+}
+
 static bool set_mesh(Elab *e, const Entry *t) {
     Settings *set = &e->g->set;
     set->nmesh = 0;
@@ -162,6 +177,8 @@ static bool set_mesh(Elab *e, const Entry *t) {
         for (int i = 0; i < set->nmesh; i++)
             if (set->mesh[i].axis == a->name)
                 return fail(e, a->loc, "mesh axis '%s' is given twice", a->name);
+    if (a->value->kind == E_NAME && !find_definition(e, e->file, a->value->name))
+        return no_size(e, a);
         if (set->nmesh == MAX_RANK) return fail(e, a->loc, "a mesh has at most %d axes", MAX_RANK);
         int64_t size;
         const char *same;
@@ -182,13 +199,45 @@ static bool set_value(Elab *e, const Row *r, const Expr *x) {
     if (r->kind == K_OPTIMIZER) return true;
     if (!eval(e, x, &v)) return false;
     switch (r->kind) {
+        e->mesh_loc[set->nmesh] = a->loc;
     case K_WHOLE:
     case K_COUNT: return set_whole(e, r, &v, x->loc, to);
     case K_NUMBER: return set_number(e, r, &v, x->loc, to);
+        if (mesh_ranks(set) > MOST_RANKS)
+            return fail(e, a->loc, "a mesh of %lld ranks: at most %d are possible",
+                        (long long)mesh_ranks(set), MOST_RANKS);
     case K_BYTES: return set_bytes(e, r, &v, x->loc, to);
     case K_DTYPE: return set_dtype(e, r, &v, x->loc, to);
     case K_TEXT: return set_text(e, r, &v, x->loc, to);
     default: return set_scopes(e, r, &v, x->loc, to);
+static bool is_known_axis(Elab *e, const char *axis) {
+    for (size_t i = 0; i < COUNT(mesh_axes); i++)
+        if (!strcmp(mesh_axes[i], axis)) return true;
+    for (Value v = 0; v < e->g->node.n; v++) {
+        const Spec *spec = node_of(e->g, v)->spec;
+        for (int k = 0; spec && k < spec->rank; k++)
+            if (spec->axis[k] == axis) return true;
+    }
+    return false;
+}
+
+bool check_axes(Elab *e) {
+    const Settings *set = &e->g->set;
+    bool ok = true;
+    Words words = {0};
+    for (size_t i = 0; i < COUNT(mesh_axes); i++) vec_push(&words, mesh_axes[i]);
+    for (int i = 0; i < set->nmesh; i++) {
+        const char *axis = set->mesh[i].axis, *near = suggestion(e, axis, &words);
+        if (is_known_axis(e, axis)) continue;
+        ok = fail(e, e->mesh_loc[i],
+                  "unknown mesh axis '%s': there are data, tensor, expert and pipeline, and those "
+                  "that a 'split' of the model names%s",
+                  axis, near);
+    }
+    vec_free(&words);
+    return ok;
+}
+
     }
 }
 

@@ -14,23 +14,33 @@ typedef struct {
     bool json, forward, fastest;
 } CompareArgs;
 
-typedef enum { PART_PRODUCT, PART_ATTENTION, PART_KERNEL, PART_HOST, PART_COPY, PART_COUNT } Part;
+typedef enum {
+    PART_PRODUCT,
+    PART_ATTENTION,
+    PART_KERNEL,
+    PART_HOST,
+    PART_COPY,
+    PART_COMM,
+    PART_COUNT
+} Part;
 
 static const char *part_name(Part p) {
-    static const char *const name[] = {"products", "attention", "fused kernels", "host's kernels",
-                                       "copies"};
+    static const char *const name[] = {"products",       "attention", "fused kernels",
+                                       "host's kernels", "copies",    "collectives"};
     _Static_assert(COUNT(name) == PART_COUNT, "a name for each");
     return name[p];
 }
 
 static const char *part_key(Part p) {
-    static const char *const key[] = {"product", "attention", "kernel", "host", "copy"};
+    static const char *const key[] = {"product", "attention", "kernel",
+                                      "host",    "copy",      "collective"};
     _Static_assert(COUNT(key) == PART_COUNT, "a key for each");
     return key[p];
 }
 
 static Part part_of(const PlanStep *s) {
     if (s->kind == STEP_COPY) return PART_COPY;
+    if (s->kind == STEP_COLLECTIVE) return PART_COMM;
     if (s->stream == STREAM_HOST) return PART_HOST;
     if (s->kind == STEP_GEMM) return PART_PRODUCT;
     bool attention = s->what && strncmp(s->what, "attention", strlen("attention")) == 0;

@@ -101,6 +101,11 @@ Status measure_plan(Calibration *c, const Plan *p, const char *dir, Machine *m, 
     Exec *e = NULL;
     const DeviceOps *device = device_find(p->target);
     if (!device) return status_make(EXIT_INPUT, "no device runs plans for '%s'", p->target);
+    if (p->ranks > 1)
+        return status_make(EXIT_INPUT,
+                           "m6c calibrate measures the steps of plans for one rank, this one is "
+                           "for %lld",
+                           (long long)p->ranks);
     ExecOptions o = {
         .device = device, .pool = c->pool, .dir = dir, .disk = c->disk, .link = c->link};
     Timing t = {.plan = p, .c = c, .seconds = xcalloc(p->step.n + 1, sizeof *t.seconds)};

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "frontend/elab.h"
+#include "passes/topology.h"
 
 /* "DIR:SIZE" or "SIZE". */
 static const char *disk_size(const ModelArgs *a) {
@@ -98,7 +99,8 @@ Graph *model_graph(Session *s, const ModelArgs *a, const char *passes, MemoryRep
                       .smallest = memory != NULL};
     pass_options_env(&cx.opt);
     cx.machine = machine_load(s, g->set.cluster, a->target);
-    if (cx.machine && pipeline_run(g, pipeline_of(s, g, passes), &cx)) return g;
+    bool placed = cx.machine && topology_of(cx.machine, mesh_ranks(&g->set));
+    if (placed && pipeline_run(g, pipeline_of(s, g, passes), &cx)) return g;
     graph_free(g);
     return NULL;
 }

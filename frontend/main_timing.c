@@ -126,6 +126,11 @@ static Status run_timed(const Plan *p, Exec *e, int64_t steps, bool fastest, Are
 Status timing_run(const Plan *p, const char *dir, const TimingOptions *o, Arena *a, Timing *out) {
     *out = (Timing){0};
     const DeviceOps *device = device_find(p->target);
+    if (p->ranks > 1)
+        return status_make(EXIT_INPUT,
+                           "the plan is for %lld ranks and m6c compare starts one: compare it with "
+                           "a trace, made by mpirun -n %lld m6c run %s ... --trace FILE",
+                           (long long)p->ranks, (long long)p->ranks, dir);
     if (!device) return status_make(EXIT_INPUT, "this m6c has no device '%s'", p->target);
     if (device == &device_null)
         return status_make(EXIT_INPUT, "a plan for the null device takes no time: compile it with "

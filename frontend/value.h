@@ -113,6 +113,7 @@ typedef struct {
     int depth;               /* of recursion */
     uint64_t work, max_work; /* statements and expressions evaluated */
     Value step, seed;
+    Loc mesh_loc[MAX_RANK]; /* of the mesh's axes */
 } Elab;
 
 /* A definition that a name of a file stands for. */
@@ -198,6 +199,8 @@ bool matmul(Elab *e, Loc loc, const Val *in, const Loc *locs, Val *out);
 
 /* ---- elab_settings.c ---- */
 bool read_settings(Elab *e, const Item *model);
+/* Whether the mesh has only axes that mean something to the elaborated model. */
+bool check_axes(Elab *e);
 extern const char *const mesh_axes[4];
 
 /* ---- elab_optimizer.c ---- */

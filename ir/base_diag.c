@@ -28,7 +28,7 @@ struct Session {
     VEC(File) file; /* [0] is "no file" */
     int errors;
     bool system_failed;
-    bool hiding; /* the last error was over the limit: so are its notes */
+    bool hiding; /* the last error or warning was not shown: nor are its notes */
     Buf *capture;
 };
 
@@ -196,8 +196,8 @@ static void put_excerpt(Session *s, Buf *out, Loc loc) {
     buf_puts(out, "\n");
 }
 
-static void say(Session *s, Loc loc, const char *kind, const char *fmt, va_list ap) {
-    Buf local = {0}, *out = s->capture ? s->capture : &local;
+static void put_message(Session *s, Buf *out, Loc loc, const char *kind, const char *fmt,
+                        va_list ap) {
     if (loc.line)
         buf_printf(out, "%s:%u:%u: ", session_file_name(s, loc.file), loc.line, loc.col);
     else if (loc.file)
@@ -206,8 +206,33 @@ static void say(Session *s, Loc loc, const char *kind, const char *fmt, va_list 
     buf_vprintf(out, fmt, ap);
     buf_puts(out, "\n");
     put_excerpt(s, out, loc);
-    if (!s->capture) fwrite(local.p, 1, local.n, stderr);
-    buf_free(&local);
+}
+
+static void show(const Session *s, const Buf *message) {
+    if (s->capture)
+        buf_put(s->capture, message->p, message->n);
+    else
+        fwrite(message->p, 1, message->n, stderr);
+}
+
+static void say(Session *s, Loc loc, const char *kind, const char *fmt, va_list ap) {
+    Buf message = {0};
+    put_message(s, &message, loc, kind, fmt, ap);
+    show(s, &message);
+    buf_free(&message);
+}
+
+/* A training plan and its forward half are made of one text: what one has said is not said of the
+ * other again. Returns whether it was new. */
+static bool say_once(Session *s, Loc loc, const char *kind, const char *fmt, va_list ap) {
+    Buf message = {0};
+    put_message(s, &message, loc, kind, fmt, ap);
+    uint32_t before = s->nstring;
+    intern_n(s, message.p, message.n);
+    bool fresh = s->nstring > before;
+    if (fresh) show(s, &message);
+    buf_free(&message);
+    return fresh;
 }
 
 static void say_too_many(Session *s) {
@@ -233,7 +258,7 @@ void diag_warning(Session *s, Loc loc, const char *fmt, ...) {
     if (s->hiding) return;
     va_list ap;
     va_start(ap, fmt);
-    say(s, loc, "warning", fmt, ap);
+    s->hiding = !say_once(s, loc, "warning", fmt, ap);
     va_end(ap);
 }
 

@@ -338,17 +338,18 @@ static void keep_params(Shard *s) {
 }
 
 /* An axis over which nothing is split: its ranks would all do the same. */
-static void warn_of_idle_axes(const Shard *s) {
+static void refuse_idle_axes(const Shard *s) {
     Axes used = 0;
     for (Value v = 0; v < s->from->node.n; v++)
         for (const Made *m = s->made[v]; m; m = m->next)
             for (int k = 0; k < type_of(s->from, v)->rank; k++) used |= m->part.dim[k];
     for (int i = 0; i < s->naxes; i++)
         if (!(used >> i & 1))
-            diag_warning(s->from->session, (Loc){0},
-                         "the %lld ranks of mesh axis '%s' all do the same work: nothing in this "
-                         "model is split over it",
-                         (long long)s->size[i], s->axis[i]);
+            diag_error(s->from->session, (Loc){0},
+                       "the %lld ranks of mesh axis '%s' would all do the same work: nothing in "
+                       "this model can be split over them (is one of its sizes, such as the "
+                       "number of heads, a multiple of %lld?)",
+                       (long long)s->size[i], s->axis[i], (long long)s->size[i]);
 }
 
 /* ---- the pass ---- */
@@ -407,7 +408,7 @@ bool pass_shard(Graph *g, PassContext *cx) {
     Choice **choice = arena_array(cx->scratch, Choice *, n + 1);
     for (Value v = 0; v < n; v++) visit(&s, v, choice);
     if (g->set.train) keep_params(&s);
-    warn_of_idle_axes(&s);
+    refuse_idle_axes(&s);
     if (cx->shard) tell_map(&s, cx->shard);
     g->set.sharded = true;
     Rewrite r = {g, s.to, NULL};

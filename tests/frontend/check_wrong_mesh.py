@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Meshes that cannot be: each is refused with a clear message before anything starts, and says so once."""
+import json, os, pathlib, shutil, subprocess, sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "runtime"))
+from system import M6C, check, compile_small, m6c, workspace
+
+os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+                  OMPI_MCA_rmaps_base_oversubscribe="1", M6C_THREADS="1")
+AXES = "there are data, tensor, expert and pipeline, and those that a 'split' of the model names"
+SIZE = "is a number, a config or an axis before it, not"
+# mesh: what is said
+MESHES = {
+    "data=3": "batch = 8 cannot be shared by the 3 ranks of data",
+    "expert=3": "batch = 8 cannot be shared by the 3 ranks of expert",
+    "data=2,expert=8": "batch = 8 cannot be shared by the 16 ranks of data.expert",
+    "data=8,expert=data": "dimension 'experts' of size 4 cannot be split over the 8 of 'expert'",
+    "tensor=3": "the 3 ranks of mesh axis 'tensor' would all do the same work",
+    "dat=2": f"unknown mesh axis 'dat': {AXES}; did you mean 'data'?",
+    "data=2,rows=2": f"unknown mesh axis 'rows': {AXES}",
+    "data=2,rows=data": f"unknown mesh axis 'rows': {AXES}",
+    "data=2,data=2": "mesh axis 'data' is given twice",
+    "data=two": f"the size of mesh axis 'data' {SIZE} 'two'",
+    "data=btach": f"the size of mesh axis 'data' {SIZE} 'btach'; did you mean 'batch'?",
+    "data=2,expert=dta": f"the size of mesh axis 'expert' {SIZE} 'dta'; did you mean 'data'?",
+    "expert=data,data=2": f"the size of mesh axis 'expert' {SIZE} 'data'",
+    "data=1.5": "the size of mesh axis 'data' must be a whole number, but is 1.5",
+    "data=-2": "the size of mesh axis 'data' must be from 1 to 65536, not -2",
+    "data=65536,tensor=65536": "a mesh of 4294967296 ranks: at most 1048576 are possible",
+    "data": "a mesh is written 'mesh data = 4, expert = data'",
+    "2": "a mesh is written 'mesh data = 4, expert = data'",
+    "data=2,,tensor=2": "expected an expression, but found ','",
+}
+CLUSTER = """m6c-machine 1
+name "two boxes"
+target cpu
+devices 1
+nodes 2
+memory device 1GB
+memory host 1GB
+launch 1us
+vector 10GOPS
+bandwidth 10GB/s
+host-launch 1us
+host-vector 10GOPS
+host-bandwidth 10GB/s
+peak f32 40GFLOPS
+copy in 1GB/s
+copy out 1GB/s
+copy read 1GB/s
+copy write 1GB/s
+"""
+LINK = "link nic 100MB/s latency 50us\n"
+
+
+def refused(what, command, status, *said, env={}):
+    p = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60,
+                       env={**os.environ, **env})
+    check(p.returncode == status, f"{what}: exit status {p.returncode}, not {status}\n{p.stderr}")
+    for text in said:
+        check(text in p.stderr, f"{what}: not said: {text}\n{p.stderr}")
+    check("step 1" not in p.stderr and "loss" not in p.stdout, f"{what}: it started\n{p.stderr}")
+    return p.stderr
+
+
+def compile_of(folder, *args):
+    model = pathlib.Path(__file__).parent.parent / "runtime/small.m6"
+    return [M6C, "compile", model, "-o", folder / "refused", "--plan-only", *args]
+
+
+def compiled(folder):
+    for mesh, said in MESHES.items():
+        refused(mesh, compile_of(folder, "--mesh", mesh), 1, "error: " + said)
+        check(not (folder / "refused").exists(), f"{mesh}: a plan was written")
+    refused("micro-batches", compile_of(folder, "--mesh", "data=2", "--set", "batch=9"), 1,
+            "batch = 9 cannot be shared by the 2 ranks of data")
+    refused("check", [M6C, "check", *compile_of(folder)[2:3], "--mesh", "dat=2"], 1, MESHES["dat=2"])
+
+
+def clusters(folder):
+    small = folder / "small.m6c-machine"
+    small.write_text(CLUSTER + LINK)
+    refused("a mesh larger than the cluster", compile_of(folder, "--mesh", "data=4", "--cluster", small), 1,
+            "error: 4 ranks need as many devices; 'two boxes' has 2")
+    small.write_text(CLUSTER)
+    refused("a cluster without a network", compile_of(folder, "--mesh", "data=2", "--cluster", small), 1,
+            "'two boxes' has 2 nodes and needs a line like 'link")
+    small.write_text(CLUSTER + LINK)
+    out, err = m6c(*compile_of(folder, "--mesh", "data=2", "--cluster", small)[1:])
+    check(err.count("warning:") == 1 and "cannot be shared by the 2 ranks of data" in err,
+          f"the training plan and its forward half warn together, once\n{err}")
+
+
+def run(folder):
+    two = compile_small(folder / "two", "--mesh", "data=2")
+    refused("compare", [M6C, "compare", two], 1, "the plan is for 2 ranks and m6c compare starts one")
+    refused("calibrate", [M6C, "calibrate", two, "-o", folder / "profile"], 1, "this one is for 2")
+    if not shutil.which("mpirun"):
+        return
+    steps = ["--data", "random:1", "--steps", "2"]
+    trace = folder / "trace.json"
+    subprocess.run(["mpirun", "-n", "2", M6C, "run", two, *steps, "--trace", trace], check=True,
+                   capture_output=True, timeout=60)
+    out, _ = m6c("compare", two, "--trace", trace, "--json")
+    compared = json.loads(out)
+    check(compared["measured_steps"] == 4 and compared["kinds"]["collective"]["steps"] > 0, out)
+    run_three = ["mpirun", "-n", "3", M6C, "run"]
+    four = compile_small(folder / "four", "--mesh", "data=4")
+    refused("three of four", [*run_three, four, *steps], 2,
+            "the plan is for 4 ranks, this run has 3: mpirun -n 4 m6c run ")
+
+
+with workspace() as folder:
+    folder = pathlib.Path(folder)
+    compiled(folder)
+    clusters(folder)
+    run(folder)
