@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""Plans for several ranks under mpirun: after 20 steps every parameter is the one-rank run's, within 1e-5 of its
+norm. A choice of models and meshes; `--all`: every model on every mesh of 2 and 4 ranks, and of 8."""
+import argparse, array, concurrent.futures, itertools, json, math, os, pathlib, shutil, subprocess, sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "passes"))
+from models import text_of
+from system import M6C, check, steps, workspace
+
+os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+                  OMPI_MCA_rmaps_base_oversubscribe="1", M6C_THREADS="1")
+MODELS = ["dense", "moe1", "moe2", "moe4", "top2", "encoder", "shared"]
+STEPS, BOUND = 20, 1e-5
+CHOICE = {"dense": ["data=2,tensor=2"], "moe1": ["expert=2"], "moe2": ["data=4,expert=data"],
+          "moe4": ["data=2,tensor=2,expert=data"], "top2": ["data=2,expert=2"], "encoder": ["tensor=2,expert=2"],
+          "shared": ["data=2,tensor=2,expert=2"]}
+
+
+def meshes(ranks):
+    """Of so many ranks over data, tensor and expert, the last also over the devices of data."""
+    found = []
+    for d, t, e in itertools.product(range(1, ranks + 1), repeat=3):
+        if d * t * e != ranks:
+            continue
+        mesh = ",".join(f"{a}={n}" for a, n in (("data", d), ("tensor", t), ("expert", e)) if n > 1)
+        found.append(mesh)
+        if d > 1 and e == 1:
+            found.append(mesh + ",expert=data")
+    return found
+
+
+def ranks_of(mesh):
+    return math.prod(int(x.split("=")[1]) for x in mesh.split(",") if x.split("=")[1].isdigit())
+
+
+def tensors(path):
+    """Name to numbers, of an f32 safetensors file."""
+    raw = path.read_bytes()
+    n = int.from_bytes(raw[:8], "little")
+    head = json.loads(raw[8:8 + n])
+    out = {}
+    for name, t in head.items():
+        if name != "__metadata__":
+            check(t["dtype"] == "F32", f"{path}: {name} is {t['dtype']}")
+            lo, hi = t["data_offsets"]
+            out[name] = array.array("f", raw[8 + n + lo:8 + n + hi])
+    return out
+
+
+def call(*command):
+    p = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    return p, "" if p.returncode == 0 else f"{' '.join(map(str, command))}: exit status {p.returncode}\n{p.stderr}"
+
+
+def train(folder, name, mesh=None):
+    """The parameters and losses after STEPS steps; or what is wrong."""
+    text, sets = text_of(name)
+    at = folder / f"{name}-{mesh or 'one'}"
+    at.mkdir()
+    (at / "model.m6").write_text(text)
+    sets = [x for s in sets for x in s.split("=", 1)]
+    _, wrong = call(M6C, "compile", at / "model.m6", "-o", at, *sets, *(["--mesh", mesh] if mesh else []))
+    if wrong:
+        return None, None, wrong
+    start = ["mpirun", "-n", ranks_of(mesh)] if mesh else []
+    p, wrong = call(*start, M6C, "run", at, "--data", "random:1", "--steps", STEPS, "--json", "--save-every", 0,
+                    "--save", at / "params")
+    if wrong:
+        return None, None, wrong
+    params = tensors(at / "params")
+    losses = [o["loss"] for o in steps(p.stdout).values()]
+    shutil.rmtree(at)
+    return params, losses, ""
+
+
+def norm(x):
+    return math.sqrt(math.fsum(float(a) * a for a in x))
+
+
+def compare(got, want):
+    """The largest difference, relative to the parameter's norm, and whose it is."""
+    if got.keys() != want.keys():
+        return math.inf, f"not the same parameters: {sorted(got.keys() ^ want.keys())}"
+    worst = 0.0, ""
+    for name, w in want.items():
+        g = got[name]
+        off = math.inf if len(g) != len(w) else norm([a - b for a, b in zip(g, w)]) / max(norm(w), 1e-30)
+        worst = max(worst, (off if off == off else math.inf, name))
+    return worst
+
+
+def main():
+    args = argparse.ArgumentParser()
+    args.add_argument("--all", action="store_true")
+    args.add_argument("--ranks", type=int, nargs="*", default=[2, 4, 8])
+    args.add_argument("-j", "--jobs", type=int, default=os.cpu_count())
+    args.add_argument("name", nargs="*")
+    args = args.parse_args()
+    chosen = {n: [m for r in args.ranks for m in meshes(r)] if args.all else CHOICE[n] for n in args.name or MODELS}
+    bad, worst = [], (0.0, "")
+    with workspace() as folder, concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        folder = pathlib.Path(folder)
+        one = {n: pool.submit(train, folder, n) for n in chosen}
+        many = {(n, m): pool.submit(train, folder, n, m) for n, all_meshes in chosen.items() for m in all_meshes}
+        for (n, m), run in many.items():
+            want, want_losses, wrong = one[n].result()
+            check(not wrong, wrong)
+            got, losses, wrong = run.result()
+            if wrong:
+                print(f"{n:8} {m:32} {wrong}", flush=True)
+                bad.append(f"{n} {m}")
+                continue
+            off, name = compare(got, want)
+            loss = max(abs(a - b) / abs(b) for a, b in zip(losses, want_losses)) if len(losses) == STEPS else math.inf
+            print(f"{n:8} {m:32} {len(want)} parameters, off by {off:.1e} at most: {name}; losses {loss:.1e}", flush=True)
+            worst = max(worst, (off, f"{n} {m}: {name}"))
+            if not (off <= BOUND and loss <= BOUND):
+                bad.append(f"{n} {m}")
+    print(f"{len(many)} runs, at most {worst[0]:.1e} ({worst[1]})")
+    check(not bad, ", ".join(bad))
+
+
+if not shutil.which("mpirun"):
+    print("no mpirun")
+    sys.exit(77)
+main()
