@@ -17,6 +17,7 @@ typedef enum {
     K_DTYPE,
     K_TEXT,
     K_SCOPES, /* a word, a text or a list of texts */
+    K_EXCHANGE,
     K_LOSS_SCALE,
     K_MESH,
     K_OPTIMIZER /* read by elab_optimizer.c */
@@ -51,6 +52,8 @@ static const Row place_rows[] = {
     {"max_splits", K_COUNT, AT(max_splits)},
     {"fp16", K_COUNT, AT(fp16)},
     {"fp16_scale", K_NUMBER, AT(fp16_scale)},
+    {"all_to_all", K_EXCHANGE, AT(all_to_all)},
+    {"all_to_all_chunks", K_COUNT, AT(all_to_all_chunks)},
     {"zero", K_COUNT, AT(zero)},
     {"pipeline", K_TEXT, AT(pipeline)},
 };
@@ -116,6 +119,19 @@ static bool set_scopes(Elab *e, const Row *r, const Val *v, Loc loc, const char 
     buf_free(&b);
     return ok ||
            fail(e, loc, "'%s' is none, auto, all, or a list of scopes such as [\"block[0].ffn\"]",
+                r->key);
+}
+
+/* A word, or numbers of neighbours: 8, "2,8". */
+static bool set_exchange(Elab *e, const Row *r, const Val *v, Loc loc, const char **out) {
+    Exchange parts;
+    const char *text = v->kind == V_WORD || v->kind == V_TEXT ? v->s : "";
+    if (v->kind == V_INT && v->unit == U_NONE)
+        text = intern(e->s, arena_printf(e->a, "%lld", (long long)v->i));
+    if (exchange_parse(text, &parts)) return *out = text, true;
+    return fail(e, loc,
+                "'%s' is auto, \"flat\", \"grouped\", a number of neighbours, or several such as "
+                "\"2,8\", each a multiple of the one before",
                 r->key);
 }
 
@@ -209,6 +225,7 @@ static bool set_value(Elab *e, const Row *r, const Expr *x) {
     case K_BYTES: return set_bytes(e, r, &v, x->loc, to);
     case K_DTYPE: return set_dtype(e, r, &v, x->loc, to);
     case K_TEXT: return set_text(e, r, &v, x->loc, to);
+    case K_EXCHANGE: return set_exchange(e, r, &v, x->loc, to);
     default: return set_scopes(e, r, &v, x->loc, to);
 static bool is_known_axis(Elab *e, const char *axis) {
     for (size_t i = 0; i < COUNT(mesh_axes); i++)

@@ -24,7 +24,9 @@ static const char *place_text(Session *s, const ModelArgs *a) {
                  {"disk", disk_size(a), false},
                  {"cluster", a->cluster, true},
                  {"checkpoint", a->checkpoint, true},
-                 {"offload", a->offload, true}};
+                 {"offload", a->offload, true},
+                 {"all_to_all", a->all_to_all, true},
+                 {"all_to_all_chunks", a->chunks, false}};
     Buf b = {0};
     for (size_t i = 0; i < COUNT(entry); i++)
         if (entry[i].value)

@@ -16,6 +16,7 @@ typedef struct {
     const char *name;   /* which model of the file; NULL: the only one */
     const char *target; /* NULL: cpu */
     const char *precision, *mesh, *memory, *host_memory, *disk, *cluster, *checkpoint, *offload;
+    const char *all_to_all, *chunks;
     PassOptions pass;
 } ModelArgs;
 
@@ -36,6 +37,9 @@ typedef struct {
          "what is computed again: auto, none, all, sqrt, or scopes (auto)"},                       \
         {"offload", OPT_TEXT, &(m).offload, "HOW",                                                 \
          "what lives elsewhere: auto, none, all, epl, optimizer, or scopes (auto)"},               \
+        {"all-to-all", OPT_TEXT, &(m).all_to_all, "HOW",                                           \
+         "auto, flat, grouped, or first among N neighbours (auto)"},                               \
+        {"chunks", OPT_TEXT, &(m).chunks, "N", "pieces of an all_to_all; 0: as it pays (0)"},      \
         {"cluster", OPT_TEXT, &(m).cluster, "FILE", "the machine the plan is for"}, {              \
         "skip", OPT_TEXT, &(m).pass.skip, "PASS,…", "optional passes to leave out"                 \
     }

@@ -203,8 +203,22 @@ typedef struct {
     const char *checkpoint, *offload;            /* "none", "auto", "all" or scopes joined by ',' */
     int64_t num_communicators, max_splits, fp16; /* communication */
     double fp16_scale;
+    const char *all_to_all;    /* "auto", "flat", "grouped" or neighbours: "8", "2,8" */
+    int64_t all_to_all_chunks; /* pieces that overlap with products; 0: as it pays */
 } Settings;
 void settings_default(Settings *s); /* settings.c */
+
+/* How all_to_alls are sent. Stated: first among part[0] neighbours, then between those of one place
+ * in each such group among part[1], …, last between all that have one place. */
+typedef enum { EXCHANGE_AUTO, EXCHANGE_FLAT, EXCHANGE_GROUPED, EXCHANGE_STATED } ExchangeKind;
+enum { EXCHANGE_PARTS = 4 };
+typedef struct {
+    ExchangeKind kind;
+    int nparts;
+    int64_t part[EXCHANGE_PARTS]; /* each a multiple of the one before */
+} Exchange;
+/* False: `text` says nothing of this kind. settings.c */
+bool exchange_parse(const char *text, Exchange *out);
 
 /* Evaluates an optimizer of the model's source for one parameter: appends its nodes (states, the
  * assignments of states) and returns the parameter's new value and the learning rate it used

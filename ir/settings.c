@@ -18,6 +18,7 @@ void settings_default(Settings *s) {
     s->num_communicators = COMM_STREAMS;
     s->max_splits = 5;
     s->fp16_scale = 1;
+    s->all_to_all = "auto";
 }
 
 typedef enum { KIND_BOOL, KIND_INT, KIND_FLOAT, KIND_DTYPE, KIND_STR, KIND_LOSS_SCALE } Kind;
@@ -53,9 +54,30 @@ static const struct {
     ROW(max_splits, KIND_INT, 0),
     ROW(fp16, KIND_INT, 0),
     ROW(fp16_scale, KIND_FLOAT, 0),
+    ROW(all_to_all, KIND_STR, 0),
+    ROW(all_to_all_chunks, KIND_INT, 0),
 };
 static const char *const scale_names[] = {
     [LOSS_SCALE_NONE] = "none", [LOSS_SCALE_FIXED] = "fixed", [LOSS_SCALE_DYNAMIC] = "dynamic"};
+
+/* ---- values that are lists ---- */
+
+bool exchange_parse(const char *text, Exchange *out) {
+    static const char *const word[] = {
+        [EXCHANGE_AUTO] = "auto", [EXCHANGE_FLAT] = "flat", [EXCHANGE_GROUPED] = "grouped"};
+    *out = (Exchange){.kind = EXCHANGE_STATED};
+    for (size_t i = 0; i < COUNT(word); i++)
+        if (strcmp(text, word[i]) == 0) return out->kind = (ExchangeKind)i, true;
+    for (int64_t before = 1;; text++) {
+        char *end;
+        long long part = *text >= '0' && *text <= '9' ? strtoll(text, &end, 10) : 0;
+        if (part < 1 || part > INT32_MAX || part % before || out->nparts == EXCHANGE_PARTS)
+            return false;
+        out->part[out->nparts++] = before = part;
+        text = end;
+        if (*text != ',') return *text == 0;
+    }
+}
 
 /* ---- printing ---- */
 
