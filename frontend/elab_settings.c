@@ -154,22 +154,6 @@ static bool set_loss_scale(Elab *e, const Expr *x) {
 
 /* ---- the mesh: axis = size, or axis = another axis over the same devices ---- */
 
-static bool mesh_size(Elab *e, const Arg *a, int64_t *size, const char **same) {
-    const Settings *set = &e->g->set;
-    *same = NULL;
-    for (int i = 0; i < set->nmesh; i++)
-        if (a->value->kind == E_NAME && set->mesh[i].axis == a->value->name) {
-            *same = set->mesh[i].same ? set->mesh[i].same : set->mesh[i].axis;
-            return *size = set->mesh[i].size, true;
-        }
-    Val v;
-    if (!eval(e, a->value, &v)) return false;
-    const char *what = arena_printf(e->a, "the size of mesh axis '%s'", a->name);
-    if (!want_int(e, &v, a->value->loc, what, size)) return false;
-    if (*size >= 1 && *size <= 65536) return true;
-    return fail(e, a->value->loc, "%s must be from 1 to 65536, not %lld", what, (long long)*size);
-}
-
 enum { MOST_RANKS = 1 << 20 };
 
 /* Nothing has this name: most likely an axis is meant. */
@@ -185,6 +169,24 @@ static bool no_size(Elab *e, const Arg *a) {
                 a->name, a->value->name, near);
 }
 
+static bool mesh_size(Elab *e, const Arg *a, int64_t *size, const char **same) {
+    const Settings *set = &e->g->set;
+    *same = NULL;
+    for (int i = 0; i < set->nmesh; i++)
+        if (a->value->kind == E_NAME && set->mesh[i].axis == a->value->name) {
+            *same = set->mesh[i].same ? set->mesh[i].same : set->mesh[i].axis;
+            return *size = set->mesh[i].size, true;
+        }
+    if (a->value->kind == E_NAME && !find_definition(e, e->file, a->value->name))
+        return no_size(e, a);
+    Val v;
+    if (!eval(e, a->value, &v)) return false;
+    const char *what = arena_printf(e->a, "the size of mesh axis '%s'", a->name);
+    if (!want_int(e, &v, a->value->loc, what, size)) return false;
+    if (*size >= 1 && *size <= 65536) return true;
+    return fail(e, a->value->loc, "%s must be from 1 to 65536, not %lld", what, (long long)*size);
+}
+
 static bool set_mesh(Elab *e, const Entry *t) {
     Settings *set = &e->g->set;
     set->nmesh = 0;
@@ -193,40 +195,21 @@ static bool set_mesh(Elab *e, const Entry *t) {
         for (int i = 0; i < set->nmesh; i++)
             if (set->mesh[i].axis == a->name)
                 return fail(e, a->loc, "mesh axis '%s' is given twice", a->name);
-    if (a->value->kind == E_NAME && !find_definition(e, e->file, a->value->name))
-        return no_size(e, a);
         if (set->nmesh == MAX_RANK) return fail(e, a->loc, "a mesh has at most %d axes", MAX_RANK);
         int64_t size;
         const char *same;
         if (!mesh_size(e, a, &size, &same)) return false;
+        e->mesh_loc[set->nmesh] = a->loc;
         set->mesh[set->nmesh].axis = a->name;
         set->mesh[set->nmesh].same = same;
         set->mesh[set->nmesh++].size = size;
+        if (mesh_ranks(set) > MOST_RANKS)
+            return fail(e, a->loc, "a mesh of %lld ranks: at most %d are possible",
+                        (long long)mesh_ranks(set), MOST_RANKS);
     }
     return true;
 }
 
-/* ---- entries ---- */
-
-static bool set_value(Elab *e, const Row *r, const Expr *x) {
-    void *to = (char *)&e->g->set + r->at;
-    Val v;
-    if (r->kind == K_LOSS_SCALE) return set_loss_scale(e, x);
-    if (r->kind == K_OPTIMIZER) return true;
-    if (!eval(e, x, &v)) return false;
-    switch (r->kind) {
-        e->mesh_loc[set->nmesh] = a->loc;
-    case K_WHOLE:
-    case K_COUNT: return set_whole(e, r, &v, x->loc, to);
-    case K_NUMBER: return set_number(e, r, &v, x->loc, to);
-        if (mesh_ranks(set) > MOST_RANKS)
-            return fail(e, a->loc, "a mesh of %lld ranks: at most %d are possible",
-                        (long long)mesh_ranks(set), MOST_RANKS);
-    case K_BYTES: return set_bytes(e, r, &v, x->loc, to);
-    case K_DTYPE: return set_dtype(e, r, &v, x->loc, to);
-    case K_TEXT: return set_text(e, r, &v, x->loc, to);
-    case K_EXCHANGE: return set_exchange(e, r, &v, x->loc, to);
-    default: return set_scopes(e, r, &v, x->loc, to);
 static bool is_known_axis(Elab *e, const char *axis) {
     for (size_t i = 0; i < COUNT(mesh_axes); i++)
         if (!strcmp(mesh_axes[i], axis)) return true;
@@ -255,6 +238,23 @@ bool check_axes(Elab *e) {
     return ok;
 }
 
+/* ---- entries ---- */
+
+static bool set_value(Elab *e, const Row *r, const Expr *x) {
+    void *to = (char *)&e->g->set + r->at;
+    Val v;
+    if (r->kind == K_LOSS_SCALE) return set_loss_scale(e, x);
+    if (r->kind == K_OPTIMIZER) return true;
+    if (!eval(e, x, &v)) return false;
+    switch (r->kind) {
+    case K_WHOLE:
+    case K_COUNT: return set_whole(e, r, &v, x->loc, to);
+    case K_NUMBER: return set_number(e, r, &v, x->loc, to);
+    case K_BYTES: return set_bytes(e, r, &v, x->loc, to);
+    case K_DTYPE: return set_dtype(e, r, &v, x->loc, to);
+    case K_TEXT: return set_text(e, r, &v, x->loc, to);
+    case K_EXCHANGE: return set_exchange(e, r, &v, x->loc, to);
+    default: return set_scopes(e, r, &v, x->loc, to);
     }
 }
 
