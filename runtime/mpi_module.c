@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <mpi.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/half.h"
@@ -110,7 +111,16 @@ static int find_neighbours(int rank, int *place, int *shared) {
     return MPI_Comm_free(&here);
 }
 
+/* Open MPI over TCP: of a large message the receiver asks for the rest to be "put", which in an
+ * exchange leaves each direction of a link idle for half of the time (measured: 1.9 times as long).
+ * Sent in fragments, both directions are busy. Who sets the variable keeps what it says. */
+static void prefer_sends(void) {
+    static const char send_in_place[] = "9";
+    setenv("OMPI_MCA_btl_tcp_flags", send_in_place, 0);
+}
+
 static int init(MpiHandle *world, int *rank, int *size, int *place, int *shared) {
+    prefer_sends();
     int given, code = MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &given);
     if (code) return code;
     if (given < MPI_THREAD_MULTIPLE) return MPI_ERR_UNSUPPORTED_OPERATION;
