@@ -21,6 +21,9 @@ void add_ranks(Make *m) {
     }
     m->p->ranks = mesh_ranks(set);
     if (text.n) m->p->mesh = intern(m->p->session, text.p);
+    m->p->stages = set->stages;
+    m->p->stage = set->stage;
+    if (set->stages) add_group(m, PLAN_PIPELINE);
     buf_free(&text);
 }
 

@@ -417,12 +417,6 @@ bool check_capabilities(Session *s, const File *f, const Graph *g) {
     bool ok = check_annotations(s, g);
     ok = check_scopes(s, f, g, "checkpoint", set->checkpoint) && ok;
     ok = check_scopes(s, f, g, "offload", set->offload) && ok;
-    for (int i = 0; i < set->nmesh; i++)
-        if (set->mesh[i].size > 1 && !strcmp(set->mesh[i].axis, "pipeline")) {
-            diag_error(s, entry_loc(f, "mesh"),
-                       "a pipeline axis larger than 1 can be dumped, but not be run yet");
-            ok = false;
-        }
     if (set->num_communicators > COMM_STREAMS) {
         diag_error(s, entry_loc(f, "num_communicators"), "at most %d communicators are possible",
                    COMM_STREAMS);

@@ -56,6 +56,12 @@ int status_exit(Status s);
 
 /* Reads DIR/NAME. NULL after diagnostics. `dir` may also be the plan file itself. */
 Plan *plan_load(Session *s, const char *dir, const char *name);
+/* Name of a stage's plan in its folder: "plan" (or "forward"), "plan-1", … */
+const char *plan_stage_name(Session *s, const char *base, int64_t stage);
+/* Reads DIR/BASE.txt and, of a pipeline, the plans of the other stages: the first knows all
+ * (of_stage). NULL after diagnostics. */
+Plan *plan_load_stages(Session *s, const char *dir, const char *base);
+void plan_free_stages(Plan *first); /* all of them */
 /* Warns on stderr when a source changed since the plan was made or another m6c made it. */
 void plan_warn_stale(const Plan *p);
 

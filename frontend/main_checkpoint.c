@@ -378,7 +378,8 @@ static void verify_one(Verify *v, const char *path, const Plan *plan) {
         take(v, tensor_files_check(f, i, tensor_files_count(f)));
     for (uint32_t i = 0; i < tensor_files_tensors(f); i++)
         verify_cover(v, path, tensor_files_tensor(f, i));
-    if (plan) verify_plan(v, path, f, plan);
+    for (uint32_t i = 0; plan && i < plan_count(plan); i++)
+        verify_plan(v, path, f, plan_at(plan, i));
     tensor_files_close(f);
 }
 
@@ -413,7 +414,7 @@ static int verify(const CheckpointArgs *a) {
     Session *session = session_new();
     char *folder = folder_of(a->path);
     bool planned = folder && is_there(a->path, "plan.txt");
-    Plan *plan = planned ? plan_load(session, a->path, "plan.txt") : NULL;
+    Plan *plan = planned ? plan_load_stages(session, a->path, "plan") : NULL;
     if (planned && !plan)
         problem(&v, "%s: its plan cannot be read", a->path);
     else if (folder)
@@ -421,7 +422,7 @@ static int verify(const CheckpointArgs *a) {
     else
         verify_one(&v, a->path, NULL);
     int code = report_verify(&v);
-    if (plan) plan_free(plan);
+    if (plan) plan_free_stages(plan);
     session_free(session);
     json_decref(v.problems);
     free(folder);

@@ -87,29 +87,39 @@ static bool record_prices(Session *s, const CompileArgs *a, const char *cluster,
     return true;
 }
 
+/* One of the plans of a folder. */
+typedef struct {
+    bool forward;
+    int64_t stage;
+    uint64_t hash; /* of the model; 0: of the graph */
+} Part;
+
 /* The model as a graph that is ready for code. A training step that does not fit is an error; of
  * the forward half the smallest plan is taken. */
-static Graph *make_graph(Session *s, const CompileArgs *a, bool forward, MemoryReport *r) {
+static Graph *make_graph(Session *s, const CompileArgs *a, const Part *part, MemoryReport *r) {
     ModelArgs model = a->model;
-    model.infer |= forward;
+    model.infer |= part->forward;
+    model.stage = part->stage;
     Graph *g = model_graph(s, &model, pipeline_default, r);
-    if (!g || r->fits || forward) return g;
+    if (!g || r->fits || part->forward) return g;
     explain_misfit(s, &model, g, r);
+    if (g->set.stages)
+        diag_note(s, (Loc){0}, "this is stage %" PRId64 " of the pipeline", part->stage);
     graph_free(g);
     return NULL;
 }
 
-/* Compiles the model, or with `forward` its forward half, to DIR/NAME.txt. NULL after diagnostics.
- */
-static Plan *make_plan(Session *s, const CompileArgs *a, bool forward) {
+/* Compiles the model, or a part of it, to DIR/NAME.txt. NULL after diagnostics. */
+static Plan *make_plan(Session *s, const CompileArgs *a, const Part *part) {
     MemoryReport memory = {0};
-    Graph *g = make_graph(s, a, forward, &memory);
+    Graph *g = make_graph(s, a, part, &memory);
     if (!g) return NULL;
     const char *cluster = g->set.cluster;
     CodegenOptions o = {.dir = a->dir,
-                        .name = forward ? "forward" : "plan",
+                        .name = plan_stage_name(s, part->forward ? "forward" : "plan", part->stage),
                         .target = a->model.target,
                         .command = a->command,
+                        .model_hash = part->hash,
                         .plan_only = a->plan_only};
     Plan *plan = codegen_plan(g, &o);
     if (plan) {
@@ -126,6 +136,26 @@ static Plan *make_plan(Session *s, const CompileArgs *a, bool forward) {
     return NULL;
 }
 
+/* The plans of all stages, or the one that is all; the first knows the others. NULL after
+ * diagnostics. */
+static Plan *make_plans(Session *s, const CompileArgs *a, bool forward) {
+    Part part = {.forward = forward};
+    Plan *first = make_plan(s, a, &part);
+    if (!first || !first->stages) return first;
+    Plan **of = arena_array(session_arena(s), Plan *, (size_t)first->stages);
+    of[0] = first;
+    first->of_stage = of;
+    part.hash = first->model_hash;
+    for (part.stage = 1; part.stage < first->stages; part.stage++) {
+        Plan *p = of[part.stage] = make_plan(s, a, &part);
+        if (p) p->of_stage = of;
+        if (p) continue;
+        plan_free_stages(first);
+        return NULL;
+    }
+    return first;
+}
+
 /* What the budgets cost. */
 static void report_memory(const Plan *p) {
     printf("%.1f ms a step predicted, %.1f ms with everything kept (%.1f MiB)",
@@ -139,6 +169,17 @@ static void report_memory(const Plan *p) {
     printf("\n");
 }
 
+/* Of all stages, if there are several. */
+static void report_stages(const CompileArgs *a, const Plan *first) {
+    for (uint32_t i = 1; i < plan_count(first); i++) {
+        const Plan *p = plan_at(first, i);
+        printf("%s/plan-%u.txt: %" PRId64 " parameters, %u steps, %u kernels, %.1f MiB\n", a->dir,
+               i, plan_parameters(p), p->step.n, p->kernel.n,
+               (double)p->arena[MEM_DEVICE] / 1048576.0);
+        if (p->budget[MEM_DEVICE] || p->decision.n) report_memory(p);
+    }
+}
+
 static void report(const CompileArgs *a, const Plan *p, double seconds) {
     if (!a->json) {
         printf("%s/plan.txt: %" PRId64
@@ -146,6 +187,7 @@ static void report(const CompileArgs *a, const Plan *p, double seconds) {
                a->dir, plan_parameters(p), p->step.n, p->kernel.n,
                (double)p->arena[MEM_DEVICE] / 1048576.0, seconds);
         if (p->budget[MEM_DEVICE] || p->decision.n) report_memory(p);
+        report_stages(a, p);
         return;
     }
     json_t *o = json_pack(
@@ -163,12 +205,12 @@ static void report(const CompileArgs *a, const Plan *p, double seconds) {
 static int compile(const CompileArgs *a) {
     Session *s = session_new();
     double begin = now_seconds();
-    Plan *plan = make_plan(s, a, false);
-    Plan *forward = plan && plan->train ? make_plan(s, a, true) : NULL;
+    Plan *plan = make_plans(s, a, false);
+    Plan *forward = plan && plan->train ? make_plans(s, a, true) : NULL;
     bool good = plan && (forward || !plan->train);
     if (good) report(a, plan, now_seconds() - begin);
-    if (forward) plan_free(forward);
-    if (plan) plan_free(plan);
+    if (forward) plan_free_stages(forward);
+    if (plan) plan_free_stages(plan);
     int code = good ? EXIT_DONE : MAX(diag_exit(s), EXIT_INPUT);
     session_free(s);
     return code;

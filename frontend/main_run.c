@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/ranks.h"
 #include "runtime/train.h"
 
 /* Options whose values the parser writes as int64 or text, and then RunOptions. */
@@ -81,18 +82,29 @@ static Status check(RunArgs *a) {
     return NULL;
 }
 
-/* Connects the ranks, if there are several, once it is known that all run this plan. A rank that
- * cannot read it (plan == NULL) tells the others. */
+/* What all ranks must have alike: the plans of all stages, as text. */
+static uint64_t plans_hash(const Plan *plan) {
+    uint64_t hash = 0;
+    for (uint32_t i = 0; i < plan_count(plan); i++) {
+        Buf text = {0};
+        plan_print(plan_at(plan, i), &text);
+        hash = hash_bytes(text.p, text.n, hash);
+        buf_free(&text);
+    }
+    return hash;
+}
+
+/* Connects the ranks, if there are several, once it is known that all run these plans. A rank that
+ * cannot read them (plan == NULL) tells the others. */
 static Status start_ranks(RunArgs *a, const Plan *plan) {
     enum { SAME = 3 };
     static const char *const what[SAME] = {"the model", "the compiler", "the plan"};
-    Buf text = {0}, again = {0};
+    Buf again = {0};
     uint64_t same[SAME] = {0};
     if (plan && plan->ranks > 1) {
-        plan_print(plan, &text);
         same[0] = plan->model_hash;
         same[1] = plan->compiler_hash;
-        same[2] = hash_bytes(text.p, text.n, 0);
+        same[2] = plans_hash(plan);
     }
     buf_printf(&again, "m6c run %s …", a->o.dir);
     CommConfig config = {.ranks = plan ? MAX(plan->ranks, (int64_t)1) : 0,
@@ -102,9 +114,24 @@ static Status start_ranks(RunArgs *a, const Plan *plan) {
                          .what = what,
                          .nsame = SAME};
     Status s = comm_start(&config, &a->o.comm);
-    buf_free(&text);
     buf_free(&again);
     return s;
+}
+
+/* A training plan has its forward half beside it. */
+static Plan *load(Session *s, const RunArgs *a, const char *dir) {
+    Plan *plan = plan_load_stages(s, dir, "plan");
+    if (!plan || !a->o.validate || !plan->train) return plan;
+    plan_free_stages(plan);
+    return plan_load_stages(s, dir, "forward");
+}
+
+/* The plan of this rank's stage. */
+static Status run_stage(RunArgs *a, const Plan *plan) {
+    if (!plan) return status_make(EXIT_INPUT, "%s", "");
+    int rank = ranks_of(a->o.comm).rank;
+    if (rank == 0) plan_warn_stale(plan);
+    return run_plan(&a->o, plan_at(plan, (uint32_t)plan_stage_of(plan, rank)));
 }
 
 static int run(RunArgs *a, const char *dir) {
@@ -113,17 +140,11 @@ static int run(RunArgs *a, const char *dir) {
     a->o.threads = (int)a->threads;
     a->o.keep = (int)a->keep;
     a->o.seed = (uint64_t)a->seed;
-    Plan *plan = plan_load(s, dir, "plan.txt");
-    /* A training plan has its forward half beside it. */
-    if (plan && a->o.validate && plan->train) {
-        plan_free(plan);
-        plan = plan_load(s, dir, "forward.txt");
-    }
+    Plan *plan = load(s, a, dir);
     Status status = start_ranks(a, plan);
-    if (!status && plan && a->o.comm->ops->rank(a->o.comm) == 0) plan_warn_stale(plan);
-    if (!status) status = plan ? run_plan(&a->o, plan) : status_make(EXIT_INPUT, "%s", "");
+    if (!status) status = run_stage(a, plan);
     int code = comm_finish(a->o.comm, status, status_exit);
-    if (plan) plan_free(plan);
+    if (plan) plan_free_stages(plan);
     session_free(s);
     return code;
 }

@@ -71,6 +71,23 @@ static bool is_joint_sum(const Cut *c, Value v) {
     return every(c, v) && c->joint[v] && node_of(c->from, v)->op == OP_add;
 }
 
+/* A gradient that is the sum of others of a later stage is added up there, and sent once. */
+static void move_sums(Cut *c, const Uses *uses) {
+    for (Value v = 0; v < c->from->node.n; v++) {
+        const Node *n = node_of(c->from, v);
+        if (n->op != OP_add || n->phase != PHASE_BACKWARD || every(c, v)) continue;
+        int16_t there = c->of[operand(c->from, v, 0)];
+        bool moves = there > c->of[v];
+        for (uint32_t i = 0; i < n->nin && moves; i++) {
+            Value x = operand(c->from, v, i);
+            moves = c->of[x] == there;
+            for (uint32_t u = uses->start[x]; u < uses->start[x + 1] && moves; u++)
+                moves = uses->use[u] == v || c->of[uses->use[u]] == there;
+        }
+        if (moves) c->of[v] = there;
+    }
+}
+
 /* ---- transfers ---- */
 
 static uint32_t *number_of(const Cut *c, Value v, uint32_t reader) {
@@ -297,7 +314,9 @@ bool pass_stages(Graph *g, PassContext *cx) {
     if (!stage_plan(g, &o, &plan, cx->scratch)) return false;
     share_outputs(g, plan.of);
     Cut c = begin(g, cx, &plan);
+    Uses uses = graph_uses(g, cx->scratch);
     find_joint(&c);
+    move_sums(&c, &uses);
     find_readers(&c);
     find_positions(&c, o.kind);
     find_after(&c);

@@ -17,6 +17,7 @@ typedef struct {
     bool annotated;
     bool *free;       /* by value: depends on no parameter or state */
     bool *open;       /* by value: a forward node that only its readers can place */
+    bool *mixed;      /* by value: of the optimizer, and follows from several layers */
     int16_t *of;      /* by value */
     VEC(Value) param; /* by the address of their interned names */
     VEC(const char *) name;
@@ -186,16 +187,18 @@ static void parameters(Layers *l) {
             l->of[v] = MAX(named(l, node_of(g, v)->scope, false), 0);
 }
 
-/* The layer of all that v reads: EVERY_STAGE when there is none or several. */
-static int16_t common(const Layers *l, Value v) {
+/* The layer of all that v reads: EVERY_STAGE when there is none, or several, of which v is a
+ * mixture then, as is what reads a mixture. */
+static int16_t common(Layers *l, Value v) {
     int16_t of = EVERY_STAGE;
     for (uint32_t i = 0; i < node_of(l->g, v)->nin; i++) {
         Value x = operand(l->g, v, i);
+        l->mixed[v] |= l->mixed[x];
         if (l->free[x] || l->of[x] == EVERY_STAGE) continue;
-        if (of != EVERY_STAGE && of != l->of[x]) return EVERY_STAGE;
+        l->mixed[v] |= of != EVERY_STAGE && of != l->of[x];
         of = l->of[x];
     }
-    return of;
+    return l->mixed[v] ? EVERY_STAGE : of;
 }
 
 static int by_name(const void *x, const void *y, void *ctx) {
@@ -282,6 +285,7 @@ bool stage_layers(const Graph *g, StageLayers *out, Arena *a) {
     Layers l = {.g = g, .annotated = stage_annotated(g)};
     l.free = arena_array(a, bool, g->node.n + 1);
     l.open = arena_array(a, bool, g->node.n + 1);
+    l.mixed = arena_array(a, bool, g->node.n + 1);
     l.of = arena_array(a, int16_t, g->node.n + 1);
     l.nslot = l.nplace = power_of_two(2 * g->node.n);
     l.slot = arena_array(a, uint32_t, l.nslot);

@@ -23,10 +23,15 @@ static void put_slice(StTensor *t, const Slice *s) {
     memcpy(t->start, s->start, (size_t)t->rank * sizeof *t->start);
 }
 
-void st_list_add(StList *list, const Plan *plan, uint32_t b, const char *prefix) {
+const char *st_list_name(const PlanBuffer *b, TensorSet set) {
+    static const char prefix[] = "grad/";
+    bool cut = set == SET_GRADS && strncmp(b->name, prefix, sizeof prefix - 1) == 0;
+    return cut ? b->name + sizeof prefix - 1 : b->name;
+}
+
+void st_list_add(StList *list, const Plan *plan, uint32_t b, TensorSet set) {
     const PlanBuffer *buf = &plan->buffer.p[b];
-    size_t cut = strlen(prefix);
-    StTensor t = {.name = strncmp(buf->name, prefix, cut) == 0 ? buf->name + cut : buf->name,
+    StTensor t = {.name = st_list_name(buf, set),
                   .dtype = buf->dtype,
                   .rank = buf->rank,
                   .bytes = buf->bytes,
@@ -242,7 +247,7 @@ static Status save_file(const char *folder, const Plan *plan, Exec *e, const Run
     char *path = saved_path(folder, saved);
     uint64_t sum;
     for (uint32_t i = 0; i < plan->tensor.n; i++)
-        st_list_add(&list, plan, plan->tensor.p[i].buffer, "");
+        st_list_add(&list, plan, plan->tensor.p[i].buffer, SET_PARAMS);
     Status s = save_list(path, FORMAT, &list, state, &sum);
     if (!s) saved_remove_old(folder, keep, saved);
     st_list_free(&list);
@@ -275,8 +280,9 @@ static Status write_part(const char *folder, const Plan *plan, Exec *e, const Ra
     StList list = {.exec = e};
     for (uint32_t i = 0; i < plan->tensor.n; i++) {
         uint32_t b = plan->tensor.p[i].buffer;
+        if (plan_tensor_before(plan, plan->buffer.p[b].name)) continue;
         if (slice_owner(plan, &plan->buffer.p[b], r->rank) == r->rank)
-            st_list_add(&list, plan, b, "");
+            st_list_add(&list, plan, b, SET_PARAMS);
     }
     char *path = part_path(folder, r->rank, r->n);
     uint64_t sum = 0;
@@ -341,13 +347,14 @@ Status checkpoint_save(const char *folder, const Plan *plan, Exec *e, const Rank
 
 /* ---- parameters alone ---- */
 
-/* Names in the file that the plan does not have: most likely the wrong file. */
+/* Names in the file that no stage's plan has: most likely the wrong file. */
 static Status no_strangers(const char *path, const TensorFiles *f, const Plan *plan) {
     for (uint32_t i = 0; i < tensor_files_tensors(f); i++) {
         const char *name = tensor_files_tensor(f, i)->name;
-        uint32_t b = plan_find(plan, name);
-        if (b == UINT32_MAX ||
-            (plan->buffer.p[b].kind != BUF_PARAM && plan->buffer.p[b].kind != BUF_STATE))
+        bool known = false;
+        for (uint32_t s = 0; s < plan_count(plan); s++)
+            known |= plan_has_tensor(plan_at(plan, s), name);
+        if (!known)
             return status_make(EXIT_INPUT, "%s: '%s' is not a parameter of this model", path, name);
     }
     return NULL;

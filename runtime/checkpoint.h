@@ -47,13 +47,12 @@ Status tensors_init(const char *path, const Plan *plan, Exec *e);
 
 /* ---- tensors_write.c ---- */
 
-/* Writes the buffers of `ports` as whole tensors of one safetensors file, under the buffers' names
- * with `prefix` cut off where it stands. Several ranks write their slices into one file, which gets
- * its name when all have. */
+typedef enum { SET_OUTPUTS, SET_GRADS, SET_PARAMS } TensorSet;
+/* Writes what the model returned, its gradients or its parameters as whole tensors of one
+ * safetensors file, of all stages of a pipeline. Several ranks write their slices into one file,
+ * which gets its name when all have. */
 Status tensors_write(const char *path, const Plan *plan, Exec *e, const Ranks *ranks,
-                     const PlanPort *port, uint32_t n, const char *prefix);
-/* The parameters alone, as --save writes them. */
-Status tensors_save_params(const char *path, const Plan *plan, Exec *e, const Ranks *ranks);
+                     TensorSet set);
 
 /* ---- for both: tensors of a plan as tensors of a file ---- */
 
@@ -64,8 +63,10 @@ typedef struct {
     Exec *exec;
 } StList;
 
+/* A buffer's name in a file: a gradient's without "grad/". */
+const char *st_list_name(const PlanBuffer *b, TensorSet set);
 /* The rank's part of a buffer: a slice, where it is not all. */
-void st_list_add(StList *list, const Plan *plan, uint32_t buffer, const char *prefix);
+void st_list_add(StList *list, const Plan *plan, uint32_t buffer, TensorSet set);
 Status st_list_write(const char *path, StList *list, const StMeta *meta, uint32_t nmeta);
 void st_list_free(StList *list);
 

@@ -61,24 +61,55 @@ static bool is_used(const Plan *p, uint32_t group, int stream) {
     return false;
 }
 
+static uint32_t group_of(const Plan *p, const char *name) {
+    uint32_t g = 0;
+    while (g < p->group.n && strcmp(p->group.p[g].name, name) != 0) g++;
+    return g;
+}
+
+/* One that only other stages use is made with them, and closed. */
+static Status make_group(Exec *e, const PlanGroup *group, int stream) {
+    const Plan *p = e->plan;
+    uint32_t mine = group_of(p, group->name);
+    Comm *made = NULL;
+    TRY(e->comm->world->ops->split(e->comm->world, (int)plan_group_member(group, e->rank, 0),
+                                   (int)plan_group_index(group, e->rank), &made));
+    if (mine < p->group.n && is_used(p, mine, stream))
+        e->comm->group[mine * COMM_STREAMS + (uint32_t)(stream - STREAM_COMM)] = made;
+    else
+        made->ops->close(made);
+    return NULL;
+}
+
+/* Has a stage before plan `before` of those that run together used this group on this stream? */
+static bool used_before(const Plan *p, uint32_t before, const char *name, int stream) {
+    for (uint32_t i = 0; i < before; i++) {
+        const Plan *q = plan_at(p, i);
+        uint32_t g = group_of(q, name);
+        if (g < q->group.n && is_used(q, g, stream)) return true;
+    }
+    return false;
+}
+
+/* All ranks make all groups that one of the plans uses, in one order. */
 static Status make_groups(Exec *e) {
     const Plan *p = e->plan;
-    for (uint32_t g = 0; g < p->group.n; g++)
-        for (int k = 0; k < COMM_STREAMS; k++) {
-            const PlanGroup *group = &p->group.p[g];
-            if (!is_used(p, g, STREAM_COMM + k)) continue;
-            TRY(e->comm->world->ops->split(e->comm->world,
-                                           (int)plan_group_member(group, e->rank, 0),
-                                           (int)plan_group_index(group, e->rank),
-                                           &e->comm->group[g * COMM_STREAMS + (uint32_t)k]));
+    for (uint32_t i = 0; i < plan_count(p); i++) {
+        const Plan *q = plan_at(p, i);
+        for (uint32_t k = 0; k < q->group.n * COMM_STREAMS; k++) {
+            const PlanGroup *group = &q->group.p[k / COMM_STREAMS];
+            int stream = STREAM_COMM + (int)(k % COMM_STREAMS);
+            if (is_used(q, k / COMM_STREAMS, stream) && !used_before(p, i, group->name, stream))
+                TRY(make_group(e, group, stream));
         }
+    }
     return NULL;
 }
 
 /* The null device only says what it would do. */
 Status exec_open_comm(Exec *e, Comm *world) {
     const Plan *p = e->plan;
-    bool needed = false;
+    bool needed = p->stages > 0; /* a stage without any makes the groups of the others with them */
     for (uint32_t i = 0; i < p->step.n; i++) needed |= p->step.p[i].kind == STEP_COLLECTIVE;
     if (!needed || e->ops->collective) return NULL;
     if (!(e->ops->visible >> MEM_DEVICE & 1))

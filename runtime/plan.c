@@ -315,6 +315,7 @@ static void print_decision(const Plan *p, Buf *b, const PlanDecision *d) {
 static void print_ranks(const Plan *p, Buf *b) {
     if (p->ranks > 1) buf_printf(b, "ranks %" PRId64 "\n", p->ranks);
     if (*p->mesh) buf_printf(b, "mesh %s\n", p->mesh);
+    if (p->stages) buf_printf(b, "stages %" PRId64 "\nstage %" PRId64 "\n", p->stages, p->stage);
     for (uint32_t i = 0; i < p->group.n; i++) {
         const PlanGroup *g = &p->group.p[i];
         buf_puts(b, "group ");

@@ -158,7 +158,8 @@ typedef struct {
     Loc loc;
 } PlanStep;
 
-#define PLAN_INDEX "@index/"
+#define PLAN_INDEX    "@index/"
+#define PLAN_PIPELINE "pipeline" /* the group of ranks that differ in their stage alone */
 /* What the runtime feeds or reads by name. Inputs the runtime itself provides: "@step" (i32[], from
  * 1), "@seed" (i32[]), "@index/GROUP" (i32[], the rank's index in a group of the plan). Reported
  * scalars are outputs "loss", "lr", "grad_norm", "loss_scale", "overflow" (1 when the step was
@@ -197,6 +198,9 @@ typedef struct Plan {
     int64_t lower_bound[MEM_COUNT]; /* largest sum of live bytes: no allocation can be smaller */
     int64_t ranks;                  /* that execute it together; 1: one */
     const char *mesh;               /* "data=4,expert=data"; "" without */
+    int64_t stages, stage;        /* of a pipeline: how many there are, which this is; 0: of none */
+    struct Plan *const *of_stage; /* plans of all stages, this one too; not in the text. NULL: no
+                                     pipeline, or only this one is known */
     VEC(PlanGroup) group;
     int64_t tokens;            /* tokens in one step of all ranks, for tokens/s */
     double flops;              /* of the matrix products and attention in one step */
@@ -234,6 +238,18 @@ uint32_t plan_comm_results(const PlanCollective *c);
 /* Does it reduce? Does it go to one rank, or come from one? */
 bool plan_comm_reduces(const PlanCollective *c);
 bool plan_comm_pairs(const PlanCollective *c);
+/* Which stage of the pipeline a rank is of; 0 without one. */
+int64_t plan_stage_of(const Plan *p, int64_t rank);
+/* Plan i of those that run together, of plan_count: stage by stage, or p alone. */
+uint32_t plan_count(const Plan *p);
+const Plan *plan_at(const Plan *p, uint32_t i);
+/* Have the plans, of_stage of the first, one model, mesh and compiler, and are they its stages in
+ * order? Otherwise a sentence in *why. */
+void plan_check_stages(const Plan *first, Buf *why);
+/* Is it the name of a parameter or state of the plan? */
+bool plan_has_tensor(const Plan *p, const char *name);
+/* Does an earlier stage have a tensor of this name? (That one answers for it in files.) */
+bool plan_tensor_before(const Plan *p, const char *name);
 /* Dimension `i` of the whole tensor that the buffer is a rank's part of. */
 int64_t plan_whole_dim(const Plan *p, const PlanBuffer *b, int i);
 /* Index of a buffer by name, or UINT32_MAX. */

@@ -428,6 +428,8 @@ static const struct {
     {"lower-bound", read_lower_bound, ONE},
     {"ranks", read_ranks, AT_MOST_ONE},
     {"mesh", read_mesh, AT_MOST_ONE},
+    {"stages", read_stages, AT_MOST_ONE},
+    {"stage", read_stage, AT_MOST_ONE},
     {"group", read_group, ANY},
     {"work", read_work, ONE},
     {"machine", read_machine, AT_MOST_ONE},
@@ -525,6 +527,10 @@ static void check_whole(Reader *r) {
                        items[i].name);
     check_names(r);
     check_tensors(r);
+    Buf why = {0};
+    plan_check_pipeline(r->plan, &why);
+    if (why.n) diag_error(r->session, read_here(r, r->line), "%s", why.p);
+    buf_free(&why);
 }
 
 Plan *plan_parse(Session *s, const char *file, const char *text, size_t n) {

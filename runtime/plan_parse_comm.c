@@ -30,6 +30,14 @@ void read_mesh(Reader *r) {
     complain(r, start, &why);
 }
 
+void read_stages(Reader *r) {
+    r->plan->stages = read_int(r, "a number of stages", 2, r->plan->ranks);
+}
+
+void read_stage(Reader *r) {
+    r->plan->stage = read_int(r, "a stage, from 0", 0, MAX(r->plan->stages, (int64_t)1) - 1);
+}
+
 void read_group(Reader *r) {
     PlanGroup g = {0};
     Buf why = {0};

@@ -48,6 +48,8 @@ void read_order(Reader *r, uint32_t n);
 /* plan_parse_comm.c: what plans for several ranks have in addition. */
 void read_mesh(Reader *r);
 void read_ranks(Reader *r);
+void read_stages(Reader *r);
+void read_stage(Reader *r);
 void read_group(Reader *r);
 void read_split(Reader *r, PlanBuffer *b); /* behind a buffer's place: how it is split, if it is */
 /* Which collective a step is; its fields. */

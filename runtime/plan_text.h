@@ -30,5 +30,7 @@ void plan_check_mesh(const Plan *p, Buf *why);
 void plan_check_group(const Plan *p, const PlanGroup *g, Buf *why);
 void plan_check_split(const Plan *p, const PlanBuffer *b, Buf *why);
 void plan_check_collective(const Plan *p, const PlanStep *s, Buf *why);
+/* plan_stages.c: the same, of the header. */
+void plan_check_pipeline(const Plan *p, Buf *why);
 
 #endif

@@ -94,7 +94,9 @@ SliceRun slice_find(const Slice *s, int64_t whole) {
 
 int64_t slice_owner(const Plan *plan, const PlanBuffer *b, int64_t rank) {
     Slice mine = slice_of(plan, b, rank);
+    int64_t stage = plan_stage_of(plan, rank);
     for (int64_t r = 0; r < rank; r++) {
+        if (plan_stage_of(plan, r) != stage) continue;
         Slice other = slice_of(plan, b, r);
         if (slice_equal(&mine, &other)) return r;
     }

@@ -38,7 +38,8 @@ SliceRun slice_run(const Slice *s, int64_t part);
  * is -1 and so many elements from there on are not in it either (there may be more). */
 SliceRun slice_find(const Slice *s, int64_t whole);
 
-/* The lowest rank that has just this rank's part of the buffer: what writes it to files. */
+/* The lowest rank of this rank's stage that has just its part of the buffer: what writes it to
+ * files. */
 int64_t slice_owner(const Plan *plan, const PlanBuffer *b, int64_t rank);
 
 #endif

@@ -1,6 +1,6 @@
 /* tensors_write.c: whole tensors in one file. Of several ranks rank 0 makes the file with its head
  * and its length, under another name; each writes its slices where they belong; when all are on
- * disk, rank 0 gives the file its name. */
+ * disk, rank 0 gives the file its name. Every rank knows what all stages of a pipeline write. */
 #include "runtime/checkpoint.h"
 
 #include <fcntl.h>
@@ -8,13 +8,15 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { NO_BUFFER = UINT32_MAX };
+
 /* One file that all ranks write. */
 typedef struct {
     const char *path;
     char *tmp;
     const Plan *plan;
     Exec *exec;
-    StList list; /* whole tensors */
+    StList list; /* whole tensors; buffer NO_BUFFER: another stage writes it */
     int64_t *at; /* in the file, of each tensor */
     int64_t bytes;
     Buf header;
@@ -71,9 +73,11 @@ static Status put_slices(Shared *f) {
     int rank = exec_rank(f->exec);
     if (f->fd < 0) f->fd = open(f->tmp, O_WRONLY | O_CLOEXEC);
     if (f->fd < 0) return status_errno("%s: cannot open (do the ranks share this folder?)", f->tmp);
-    for (uint32_t i = 0; i < f->list.tensor.n; i++)
-        if (slice_owner(f->plan, &f->plan->buffer.p[f->list.buffer.p[i]], rank) == rank)
+    for (uint32_t i = 0; i < f->list.tensor.n; i++) {
+        uint32_t b = f->list.buffer.p[i];
+        if (b != NO_BUFFER && slice_owner(f->plan, &f->plan->buffer.p[b], rank) == rank)
             TRY(put_tensor(f, i));
+    }
     return fsync(f->fd) == 0 ? NULL : status_errno("%s: cannot sync", f->tmp);
 }
 
@@ -85,11 +89,6 @@ static Status give_name(const Shared *f) {
 
 /* The same on all ranks: each knows where every slice goes. */
 static Status plan_file(Shared *f) {
-    for (uint32_t i = 0; i < f->list.tensor.n; i++) {
-        StTensor *t = &f->list.tensor.p[i];
-        if (t->slice) memcpy(t->dim, t->whole, sizeof t->dim);
-        t->slice = false;
-    }
     f->at = xcalloc((size_t)f->list.tensor.n + 1, sizeof *f->at);
     return st_layout(f->path, f->list.tensor.p, f->list.tensor.n, &f->header, f->at, &f->bytes);
 }
@@ -112,22 +111,52 @@ static Status write_shared(Shared *f, const Ranks *r) {
     return s;
 }
 
-Status tensors_write(const char *path, const Plan *plan, Exec *e, const Ranks *ranks,
-                     const PlanPort *port, uint32_t n, const char *prefix) {
-    Shared f = {.path = path, .plan = plan, .exec = e, .list = {.exec = e}};
-    for (uint32_t i = 0; i < n; i++) st_list_add(&f.list, plan, port[i].buffer, prefix);
-    Status s = plan->ranks > 1 ? write_shared(&f, ranks) : st_list_write(path, &f.list, NULL, 0);
-    st_list_free(&f.list);
-    return s;
+/* ---- which tensors ---- */
+
+typedef VEC(PlanPort) Ports;
+
+static Ports ports_of(const Plan *p, TensorSet set) {
+    Ports ports = {0};
+    for (uint32_t i = 0; set == SET_OUTPUTS && i < p->output.n; i++)
+        vec_push(&ports, p->output.p[i]);
+    for (uint32_t i = 0; set == SET_GRADS && i < p->grad.n; i++) vec_push(&ports, p->grad.p[i]);
+    for (uint32_t i = 0; set == SET_PARAMS && i < p->tensor.n; i++) {
+        PlanPort port = {.buffer = p->tensor.p[i].buffer};
+        if (p->buffer.p[port.buffer].kind == BUF_PARAM) vec_push(&ports, port);
+    }
+    return ports;
 }
 
-Status tensors_save_params(const char *path, const Plan *plan, Exec *e, const Ranks *ranks) {
-    VEC(PlanPort) ports = {0};
-    for (uint32_t i = 0; i < plan->tensor.n; i++) {
-        PlanPort port = {.buffer = plan->tensor.p[i].buffer};
-        if (plan->buffer.p[port.buffer].kind == BUF_PARAM) vec_push(&ports, port);
+static bool is_listed(const StList *list, const char *name) {
+    for (uint32_t i = 0; i < list->tensor.n; i++)
+        if (strcmp(list->tensor.p[i].name, name) == 0) return true;
+    return false;
+}
+
+/* The whole tensor, of which a rank of plan `of` has a part. */
+static void add_whole(Shared *f, const Plan *of, uint32_t buffer, TensorSet set) {
+    const PlanBuffer *b = &of->buffer.p[buffer];
+    StTensor t = {.name = st_list_name(b, set), .dtype = b->dtype, .rank = b->rank};
+    if (is_listed(&f->list, t.name)) return;
+    t.bytes = dtype_size(b->dtype);
+    for (int i = 0; i < b->rank; i++) t.bytes *= t.dim[i] = plan_whole_dim(of, b, i);
+    vec_push(&f->list.tensor, t);
+    vec_push(&f->list.buffer, of == f->plan ? buffer : (uint32_t)NO_BUFFER);
+}
+
+Status tensors_write(const char *path, const Plan *plan, Exec *e, const Ranks *ranks,
+                     TensorSet set) {
+    Shared f = {.path = path, .plan = plan, .exec = e, .list = {.exec = e}};
+    for (uint32_t k = 0; k < plan_count(plan); k++) {
+        Ports ports = ports_of(plan_at(plan, k), set);
+        for (uint32_t i = 0; i < ports.n; i++)
+            if (plan->ranks > 1)
+                add_whole(&f, plan_at(plan, k), ports.p[i].buffer, set);
+            else
+                st_list_add(&f.list, plan, ports.p[i].buffer, set);
+        vec_free(&ports);
     }
-    Status s = tensors_write(path, plan, e, ranks, ports.p, ports.n, "");
-    vec_free(&ports);
+    Status s = plan->ranks > 1 ? write_shared(&f, ranks) : st_list_write(path, &f.list, NULL, 0);
+    st_list_free(&f.list);
     return s;
 }

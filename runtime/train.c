@@ -20,6 +20,7 @@
 #include "runtime/report.h"
 
 enum { MAX_INPUTS = 32, MAX_SKIPPED = 32, MAX_FLIGHT = 2 };
+#define NO_PORT UINT32_MAX
 
 /* A step that was begun. */
 typedef struct {
@@ -43,7 +44,7 @@ typedef struct {
     char *checkpoints; /* folder */
     LoaderInput input[MAX_INPUTS];
     Slice part[MAX_INPUTS];    /* of each input */
-    uint32_t port[MAX_INPUTS]; /* of the plan, of each input */
+    uint32_t port[MAX_INPUTS]; /* of the plan, of each input; NO_PORT: another stage's */
     uint32_t ninputs;
     int skipped; /* updates in a row, for gradients that overflowed */
     int signals; /* descriptor that becomes readable when the run shall stop */
@@ -88,23 +89,41 @@ static bool stop_asked(const Run *r) {
 
 /* ---- data ---- */
 
-/* The plan's inputs that the loader feeds: all but the runtime's own. */
+static bool is_collected(const Run *r, const char *name) {
+    for (uint32_t i = 0; i < r->ninputs; i++)
+        if (strcmp(r->input[i].name, name) == 0) return true;
+    return false;
+}
+
+/* An input of `plan`; of another stage's nothing is wanted, but that batches are the same. */
+static Status input_collect(Run *r, const Plan *plan, uint32_t i) {
+    const PlanBuffer *b = &plan->buffer.p[plan->input.p[i].buffer];
+    uint32_t n = r->ninputs;
+    bool own = plan == r->plan;
+    if (n == COUNT(r->input))
+        return status_make(EXIT_INPUT, "the plan has more than %zu inputs", COUNT(r->input));
+    r->input[n] = (LoaderInput){.name = b->name,
+                                .dtype = b->dtype,
+                                .rank = b->rank,
+                                .bound = plan->input.p[i].bound,
+                                .part = &r->part[n]};
+    for (int d = 0; d < b->rank; d++) r->input[n].dim[d] = plan_whole_dim(plan, b, d);
+    r->part[n] = slice_of(plan, b, r->ranks.rank);
+    if (!own && b->rank > 0) r->part[n].dim[0] = 0;
+    r->port[n] = own ? i : NO_PORT;
+    r->ninputs++;
+    return NULL;
+}
+
+/* The inputs that the loader feeds: all but the runtime's own; of a pipeline's stages first this
+ * one's. */
 static Status inputs_collect(Run *r) {
-    for (uint32_t i = 0; i < r->plan->input.n; i++) {
-        uint32_t index = r->plan->input.p[i].buffer;
-        const PlanBuffer *b = &r->plan->buffer.p[index];
-        if (b->name[0] == '@') continue;
-        if (r->ninputs == COUNT(r->input))
-            return status_make(EXIT_INPUT, "the plan has more than %zu inputs", COUNT(r->input));
-        LoaderInput *in = &r->input[r->ninputs];
-        *in = (LoaderInput){.name = b->name,
-                            .dtype = b->dtype,
-                            .rank = b->rank,
-                            .bound = r->plan->input.p[i].bound,
-                            .part = &r->part[r->ninputs]};
-        for (int d = 0; d < b->rank; d++) in->dim[d] = plan_whole_dim(r->plan, b, d);
-        r->part[r->ninputs] = slice_of(r->plan, b, r->ranks.rank);
-        r->port[r->ninputs++] = i;
+    for (uint32_t k = 0; k <= plan_count(r->plan); k++) {
+        const Plan *plan = k ? plan_at(r->plan, k - 1) : r->plan;
+        for (uint32_t i = 0; i < plan->input.n; i++) {
+            const char *name = plan->buffer.p[plan->input.p[i].buffer].name;
+            if (name[0] != '@' && !is_collected(r, name)) TRY(input_collect(r, plan, i));
+        }
     }
     return NULL;
 }
@@ -273,7 +292,8 @@ static Status begin_step(Run *r, bool again, bool *begun, bool *stop) {
     TRY(ranks_agree_any(&r->ranks, got, stop));
     if (!(*begun = batch && !*stop)) return NULL;
     const void **data = xcalloc((size_t)r->plan->input.n + 1, sizeof *data);
-    for (uint32_t i = 0; i < r->ninputs; i++) data[r->port[i]] = batch->data[i];
+    for (uint32_t i = 0; i < r->ninputs; i++)
+        if (r->port[i] != NO_PORT) data[r->port[i]] = batch->data[i];
     Flight *f = &r->flight[r->nflight++];
     *f = (Flight){++r->state.step, batch->targets, batch->examples, now_seconds()};
     Status s = exec_submit(r->exec, f->step, data);
@@ -461,11 +481,9 @@ static Status check_results(const Run *r) {
 /* What was asked for after the last step. */
 static Status write_results(Run *r) {
     const RunOptions *o = r->o;
-    const Plan *p = r->plan;
-    const Ranks *all = &r->ranks;
-    if (o->out) TRY(tensors_write(o->out, p, r->exec, all, p->output.p, p->output.n, ""));
-    if (o->grads) TRY(tensors_write(o->grads, p, r->exec, all, p->grad.p, p->grad.n, "grad/"));
-    if (o->save) TRY(tensors_save_params(o->save, p, r->exec, all));
+    if (o->out) TRY(tensors_write(o->out, r->plan, r->exec, &r->ranks, SET_OUTPUTS));
+    if (o->grads) TRY(tensors_write(o->grads, r->plan, r->exec, &r->ranks, SET_GRADS));
+    if (o->save) TRY(tensors_write(o->save, r->plan, r->exec, &r->ranks, SET_PARAMS));
     return NULL;
 }
 

@@ -6,9 +6,9 @@ import json, os, pathlib, random, shutil, signal, subprocess, sys, time
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from system import M6C, check, compile_small, m6c, make_data, steps, workspace
 
-MESHES = {"one": None, "data": "data=2", "tensor": "tensor=2", "both": "data=2,tensor=2",
+MESHES = {"one": None, "data": "data=2", "stages": "pipeline=2", "both": "data=2,tensor=2",
           "expert": "data=4,expert=data"}
-RANKS = {"one": 1, "data": 2, "tensor": 2, "both": 4, "expert": 4}
+RANKS = {"one": 1, "data": 2, "stages": 2, "both": 4, "expert": 4}
 FIRST, LAST = 4, 8
 os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                   OMPI_MCA_rmaps_base_oversubscribe="1", M6C_THREADS="1")

@@ -274,7 +274,7 @@ static Status load(const Job *j, Exec *e, const Ranks *r) {
 
 static Status save_params(const Job *j, Exec *e, const Ranks *r) {
     TRY(exec_init_params(e, 5));
-    return tensors_save_params(j->path, j->plan, e, r);
+    return tensors_write(j->path, j->plan, e, r, SET_PARAMS);
 }
 
 /* ---- on every pair of meshes ---- */
