@@ -21,14 +21,16 @@ typedef struct {
 typedef struct {
     const CheckArgs *args;
     Session *s;
-    Graph *g;
-    Graph *before; /* as `shard` found it; NULL: it has not run yet */
+    Graph *g;           /* of all ranks; of the first stage, once there are stages */
+    VEC(Graph *) stage; /* g and those of the later stages */
+    Graph *before;      /* as `shard` found it; NULL: it has not run yet */
     Equal *equal;
     ShardMap map;
-    Buf mesh;         /* "data=4,expert=data" */
-    Buf said;         /* diagnostics, where one mesh of many has a line of its own */
-    int collectives;  /* of one rank's step */
-    const char *pass; /* after which something differs; NULL: nothing does */
+    Buf mesh; /* "data=4,expert=data" */
+    Buf said; /* diagnostics, where one mesh of many has a line of its own */
+    RanksOrder order;
+    Buf stuck;        /* why ranks do not get through */
+    const char *pass; /* after which they do not, or something differs; NULL: all is well */
     Value at;         /* of `before`: the first value that differs, or NO_VALUE */
     Distance distance;
 } Verdict;
@@ -53,31 +55,40 @@ static void exact(Session *s, Settings *set) {
         diag_warning(s, (Loc){0}, "checked as f32: %s rounds more than an error may be",
                      dtype_name(set->precision));
     if (set->fp16) diag_warning(s, (Loc){0}, "checked with messages as they are, not in f16");
-    if (mesh_axis(set, "pipeline"))
-        diag_warning(s, (Loc){0}, "checked before the model is cut into the stages of a pipeline");
     set->precision = DT_F32;
     set->loss_scale = LOSS_SCALE_NONE;
     set->fp16 = 0;
     set->keep_grads = set->train;
 }
 
+/* In the order that `schedule` settles even a send that waits for its receive must do. */
 static bool check_order(Verdict *v, const char *pass) {
-    Buf err = {0};
-    RanksOrder order = {0};
-    bool ok = !v->g->set.sharded || ranks_check_order(&v->g, 1, false, &order, &err);
-    v->collectives = order.collectives;
-    if (!ok) diag_error(v->s, (Loc){0}, "after '%s': %s", pass, err.p);
-    buf_free(&err);
-    return ok;
+    bool settled = strcmp(pass, "schedule") == 0;
+    if (!v->g->set.sharded) return true;
+    return ranks_check_order(v->stage.p, v->stage.n, settled, &v->order, &v->stuck);
 }
 
 /* Names the first thing that differs after the pass. */
 static void blame(Verdict *v, const char *pass) {
     v->pass = pass;
     v->at = NO_VALUE;
-    if (!v->before || strcmp(pass, "shard") != 0) return;
+    if (equal_stuck(v->equal)) buf_puts(&v->stuck, equal_stuck(v->equal));
+    if (v->stuck.n || !v->before || strcmp(pass, "shard") != 0) return;
     v->at =
         equal_locate(v->equal, v->before, v->g, &v->map, equal_first(v->equal).step, &v->distance);
+}
+
+/* A graph for each stage to become. */
+static void part(Verdict *v) {
+    MeshGroup m;
+    if (!mesh_axis(&v->g->set, "pipeline") || !mesh_group(&v->g->set, "pipeline", &m)) return;
+    while (v->stage.n < m.n) vec_push(&v->stage, graph_copy(v->g));
+}
+
+static bool run_pass(const Verdict *v, const char *pass, PassContext *cx) {
+    for (cx->stage = 0; cx->stage < v->stage.n; cx->stage++)
+        if (!pipeline_run(v->stage.p[cx->stage], pass, cx)) return false;
+    return true;
 }
 
 /* Runs one pass and compares; false when there is no need to go on. */
@@ -87,31 +98,34 @@ static bool check_pass(Verdict *v, const char *pass, PassContext *cx) {
         v->before = graph_copy(v->g);
         equal_mark(v->equal);
     }
-    if (!pipeline_run(v->g, pass, cx) || !check_order(v, pass)) return false;
+    if (strcmp(pass, "stages") == 0) part(v);
+    if (!run_pass(v, pass, cx)) return false;
     if (divides && mesh_ranks(&v->g->set) > 1 && !v->g->set.sharded) {
         diag_error(v->s, (Loc){0}, "mesh %s: the model was not divided", v->mesh.p);
         return false;
     }
-    if (equal_form(v->equal, v->g)) return true;
+    if (check_order(v, pass) && equal_stages(v->equal, v->stage.p, v->stage.n)) return true;
     blame(v, pass);
     return false;
 }
 
-/* The passes that write the program in another form, up to the kernels. */
+/* The passes that write the program in another form, up to the kernels; of pipelines up to their
+ * order. */
 static bool check_passes(Verdict *v) {
-    static const char *const forward[] = {"simplify",    "raise", "precision", "shard", "simplify",
-                                          "collectives", "lower", "epilogue",  "fuse"};
-    static const char *const train[] = {"simplify", "raise",    "precision", "differentiate",
-                                        "optimize", "shard",    "simplify",  "collectives",
-                                        "lower",    "epilogue", "fuse"};
-    size_t n = v->g->set.train ? COUNT(train) : COUNT(forward);
+    static const char *const passes[] = {
+        "simplify", "raise",       "precision", "differentiate", "optimize", "shard",   "simplify",
+        "stages",   "collectives", "lower",     "epilogue",      "fuse",     "schedule"};
     PassContext cx = {.session = v->s, .opt = v->args->model.pass, .shard = &v->map};
     pass_options_env(&cx.opt);
     cx.machine = machine_load(v->s, v->g->set.cluster, v->args->model.target);
     if (!cx.machine) return false;
     if (!equal_form(v->equal, v->g)) BUG("a graph differs from itself");
-    for (size_t i = 0; i < n; i++)
-        if (!check_pass(v, v->g->set.train ? train[i] : forward[i], &cx)) return v->pass != NULL;
+    for (size_t i = 0; i < COUNT(passes); i++) {
+        const char *p = passes[i];
+        bool trains = strcmp(p, "differentiate") == 0 || strcmp(p, "optimize") == 0;
+        bool skip = trains ? !v->g->set.train : strcmp(p, "schedule") == 0 && v->stage.n == 1;
+        if (!skip && !check_pass(v, p, &cx)) return v->pass != NULL;
+    }
     return true;
 }
 
@@ -122,6 +136,7 @@ static bool check_mesh(Verdict *v) {
     v->at = NO_VALUE;
     v->g = model_elaborate(v->s, &v->args->model);
     if (!v->g) return false;
+    vec_push(&v->stage, v->g);
     mesh_text(&v->g->set, &v->mesh);
     exact(v->s, &v->g->set);
     v->equal = equal_new(v->g, (uint64_t)v->args->seed, v->args->steps);
@@ -130,10 +145,12 @@ static bool check_mesh(Verdict *v) {
 
 static void verdict_free(Verdict *v) {
     equal_free(v->equal);
-    if (v->g) graph_free(v->g);
+    for (uint32_t i = 0; i < v->stage.n; i++) graph_free(v->stage.p[i]);
+    vec_free(&v->stage);
     if (v->before) graph_free(v->before);
     buf_free(&v->mesh);
     buf_free(&v->said);
+    buf_free(&v->stuck);
     session_free(v->s);
 }
 
@@ -141,7 +158,9 @@ static void verdict_free(Verdict *v) {
 
 /* "0.25 instead of 0.5 at [0, 3]", or what else is wrong. */
 static void say_distance(const Distance *d, const Type *t, Buf *out) {
-    if (d->shape) {
+    if (d->lost) {
+        buf_puts(out, "is not given any more");
+    } else if (d->shape) {
         buf_puts(out, "has another shape");
     } else if (d->apart && d->error <= EQUAL_BOUND) {
         buf_puts(out, "is not the same on ranks that must agree");
@@ -169,6 +188,10 @@ static const Spec *spec_at(const Verdict *v) { return node_of(v->g, v->map.to[v-
 static void say_difference(const Verdict *v) {
     SinkDistance first = equal_first(v->equal);
     Buf text = {0}, sink = {0};
+    if (v->stuck.n) {
+        diag_error(v->s, (Loc){0}, "mesh %s: after '%s' %s", v->mesh.p, v->pass, v->stuck.p);
+        return;
+    }
     buf_printf(&sink, "%s '%s' of step %lld ", sink_name(first.kind), first.name,
                (long long)first.step);
     say_distance(&first.distance, first.type, &sink);
@@ -196,6 +219,17 @@ static SinkDistance worst_of(const Verdict *v) {
     return worst;
 }
 
+static const char *verdict(const Verdict *v) {
+    return v->stuck.n ? "stuck" : v->pass ? "differs" : "equal";
+}
+
+/* "12 collectives and 8 transfers of 2 stages" */
+static void say_order(const Verdict *v, Buf *out) {
+    buf_printf(out, "%d collectives", v->order.collectives);
+    if (v->stage.n > 1)
+        buf_printf(out, " and %d transfers of %u stages", v->order.transfers, v->stage.n);
+}
+
 static void print_table(const Verdict *v) {
     printf("mesh %s: %lld ranks, %lld steps\n", v->mesh.p, (long long)mesh_ranks(&v->g->set),
            (long long)v->args->steps);
@@ -206,10 +240,12 @@ static void print_table(const Verdict *v) {
             printf("  %-9s  %5lld compared, off by %7.1e at most: %s, step %lld\n",
                    sink_name((Sink)i), (long long)n, s.distance.error, s.name, (long long)s.step);
     }
+    Buf order = {0};
+    say_order(v, &order);
     if (v->g->set.sharded && !v->pass)
-        printf("  %d collectives, in one order on all ranks; none depends on data\n",
-               v->collectives);
-    puts(v->pass ? "differs" : "equal");
+        printf("  %s, in one order on all ranks; none depends on data\n", order.p);
+    buf_free(&order);
+    puts(verdict(v));
 }
 
 /* The first error that was said, without its place. */
@@ -224,11 +260,14 @@ static const char *reason(const Verdict *v, int *n) {
 static void print_line(const Verdict *v, bool made) {
     int n;
     const char *why = reason(v, &n);
+    Buf order = {0};
+    say_order(v, &order);
     if (!made)
         printf("%-32s refused  %.*s\n", v->args->model.mesh, n, why);
     else
-        printf("%-32s %-8s %7.1e  %d collectives\n", v->mesh.p, v->pass ? "differs" : "equal",
-               worst_of(v).distance.error, v->collectives);
+        printf("%-32s %-8s %7.1e  %s\n", v->mesh.p, verdict(v), worst_of(v).distance.error,
+               order.p);
+    buf_free(&order);
 }
 
 /* ---- as JSON ---- */
@@ -243,6 +282,7 @@ static void put_distance(json_t *o, const Distance *d) {
     json_object_set_new(o, "want", number(d->want));
     json_object_set_new(o, "other_shape", json_boolean(d->shape));
     json_object_set_new(o, "ranks_disagree", json_boolean(d->apart));
+    if (d->lost) json_object_set_new(o, "lost", json_true());
 }
 
 static json_t *sink_json(const SinkDistance *s) {
@@ -278,7 +318,10 @@ static void print_json(const Verdict *v, bool made) {
         SinkDistance worst = worst_of(v), first = equal_first(v->equal);
         json_object_set_new(o, "ranks", json_integer(mesh_ranks(&v->g->set)));
         json_object_set_new(o, "steps", json_integer(v->args->steps));
-        json_object_set_new(o, "collectives", json_integer(v->collectives));
+        json_object_set_new(o, "stages", json_integer(v->stage.n));
+        json_object_set_new(o, "collectives", json_integer(v->order.collectives));
+        json_object_set_new(o, "transfers", json_integer(v->order.transfers));
+        if (v->stuck.n) json_object_set_new(o, "stuck", json_string(v->stuck.p));
         if (worst.name) json_object_set_new(o, "worst", sink_json(&worst));
         if (v->pass) json_object_set_new(o, "pass", json_string(v->pass));
         if (first.name) json_object_set_new(o, "result", sink_json(&first));
@@ -320,35 +363,52 @@ static bool check_line(const CheckArgs *args, bool *differs) {
     return made;
 }
 
+/* A mesh by its axes' sizes; `alias`: experts use the devices of data. */
+typedef struct {
+    int64_t pipeline, data, tensor, expert;
+    bool alias;
+} MeshSizes;
+typedef VEC(MeshSizes) MeshList;
+
 /* "data=2,expert=data": axes of one rank are left out. */
-static const char *mesh_of(int64_t data, int64_t tensor, int64_t expert, bool alias, Buf *out) {
+static const char *mesh_of(const MeshSizes *m, Buf *out) {
     const struct {
         const char *axis;
         int64_t size;
-    } axis[] = {{"data", data}, {"tensor", tensor}, {"expert", expert}};
+    } axis[] = {
+        {"pipeline", m->pipeline}, {"data", m->data}, {"tensor", m->tensor}, {"expert", m->expert}};
     for (size_t i = 0; i < COUNT(axis); i++)
         if (axis[i].size > 1)
             buf_printf(out, "%s%s=%lld", out->n ? "," : "", axis[i].axis, (long long)axis[i].size);
-    if (alias) buf_puts(out, ",expert=data");
+    if (m->alias) buf_puts(out, ",expert=data");
     return out->n ? out->p : "data=1";
 }
 
-/* The meshes of n ranks over data, tensor and expert, the last also over the devices of data. */
-static int check_all(const CheckArgs *args) {
-    bool differs = false, made = false;
-    int64_t n = args->all;
+/* The meshes of n ranks over data, tensor and expert, the last also over the devices of data, in
+ * each stage of a pipeline. */
+static void list_meshes(int64_t n, int64_t pipeline, MeshList *out) {
     for (int64_t d = n; d >= 1; d--)
         for (int64_t t = n % d == 0 ? n / d : 0; t >= 1; t--) {
             int64_t e = n / d / t;
             if (d * t * e != n) continue;
-            for (int alias = 0; alias <= (e == 1 && d > 1); alias++) {
-                Buf mesh = {0};
-                CheckArgs one = *args;
-                one.model.mesh = mesh_of(d, t, e, alias, &mesh);
-                made |= check_line(&one, &differs);
-                buf_free(&mesh);
-            }
+            for (int alias = 0; alias <= (e == 1 && d > 1); alias++)
+                vec_push(out, ((MeshSizes){pipeline, d, t, e, alias}));
         }
+}
+
+static int check_all(const CheckArgs *args) {
+    bool differs = false, made = false;
+    MeshList meshes = {0};
+    for (int64_t p = 1; p <= args->all; p++)
+        if (args->all % p == 0) list_meshes(args->all / p, p, &meshes);
+    for (uint32_t i = 0; i < meshes.n; i++) {
+        Buf mesh = {0};
+        CheckArgs one = *args;
+        one.model.mesh = mesh_of(&meshes.p[i], &mesh);
+        made |= check_line(&one, &differs);
+        buf_free(&mesh);
+    }
+    vec_free(&meshes);
     return differs || !made ? EXIT_INPUT : EXIT_DONE;
 }
 
@@ -365,7 +425,8 @@ int main_check(int argc, char **argv) {
     const Option options[] = {
         {"mesh", OPT_TEXT, &a.model.mesh, "AXIS=N,…",
          "ranks to divide the work among (the model's)"},
-        {"all-meshes", OPT_INT, &a.all, "N", "every mesh of N ranks over data, tensor and expert"},
+        {"all-meshes", OPT_INT, &a.all, "N",
+         "every mesh of N ranks over pipeline, data, tensor and expert"},
         {"steps", OPT_INT, &a.steps, "K", "training steps compared (2)"},
         {"seed", OPT_INT, &a.seed, "S", "of inputs, start values and dropout (1)"},
         {"set", OPT_LIST, &a.model.set, "NAME=VALUE", "a config of the model (repeatable)"},

@@ -221,7 +221,9 @@ static bool all_through(const Walk *w) {
     for (int64_t r = 0; r < w->n; r++)
         if (standing(w, r)) return say_stuck(w), false;
     if (!w->mail.n) return true;
-    const Letter *l = &w->mail.p[0];
+    const Letter *l = &w->mail.p[0]; /* the first rank's first */
+    for (const Letter *k = l; k < w->mail.p + w->mail.n; k++)
+        if (k->from < l->from || (k->from == l->from && k->v < l->v)) l = k;
     say_node(w, l->from, l->v);
     buf_printf(w->err, " sends transfer %lld, which rank %lld does not receive", (long long)l->tag,
                (long long)l->to);

@@ -44,12 +44,24 @@ static bool is_cheap_everywhere(const Cut *c, Value v) {
     return cheap && n->nin;
 }
 
+/* A sum of numbers that different stages have. */
+static bool is_joint_sum(const Cut *c, Value v) {
+    return every(c, v) && c->joint[v] && node_of(c->from, v)->op == OP_add;
+}
+
+/* One stage's number is added to what several add up. */
+static bool extends_sum(const Cut *c, Value v) {
+    const Node *n = node_of(c->from, v);
+    return n->op == OP_add && (is_joint_sum(c, operand(c->from, v, 0)) ||
+                               is_joint_sum(c, operand(c->from, v, 1)));
+}
+
 /* A node of every stage that follows from one stage alone belongs to it. */
 static void find_joint(Cut *c) {
     for (Value v = 0; v < c->from->node.n; v++) {
         int16_t only = EVERY_STAGE;
         bool staged = false, joint = false;
-        if (is_cheap_everywhere(c, v)) c->of[v] = EVERY_STAGE;
+        if (is_cheap_everywhere(c, v) || extends_sum(c, v)) c->of[v] = EVERY_STAGE;
         if (!every(c, v)) continue;
         for (uint32_t i = 0; i < node_of(c->from, v)->nin; i++) {
             Value w = operand(c->from, v, i);
@@ -64,11 +76,6 @@ static void find_joint(Cut *c) {
         else
             c->joint[v] = staged || joint;
     }
-}
-
-/* A sum of numbers that different stages have. */
-static bool is_joint_sum(const Cut *c, Value v) {
-    return every(c, v) && c->joint[v] && node_of(c->from, v)->op == OP_add;
 }
 
 /* A gradient that is the sum of others of a later stage is added up there, and sent once. */
