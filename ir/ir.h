@@ -394,7 +394,7 @@ bool ranks_check_order(Graph *const *stage, int64_t stages, bool settled, RanksO
 /* Ranks are numbered over the mesh's own axes, the last one fastest. A group of ranks is written as
  * the axes along which its members differ, joined by '.', the slowest first: "data",
  * "data.tensor". Of an axis of n, "data%4" are groups of 4 neighbours, and "data/4" the n/4 ranks
- * that have the same place among 4 neighbours. */
+ * that have the same place among 4 neighbours; "data%8/4" the 2 of those among 8 neighbours. */
 enum { MESH_LEVELS = MAX_RANK };
 typedef struct {
     int nlevel;

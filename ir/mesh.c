@@ -40,9 +40,8 @@ static bool add_level(const Settings *set, const char **p, MeshGroup *m) {
     int axis = find_axis(set, *p, n);
     if (axis < 0 || m->nlevel == MESH_LEVELS) return false;
     int64_t size = set->mesh[axis].size, stride = axis_stride(set, axis);
-    char part = (*p)[n];
     *p += n;
-    if (part == '%' || part == '/') {
+    for (char part; (part = **p) == '%' || part == '/';) {
         char *end;
         int64_t k = strtoll(*p + 1, &end, 10);
         if (k < 1 || size % k != 0) return false;

@@ -6,10 +6,13 @@
  * is closed when it holds the sum of all bytes over max_splits - 1. With fp16, gradients and
  * exchanged tokens travel as f16, gradients after a multiplication by fp16_scale.
  *
+ * All_to_alls are sent in the phases that suit the network (collectives_exchange.c).
+ *
  * A pool of num_communicators: messages of gradients take its communicators in turn, from the last
  * to the first; whatever the next kernel waits for takes the first. */
+#include "passes/collectives.h"
+
 #include "ir/storage.h"
-#include "passes/passes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -167,6 +170,10 @@ bool pass_collectives(Graph *g, PassContext *cx) {
     fuse_gradients(g, cx->scratch);
     Uses uses = graph_uses(g, cx->scratch);
     for (Value v = 0; g->set.fp16 && v < g->node.n; v++) send_as_half(g, &uses, v);
+    Exchanges e = exchanges_begin(g, cx);
+    group_all_to_alls(g, &e, cx->scratch);
+    exchanges_end(&e);
+    uses = graph_uses(g, cx->scratch);
     choose_streams(g, &uses);
     return true;
 }

@@ -115,20 +115,14 @@ static bool add_half(const Topology *t, const MeshGroup *g, Collective c, CommAl
     return add_halving(t, g, c == COLLECTIVE_ALL_GATHER, bytes, p);
 }
 
-static bool add_all_to_all(const Topology *t, const MeshGroup *g, CommAlgorithm how, double bytes,
-                           CommPlan *p) {
-    int64_t part = node_part(t, g), size[] = {part, g->n / part};
-    if (how == COMM_DIRECT) return add_direct(t, g, bytes, p);
-    return how == COMM_HIERARCHICAL && part > 1 && all_to_all_phases(t, g, bytes, 2, size, p);
-}
-
 static bool add_collective(const Topology *t, const MeshGroup *g, Collective c, CommAlgorithm how,
                            double bytes, CommPlan *p) {
     if (c == COLLECTIVE_SEND || c == COLLECTIVE_RECV) {
         phase_partners(t, g, (Partner){.shift = 1}, 1, bytes, add_phase(p));
         return true;
     }
-    if (c == COLLECTIVE_ALL_TO_ALL) return add_all_to_all(t, g, how, bytes, p);
+    /* in phases it is several collectives: all_to_all_phases */
+    if (c == COLLECTIVE_ALL_TO_ALL) return how == COMM_DIRECT && add_direct(t, g, bytes, p);
     if (how == COMM_HIERARCHICAL) return add_hierarchical(t, g, c, bytes, p);
     if (c != COLLECTIVE_ALL_REDUCE) return add_half(t, g, c, how, bytes, p);
     return add_half(t, g, COLLECTIVE_REDUCE_SCATTER, how, bytes, p) &&
@@ -145,7 +139,7 @@ bool comm_plan(const Topology *t, const MeshGroup *g, Collective c, CommAlgorith
     out->how = how, out->nphase = 0, out->us = 0;
     if (g->n > 1 && !add_collective(t, g, c, how, bytes, out)) return false;
     add_up(t, out);
-    if (c != COLLECTIVE_ALL_TO_ALL || how == COMM_DIRECT) out->us += t->launch;
+    out->us += t->launch;
     return true;
 }
 
@@ -199,25 +193,39 @@ bool all_to_all_phases(const Topology *t, const MeshGroup *g, double bytes, int 
         if (!group_parts(&rest, size[i], &inner, &rest)) return false;
         CommPhase *p = add_phase(out);
         phase_direct(t, &inner, bytes, p);
-        /* each phase is a collective of its own, and its blocks are put together before it */
-        p->launches = nphase > 1 ? 2 : 1;
-        if (nphase > 1) p->copied = 2 * bytes;
+        /* each phase is a collective of its own, and between two blocks change places; before the
+         * first and after the last that is part of kernels that are there anyway */
+        p->launches = i ? 2 : 1;
+        p->copied = i ? 2 * bytes : 0;
     }
     add_up(t, out);
     return rest.n == 1;
 }
 
-void all_to_all_plan(const Topology *t, const MeshGroup *g, double bytes, AllToAllPlan *out) {
+/* In these phases, if that is faster than what was found. */
+static void try_phases(const Topology *t, const MeshGroup *g, double bytes, int n,
+                       const int64_t *size, AllToAllPlan *best) {
     CommPlan one;
-    out->part = 1;
-    comm_plan(t, g, COLLECTIVE_ALL_TO_ALL, COMM_DIRECT, bytes, &out->plan);
-    out->us = out->flat_us = out->plan.us;
-    for (int64_t part = 2; part < g->n; part++) {
-        int64_t size[] = {part, g->n / part};
-        if (g->n % part != 0 || !all_to_all_phases(t, g, bytes, 2, size, &one)) continue;
-        if (one.us >= out->us) continue;
-        out->plan = one, out->us = one.us, out->part = part;
+    if (!all_to_all_phases(t, g, bytes, n, size, &one)) return;
+    if (best->nphase && one.us >= best->us) return;
+    best->plan = one, best->us = one.us, best->nphase = n;
+    memcpy(best->size, size, sizeof *size * (size_t)n);
+}
+
+void all_to_all_plan(const Topology *t, const MeshGroup *g, double bytes, bool grouped,
+                     AllToAllPlan *out) {
+    int64_t n = g->n;
+    out->nphase = 0;
+    try_phases(t, g, bytes, 1, &n, out);
+    out->flat_us = out->us;
+    if (grouped) out->nphase = 0;
+    for (int64_t a = 2; a < n; a++) {
+        if (n % a != 0) continue;
+        try_phases(t, g, bytes, 2, (int64_t[]){a, n / a}, out);
+        for (int64_t b = 2; t->nlevel > 2 && a * b < n; b++)
+            if (n % (a * b) == 0) try_phases(t, g, bytes, 3, (int64_t[]){a, b, n / (a * b)}, out);
     }
+    if (out->nphase == 0) try_phases(t, g, bytes, 1, &n, out);
 }
 
 /* ---- for people ---- */

@@ -84,15 +84,20 @@ double comm_least_bytes(Collective c, int64_t n, double bytes);
  * that have the same place among them. False: part does not divide the group, or not by levels. */
 bool group_parts(const MeshGroup *g, int64_t part, MeshGroup *inner, MeshGroup *outer);
 
+enum { ALL_TO_ALL_PHASES = 5 };
 typedef struct {
-    int64_t part; /* 1: flat; otherwise first over `axis%part`, then over `axis/part` */
+    int nphase;                      /* 1: flat */
+    int64_t size[ALL_TO_ALL_PHASES]; /* of each phase's groups: neighbours, then those of one place
+                                      * in such groups, … */
     double us, flat_us;
     CommPlan plan;
 } AllToAllPlan;
-/* The faster of flat and of two phases with the best part, whatever divides the group: with small
- * messages it is their number that costs, (part-1) + (n/part-1) instead of n-1; in exchange all
- * bytes travel twice and are transposed twice in the ranks' own memory. */
-void all_to_all_plan(const Topology *t, const MeshGroup *g, double bytes, AllToAllPlan *out);
+/* The fastest of flat (where `grouped` does not ask for others), of two phases and, where there are
+ * three levels of links, of three, with the best sizes that divide the group: with small messages
+ * it is their number that costs, the sum of size - 1 instead of n-1; in exchange all bytes travel
+ * in every phase and are transposed between phases in the ranks' own memory. */
+void all_to_all_plan(const Topology *t, const MeshGroup *g, double bytes, bool grouped,
+                     AllToAllPlan *out);
 /* In these phases, from the inner one on: size[i] members each. False: they do not divide it. */
 bool all_to_all_phases(const Topology *t, const MeshGroup *g, double bytes, int nphase,
                        const int64_t *size, CommPlan *out);

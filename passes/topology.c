@@ -124,6 +124,7 @@ static Topology *make(const Machine *m, int64_t ranks, const char **wrong) {
     Topology *t = arena_new_of(session_arena(m->session), Topology);
     Maker k = {.t = t, .m = m};
     t->ranks = MAX(ranks, 1);
+    t->node = m->link.n ? MAX(m->devices, 1) : 0;
     t->local = m->bandwidth.p[m->bandwidth.n - 1].rate.value;
     t->launch = m->launch.value;
     if (add_levels(&k) && check_devices(&k)) place_ranks(t, m);
@@ -142,7 +143,7 @@ const Topology *topology_for_group(const Machine *m, int64_t ranks) {
     const char *wrong;
     Topology *t = make(m, MAX(ranks, all_devices(m)), &wrong);
     if (!wrong) return t;
-    t->nlevel = 1, t->device = NULL, t->ranks = MAX(ranks, 1);
+    t->nlevel = 1, t->node = 0, t->device = NULL, t->ranks = MAX(ranks, 1);
     t->level[0] = host_level(m, t->ranks);
     return t;
 }

@@ -29,6 +29,7 @@ typedef struct {
 typedef struct {
     int nlevel; /* 0: one device */
     TopologyLevel level[TOPOLOGY_LEVELS];
+    int64_t node;          /* devices of a node; 0: no network is described */
     int64_t ranks;         /* ranks placed; all of them are at work at once */
     const int64_t *device; /* of each rank; NULL: rank r is on device r */
     double local;          /* bytes/s read or written in a device's own memory */

@@ -1,0 +1,39 @@
+/* collectives.h: what the files of the collectives pass share. Private to collectives*.c. */
+#ifndef M6C_COLLECTIVES_H
+#define M6C_COLLECTIVES_H
+
+#include "passes/comm_cost.h"
+#include "passes/passes.h"
+
+/* ================================ collectives_exchange.c ================================ */
+
+/* How an all_to_all of so many bytes over an axis is sent. */
+typedef struct {
+    const char *axis;
+    double bytes;
+    int n;                               /* phases; 1: flat */
+    int64_t size[ALL_TO_ALL_PHASES];     /* of a phase's groups, from the neighbours on */
+    const char *over[ALL_TO_ALL_PHASES]; /* names of these */
+    double us, flat_us;                  /* 0: nobody knows */
+} ExchangePlan;
+
+/* All choices of a graph: made once for each axis and size. */
+typedef struct {
+    const Graph *g;
+    const Machine *m;         /* NULL: no prices */
+    const Topology *topology; /* of all ranks; NULL without a machine */
+    Exchange how;
+    VEC(ExchangePlan) plan;
+} Exchanges;
+Exchanges exchanges_begin(const Graph *g, const PassContext *cx);
+void exchanges_end(Exchanges *e);
+/* For node v, an all_to_all cut into so many pieces. False after an error: the neighbours that were
+ * asked for do not divide the axis. */
+bool exchange_plan(Exchanges *e, Value v, int64_t pieces, ExchangePlan *out);
+
+/* ================================ collectives_all_to_all.c ================================ */
+
+/* Every all_to_all becomes the phases of its plan. */
+bool group_all_to_alls(Graph *g, Exchanges *e, Arena *a);
+
+#endif
