@@ -229,13 +229,13 @@ static Value parameter(const Layers *l, const char *name) {
     return NO_VALUE;
 }
 
-/* The optimizer's scope names the parameter: "optimizer/block[0].norm.scale". */
+/* The scope ends with the parameter: "apply[2]/optimizer/block[0].norm.scale". */
 static void optimizer(Layers *l) {
     const Graph *g = l->g;
     sort_parameters(l);
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);
-        const char *slash = strchr(n->scope, '/');
+        const char *slash = strrchr(n->scope, '/');
         Value p = NO_VALUE;
         if (n->op == OP_state)
             p = parameter(l, attr_str(n, "of"));
