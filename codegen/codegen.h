@@ -28,8 +28,6 @@ typedef struct CodegenOptions {
  * graph's session. */
 Plan *codegen_plan(const Graph *g, const CodegenOptions *o);
 bool codegen_write(const Plan *plan, const CodegenOptions *o);
-/* Tokens of a step: as the model says, or the most rows that meet a parameter. */
-int64_t codegen_tokens(const Graph *g);
 /* Of the version, the prelude and the compiler's flags: plans of another value are stale. */
 uint64_t codegen_hash(void);
 

@@ -455,48 +455,6 @@ uint64_t codegen_hash(void) {
     return h;
 }
 
-/* ---- tokens ---- */
-
-/* Is v a parameter, cast, fetched or seen through views? */
-static bool is_parameter(const Graph *g, Value v) {
-    for (const Node *n = node_of(g, v);
-         is_view(n) || n->op == OP_cast || n->op == OP_copy_start || n->op == OP_copy_done;
-         n = node_of(g, v))
-        v = operand(g, v, 0);
-    return node_of(g, v)->op == OP_param;
-}
-
-/* How many ranks the rows of a batch are spread over. */
-static int64_t batch_parts(const Graph *g) {
-    int64_t parts = 1;
-    for (Value v = 0; g->set.sharded && v < g->node.n; v++)
-        if (node_of(g, v)->op == OP_input && type_of(g, v)->rank > 0)
-            parts = MAX(parts, mesh_parts(&g->set, node_of(g, v)->spec, 0));
-    return parts;
-}
-
-/* Tokens of a step where the model does not say: the most rows that meet a parameter. */
-static int64_t count_tokens(const Graph *g) {
-    int64_t most = 0;
-    for (Value v = 0; v < g->node.n; v++) {
-        const Node *n = node_of(g, v);
-        if (n->op != OP_einsum || n->phase != PHASE_FORWARD) continue;
-        bool second = is_parameter(g, operand(g, v, 1));
-        if (!second && !is_parameter(g, operand(g, v, 0))) continue;
-        Einsum e;
-        Buf err = {0};
-        if (!einsum_parse(attr_str(n, "spec"), &e, &err) ||
-            !einsum_sizes(&e, type_of(g, operand(g, v, 0)), type_of(g, operand(g, v, 1)), &err))
-            BUG("%s", err.p);
-        int64_t rows = 1;
-        for (const char *l = second ? e.m : e.n; *l; l++) rows *= e.size[(unsigned char)*l];
-        most = MAX(most, rows);
-    }
-    return most * g->set.micro_batches * batch_parts(g);
-}
-
-int64_t codegen_tokens(const Graph *g) { return g->set.tokens ? g->set.tokens : count_tokens(g); }
-
 static Plan *start_plan(const Graph *g, const CodegenOptions *o) {
     Plan *p = plan_new(g->session);
     p->model = intern(g->session, g->name);
@@ -505,7 +463,7 @@ static Plan *start_plan(const Graph *g, const CodegenOptions *o) {
     p->train = g->set.train;
     p->model_hash = o->model_hash ? o->model_hash : graph_hash(g);
     p->compiler_hash = codegen_hash();
-    p->tokens = codegen_tokens(g);
+    p->tokens = graph_tokens(g);
     return p;
 }
 

@@ -62,7 +62,7 @@ void variant_make(Arena *a, Variant *v) {
     Graph *g = model_graph(s, &v->args, pipeline_default, &v->report);
     v->made = g != NULL;
     if (g) {
-        v->tokens = codegen_tokens(g);
+        v->tokens = graph_tokens(g);
         v->fits = v->report.fits;
         take_settings(v, &g->set);
         graph_free(g);

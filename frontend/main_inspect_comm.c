@@ -1,7 +1,6 @@
 /* main_inspect_comm.c: m6c inspect --comm: who talks to whom in a step of a plan, and how much.
- * Sizes are MiB, times ms. What a rank sends is counted as rings and pairwise exchanges do it: of B
- * bytes in a group of n, 2 (n-1)/n B for an all_reduce, (n-1)/n B for what else goes to all, B for
- * a send. */
+ * Sizes are MiB, times ms. What a rank sends is counted as rings and pairwise exchanges do it
+ * (comm_least_bytes), and as a run counts it (CommSent). */
 #include "frontend/main_inspect_comm.h"
 
 #include <inttypes.h>
@@ -10,6 +9,7 @@
 #include <string.h>
 
 #include "frontend/main_price.h"
+#include "passes/comm_cost.h"
 
 enum { LARGEST = 8, SHOWN_RANKS = 16 };
 
@@ -40,14 +40,10 @@ static double mib(double bytes) { return bytes / (1024.0 * 1024.0); }
 static Message message_of(const Plan *p, uint32_t step) {
     const PlanStep *s = &p->step.p[step];
     const CommWork c = plan_work(p, s).comm;
-    Message m = {.step = step, .bytes = c.bytes, .messages = c.ranks - 1};
-    m.sent = c.bytes * (double)(c.ranks - 1) / (double)c.ranks;
-    switch (c.kind) {
-    case COLLECTIVE_ALL_REDUCE: m.sent *= 2, m.messages *= 2; break;
-    case COLLECTIVE_SEND: m.sent = c.bytes, m.messages = 1; break;
-    case COLLECTIVE_RECV: m.sent = 0, m.messages = 0; break;
-    default: break;
-    }
+    Message m = {.step = step, .bytes = c.bytes};
+    if (c.kind == COLLECTIVE_RECV) return m;
+    m.sent = comm_least_bytes(c.kind, c.ranks, c.bytes);
+    m.messages = comm_messages(c.kind, c.ranks);
     return m;
 }
 
@@ -185,13 +181,14 @@ static json_t *messages_json(const Plan *p, const CommTable *t) {
     for (uint32_t i = 0; i < t->message.n; i++) {
         const Message *m = &t->message.p[i];
         const PlanStep *s = &p->step.p[m->step];
-        json_array_append_new(
-            list,
-            json_pack("{s:I, s:s, s:s, s:s, s:f, s:f, s:s, s:s}", "step", (json_int_t)m->step,
-                      "kind", collective_name(s->collective.kind), "group",
-                      p->group.p[s->collective.group].name, "phase", plan_phase_name(s->phase),
-                      "bytes", m->bytes, "sent_bytes", m->sent, "scope", s->scope ? s->scope : "",
-                      "source", loc_text(p->session, s->loc)));
+        json_array_append_new(list,
+                              json_pack("{s:I, s:I, s:s, s:s, s:s, s:f, s:f, s:s, s:s}", "step",
+                                        (json_int_t)m->step, "messages", (json_int_t)m->messages,
+                                        "kind", collective_name(s->collective.kind), "group",
+                                        p->group.p[s->collective.group].name, "phase",
+                                        plan_phase_name(s->phase), "bytes", m->bytes, "sent_bytes",
+                                        m->sent, "scope", s->scope ? s->scope : "", "source",
+                                        loc_text(p->session, s->loc)));
     }
     return list;
 }

@@ -390,6 +390,11 @@ typedef struct {
 bool ranks_check_order(Graph *const *stage, int64_t stages, bool settled, RanksOrder *out,
                        Buf *err);
 
+/* ================================ tokens.c ================================ */
+/* Tokens of a step of all ranks: as the model says, or else the most rows that meet a parameter;
+ * the shard pass keeps what the whole model has. */
+int64_t graph_tokens(const Graph *g);
+
 /* ================================ mesh.c ================================ */
 /* Ranks are numbered over the mesh's own axes, the last one fastest. A group of ranks is written as
  * the axes along which its members differ, joined by '.', the slowest first: "data",

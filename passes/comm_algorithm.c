@@ -171,6 +171,11 @@ double comm_least_bytes(Collective c, int64_t n, double bytes) {
     return (c == COLLECTIVE_ALL_REDUCE ? 2 : 1) * bytes * (double)(n - 1) / (double)n;
 }
 
+int64_t comm_messages(Collective c, int64_t n) {
+    if (c == COLLECTIVE_SEND || c == COLLECTIVE_RECV) return 1;
+    return (c == COLLECTIVE_ALL_REDUCE ? 2 : 1) * (n - 1);
+}
+
 /* ---- all_to_all in phases ---- */
 
 double grouped_messages(int nphase, const int64_t *size) {

@@ -77,6 +77,8 @@ double grouped_messages(int nphase, const int64_t *size);
 double grouped_bytes(int nphase, const int64_t *size, double bytes);
 /* Bytes a rank sends at least: all_reduce 2 bytes (n-1)/n, the others bytes (n-1)/n. */
 double comm_least_bytes(Collective c, int64_t n, double bytes);
+/* Messages with which it can do so, each to another rank: n-1, of an all_reduce 2 (n-1). */
+int64_t comm_messages(Collective c, int64_t n);
 
 /* ---- all_to_all, flat or grouped ---- */
 

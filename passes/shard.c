@@ -410,6 +410,7 @@ bool pass_shard(Graph *g, PassContext *cx) {
     if (g->set.train) keep_params(&s);
     refuse_idle_axes(&s);
     if (cx->shard) tell_map(&s, cx->shard);
+    g->set.tokens = graph_tokens(g);
     g->set.sharded = true;
     Rewrite r = {g, s.to, NULL};
     rewrite_take(&r);

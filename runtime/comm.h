@@ -45,9 +45,18 @@ typedef struct CommOps {
     void (*close)(Comm *c);
 } CommOps;
 
+/* What a rank hands to a communicator for others: to each of them its part of the operand, as one
+ * message. An all_reduce is counted as a reduce_scatter and an all_gather. These are the messages
+ * that MPI sends in an all_to_all; of what it reduces or gathers it makes messages as it likes. */
+typedef struct {
+    int64_t messages;
+    double bytes;
+} CommSent;
+
 struct Comm {
     const CommOps *ops;
-    int64_t step; /* what the next collective is for, in messages; -1: no step */
+    int64_t step;  /* what the next collective is for, in texts; -1: no step */
+    CommSent sent; /* so far */
 };
 
 extern const CommOps comm_self, comm_mpi;

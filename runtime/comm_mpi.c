@@ -165,11 +165,22 @@ static Status begin(Mpi *c, Kind kind, int64_t n, Dtype d, ReduceOp op) {
 
 /* ---- operations ---- */
 
+static void count(Mpi *c, int64_t messages, double elements, Dtype d) {
+    c->base.sent.messages += messages;
+    c->base.sent.bytes += elements * dtype_size(d);
+}
+
+/* n elements to each other rank. */
+static void count_all(Mpi *c, int64_t n, Dtype d) {
+    count(c, c->size - 1, (double)n * (c->size - 1), d);
+}
+
 static Status mpi_all_reduce(Comm *base, const void *in, void *out, int64_t n, Dtype d,
                              ReduceOp op) {
     Mpi *c = mpi_of(base);
     MpiHandle r;
     TRY(begin(c, ALL_REDUCE, n, d, op));
+    count(c, 2 * (c->size - 1), 2.0 * (double)n * (c->size - 1) / c->size, d);
     return await(c, c->world->mpi->all_reduce(c->comm, in, out, (int)n, d, op, &r), &r,
                  "all_reduce", NULL);
 }
@@ -178,6 +189,7 @@ static Status mpi_all_gather(Comm *base, const void *in, void *out, int64_t n, D
     Mpi *c = mpi_of(base);
     MpiHandle r;
     TRY(begin(c, ALL_GATHER, n, d, REDUCE_SUM));
+    count_all(c, n, d);
     return await(c, c->world->mpi->all_gather(c->comm, in, out, (int)n, d, &r), &r, "all_gather",
                  NULL);
 }
@@ -187,6 +199,7 @@ static Status mpi_reduce_scatter(Comm *base, const void *in, void *out, int64_t 
     Mpi *c = mpi_of(base);
     MpiHandle r;
     TRY(begin(c, SCATTER, n, d, op));
+    count_all(c, n, d);
     return await(c, c->world->mpi->reduce_scatter(c->comm, in, out, (int)n, d, op, &r), &r,
                  "reduce_scatter", NULL);
 }
@@ -195,6 +208,7 @@ static Status mpi_all_to_all(Comm *base, const void *in, void *out, int64_t n, D
     Mpi *c = mpi_of(base);
     MpiHandle r;
     TRY(begin(c, TO_ALL, n, d, REDUCE_SUM));
+    count_all(c, n, d);
     return await(c, c->world->mpi->all_to_all(c->comm, in, out, (int)n, d, &r), &r, "all_to_all",
                  NULL);
 }
@@ -218,6 +232,8 @@ static Status mpi_all_to_all_v(Comm *base, const void *in, const int64_t *nsend,
     bool fits = narrow(nsend, to, n) && narrow(send_at, to + n, n) &&
                 narrow(nrecv, to + 2 * n, n) && narrow(recv_at, to + 3 * n, n);
     Status s = fits ? NULL : status_make(EXIT_SYSTEM, "all_to_all_v: MPI counts to %d", INT_MAX);
+    for (int r = 0; r < n && !s; r++)
+        if (r != c->rank && nsend[r] > 0) count(c, 1, (double)nsend[r], d);
     if (!s)
         s = await(c,
                   c->world->mpi->all_to_all_v(c->comm, in, to, to + n, out, to + 2 * n, to + 3 * n,
@@ -231,6 +247,7 @@ static Status mpi_send(Comm *base, const void *p, int64_t n, Dtype d, int to) {
     Mpi *c = mpi_of(base);
     MpiHandle r;
     if (n > INT_MAX) return status_make(EXIT_SYSTEM, "send: MPI counts to %d", INT_MAX);
+    count(c, 1, (double)n, d);
     return await(c, c->world->mpi->send(c->comm, p, (int)n, d, to, &r), &r, "send", &c->member[to]);
 }
 
@@ -246,6 +263,7 @@ static Status mpi_broadcast(Comm *base, void *p, int64_t n, Dtype d, int root) {
     Mpi *c = mpi_of(base);
     MpiHandle r;
     TRY(begin(c, BROADCAST, n, d, REDUCE_SUM));
+    if (c->rank == root) count_all(c, n, d);
     return await(c, c->world->mpi->broadcast(c->comm, p, (int)n, d, root, &r), &r, "broadcast",
                  NULL);
 }
@@ -264,7 +282,7 @@ static int mpi_rank(const Comm *c) { return ((const Mpi *)c)->rank; }
 
 static Mpi *new_comm(World *w, int size) {
     Mpi *c = xcalloc(1, sizeof *c);
-    *c = (Mpi){.base = {&comm_mpi, -1}, .world = w, .size = size, .id = w->ncomms++};
+    *c = (Mpi){.base = {.ops = &comm_mpi, .step = -1}, .world = w, .size = size, .id = w->ncomms++};
     c->member = xcalloc((size_t)size, sizeof *c->member);
     return c;
 }

@@ -18,7 +18,7 @@ typedef struct {
 
 Comm *comm_self_open(void) {
     Self *c = xcalloc(1, sizeof *c);
-    c->base = (Comm){&comm_self, -1};
+    c->base = (Comm){.ops = &comm_self, .step = -1};
     c->last = &c->first;
     return &c->base;
 }

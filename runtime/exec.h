@@ -89,6 +89,8 @@ void exec_set_timer(Exec *e, ExecTimer *timer, void *ctx);
 void exec_check_finite(Exec *e, bool on);
 
 int exec_rank(const Exec *e); /* as in ExecOptions */
+/* What this rank sent in step i of the plan when it ran last; nothing, if it is no collective. */
+CommSent exec_sent(const Exec *e, uint32_t i);
 /* Bytes the device gave for a memory: equal to plan->arena, by assertion. */
 int64_t exec_arena_bytes(const Exec *e, Mem mem);
 /* Those of them that lie in the host's memory, and what the device has allocated besides. */

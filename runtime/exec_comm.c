@@ -13,7 +13,8 @@
 
 struct ExecComm {
     Comm *world;
-    Comm **group; /* of each group and stream; NULL: not used */
+    Comm **group;   /* of each group and stream; NULL: not used */
+    CommSent *sent; /* of each step, when it ran last */
 };
 
 /* ---- positions, for messages ---- */
@@ -120,6 +121,7 @@ Status exec_open_comm(Exec *e, Comm *world) {
     e->comm = xcalloc(1, sizeof *e->comm);
     e->comm->world = world;
     e->comm->group = xcalloc((size_t)p->group.n * COMM_STREAMS + 1, sizeof(Comm *));
+    e->comm->sent = xcalloc((size_t)p->step.n, sizeof(CommSent));
     comm_set_position(world, put_position, e);
     return make_groups(e);
 }
@@ -130,6 +132,7 @@ void exec_close_comm(Exec *e) {
     for (uint32_t i = 0; i < e->plan->group.n * COMM_STREAMS; i++)
         if (e->comm->group[i]) e->comm->group[i]->ops->close(e->comm->group[i]);
     free(e->comm->group);
+    free(e->comm->sent);
     free(e->comm);
 }
 
@@ -199,9 +202,14 @@ Status exec_collective(Exec *e, uint32_t i, void *const *arg) {
     const PlanStep *s = &e->plan->step.p[i];
     if (e->ops->collective) return e->ops->collective(e->device, s, arg);
     Comm *g = *slot(e, s);
+    CommSent before = g->sent;
     g->step = i;
     Status status = run_collective(g, &s->collective, arg);
+    e->comm->sent[i].messages = g->sent.messages - before.messages;
+    e->comm->sent[i].bytes = g->sent.bytes - before.bytes;
     /* Where it is stays there after a failure: others may ask. */
     if (!status) atomic_store_explicit(&e->at[s->stream], 0, memory_order_relaxed);
     return status;
 }
+
+CommSent exec_sent(const Exec *e, uint32_t i) { return e->comm ? e->comm->sent[i] : (CommSent){0}; }

@@ -71,6 +71,10 @@ static json_t *step_json(const StepReport *s) {
     put_real(o, "grad_norm", s->grad_norm);
     put_real(o, "seconds", s->seconds);
     json_object_set_new(o, "tokens", json_integer(s->tokens));
+    if (s->sent) {
+        json_object_set_new(o, "messages", json_integer(s->sent->messages));
+        put_real(o, "sent_bytes", s->sent->bytes);
+    }
     if (!isnan(s->loss_scale)) {
         put_real(o, "loss_scale", s->loss_scale);
         json_object_set_new(o, "overflow", json_boolean(s->overflow));
@@ -155,12 +159,45 @@ Status report_step(Report *r, const StepReport *s) {
     return r->o.json ? write_json(stdout, s, "standard output") : NULL;
 }
 
+/* ---- what ranks send ---- */
+
+static bool is_alike(const PlanStep *a, const PlanStep *b) {
+    return b->kind == STEP_COLLECTIVE && a->collective.kind == b->collective.kind &&
+           a->collective.group == b->collective.group;
+}
+
+/* The collectives that are like the first one, in a line. */
+static void sent_line(Report *r, const Plan *p, const Exec *e, uint32_t first) {
+    const PlanStep *like = &p->step.p[first];
+    CommSent sum = {0};
+    uint32_t n = 0;
+    for (uint32_t i = first; i < p->step.n; i++) {
+        if (!is_alike(like, &p->step.p[i])) continue;
+        CommSent sent = exec_sent(e, i);
+        sum.messages += sent.messages;
+        sum.bytes += sent.bytes;
+        n++;
+    }
+    report_line(r, "sent in a step: %u %s over %s, %" PRId64 " messages, %.3f MiB", n,
+                collective_name(like->collective.kind), p->group.p[like->collective.group].name,
+                sum.messages, sum.bytes / 1048576.0);
+}
+
+void report_sent(Report *r, const Plan *p, const Exec *e) {
+    for (uint32_t i = 0; i < p->step.n; i++) {
+        bool first = p->step.p[i].kind == STEP_COLLECTIVE;
+        for (uint32_t k = 0; k < i && first; k++) first = !is_alike(&p->step.p[i], &p->step.p[k]);
+        if (first) sent_line(r, p, e, i);
+    }
+}
+
 /* ---- trace: Chrome's JSON array format, which Perfetto reads ---- */
 
 struct Trace {
     FILE *file;
     char *path;
     const Plan *plan;
+    const Exec *exec; /* NULL: nothing is known of what was sent */
     int rank;
     double started;
     bool any;
@@ -207,8 +244,19 @@ Status trace_open(const char *path, const Plan *plan, int rank, Trace **out) {
 
 void trace_zero(Trace *t, double seconds) { t->started = seconds; }
 
+void trace_sent(Trace *t, const Exec *e) { t->exec = e; }
+
+static void put_sent(const Trace *t, const PlanStep *p, json_t *args) {
+    CommSent sent = exec_sent(t->exec, (uint32_t)(p - t->plan->step.p));
+    json_object_set_new(args, "kind", json_string(collective_name(p->collective.kind)));
+    json_object_set_new(args, "group", json_string(t->plan->group.p[p->collective.group].name));
+    json_object_set_new(args, "messages", json_integer(sent.messages));
+    json_object_set_new(args, "sent_bytes", json_real(sent.bytes));
+}
+
 static json_t *event_args(const Trace *t, const PlanStep *p) {
     json_t *args = json_object();
+    if (t->exec && p->kind == STEP_COLLECTIVE) put_sent(t, p, args);
     json_object_set_new(args, "step", json_integer(p - t->plan->step.p));
     json_object_set_new(args, "scope", json_string(p->scope ? p->scope : ""));
     json_object_set_new(args, "source", json_string(loc_text(t->plan->session, p->loc)));

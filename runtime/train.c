@@ -46,8 +46,9 @@ typedef struct {
     Slice part[MAX_INPUTS];    /* of each input */
     uint32_t port[MAX_INPUTS]; /* of the plan, of each input; NO_PORT: another stage's */
     uint32_t ninputs;
-    int skipped; /* updates in a row, for gradients that overflowed */
-    int signals; /* descriptor that becomes readable when the run shall stop */
+    int skipped;   /* updates in a row, for gradients that overflowed */
+    CommSent sent; /* in the step that was reported last */
+    int signals;   /* descriptor that becomes readable when the run shall stop */
 } Run;
 
 void run_defaults(RunOptions *o) { *o = (RunOptions){.seed = 1, .save_every = 200, .keep = 2}; }
@@ -256,9 +257,20 @@ static double scalar(Run *r, const char *name, Status *s) {
     return found ? x : NAN;
 }
 
+static const CommSent *add_sent(Run *r) {
+    r->sent = (CommSent){0};
+    for (uint32_t i = 0; i < r->plan->step.n; i++) {
+        CommSent sent = exec_sent(r->exec, i);
+        r->sent.messages += sent.messages;
+        r->sent.bytes += sent.bytes;
+    }
+    return r->ranks.n > 1 ? &r->sent : NULL;
+}
+
 static Status read_report(Run *r, const Flight *f, double seconds, StepReport *out) {
     Status s = NULL;
-    *out = (StepReport){.step = f->step, .seconds = seconds, .tokens = r->plan->tokens};
+    *out = (StepReport){
+        .step = f->step, .seconds = seconds, .tokens = r->plan->tokens, .sent = add_sent(r)};
     out->loss = scalar(r, "loss", &s);
     out->lr = scalar(r, "lr", &s);
     out->grad_norm = scalar(r, "grad_norm", &s);
@@ -494,7 +506,10 @@ static Status open_trace(Run *r) {
     Status s = trace_open(part ? part : path, r->plan, r->ranks.rank, &r->trace);
     free(part);
     TRY(ranks_agree(&r->ranks, s));
-    if (r->ranks.n > 1) trace_zero(r->trace, now_seconds()); /* they are here together */
+    if (r->ranks.n > 1) {
+        trace_sent(r->trace, r->exec);
+        trace_zero(r->trace, now_seconds()); /* they are here together */
+    }
     exec_set_timer(r->exec, trace_step, r->trace);
     return NULL;
 }
@@ -508,13 +523,25 @@ static Status end_trace(Run *r) {
     return s;
 }
 
+/* Of all ranks; the plan has this one's. */
+static Status add_flops(const Run *r, double *sum) {
+    int64_t mine = (int64_t)r->plan->flops, *all = xcalloc((size_t)r->ranks.n, sizeof *all);
+    Status s = ranks_gather(&r->ranks, &mine, 1, all);
+    *sum = 0;
+    for (int i = 0; i < r->ranks.n; i++) *sum += (double)all[i];
+    free(all);
+    return s;
+}
+
 static Status open_reports(Run *r) {
     const RunOptions *o = r->o;
     bool first = r->ranks.rank == 0;
+    double flops;
+    TRY(add_flops(r, &flops));
     ReportOptions report = {.first = r->state.step,
                             .last = o->steps,
-                            .flops = r->plan->flops,
-                            .peak = first ? machine_peak(r) : 0,
+                            .flops = flops,
+                            .peak = first ? r->ranks.n * machine_peak(r) : 0,
                             .log = first ? o->log : NULL,
                             .json = first && o->json,
                             .silent = !first};
@@ -532,6 +559,7 @@ static Status run_steps(Run *r) {
     TRY(open_reports(r));
     TRY(train_loop(r));
     TRY(write_results(r));
+    report_sent(r->report, r->plan, r->exec);
     return report_memory(r);
 }
 
