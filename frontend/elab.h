@@ -12,6 +12,7 @@ typedef struct {
     const char *const *set; /* "name=expression" */
     uint64_t max_work;      /* evaluations before giving up; 0: 30 million */
     const char *place;      /* settings that override `place`, as "memory 32GB"; NULL: none */
+    const char *train;      /* the same of `train`: "num_micro_batch = 4" */
 } ElabOptions;
 
 /* Evaluates the model of `f` into a new graph: inputs, parameters, the loss (output "loss") and

@@ -321,10 +321,11 @@ static bool check_train_name(Elab *e, const Item *train) {
     return fail(e, train->name_loc, "there is no model '%s' to train%s", train->name, near);
 }
 
-static bool place_option(Elab *e) {
-    if (!e->opt->place) return true;
-    const char *text = arena_printf(e->a, "place {\n%s\n}", e->opt->place);
-    File *f = frontend_parse(e->s, "place options", text, strlen(text));
+/* Settings of the command line, as text of a block. */
+static bool read_options(Elab *e, const char *block, const char *model, const char *entries) {
+    if (!entries) return true;
+    const char *text = arena_printf(e->a, "%s %s {\n%s\n}", block, model, entries);
+    File *f = frontend_parse(e->s, arena_printf(e->a, "%s options", block), text, strlen(text));
     return f && f->items.n == 1 && read_entries(e, f->items.head);
 }
 
@@ -360,7 +361,8 @@ bool read_settings(Elab *e, const Item *model) {
     if (train && set->precision == DT_F16 && set->loss_scale == LOSS_SCALE_NONE &&
         !has_entry(train, "loss_scale"))
         set->loss_scale = LOSS_SCALE_DYNAMIC;
-    return place_option(e) && ok;
+    if (e->training) ok = read_options(e, "train", model->name, e->opt->train) && ok;
+    return read_options(e, "place", "", e->opt->place) && ok;
 }
 
 /* ---- what is refused ---- */

@@ -18,6 +18,7 @@ static const struct {
     {"simulate", main_simulate, "a plan's step on a described machine, without running it"},
     {"compare", main_compare, "a measured run beside its prediction, step by step"},
     {"fit", main_fit, "the largest configuration that fits, and the fastest"},
+    {"search", main_search, "the fastest mesh of a cluster's ranks, and why others lose"},
     {"pack", main_pack, "offsets for buffers with known lifetimes"},
     {"check", main_check, "that a model on a mesh, and after each pass, is the model"},
     {"dump", main_dump, "the IR after any pass"},

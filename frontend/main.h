@@ -47,6 +47,7 @@ int main_calibrate(int argc, char **argv);
 int main_simulate(int argc, char **argv);
 int main_compare(int argc, char **argv);
 int main_fit(int argc, char **argv);
+int main_search(int argc, char **argv);
 int main_pack(int argc, char **argv);
 
 /* Prints "m6c: text" to stderr, frees the status, returns its code (0 for NULL). */

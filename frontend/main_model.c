@@ -26,7 +26,8 @@ static const char *place_text(Session *s, const ModelArgs *a) {
                  {"checkpoint", a->checkpoint, true},
                  {"offload", a->offload, true},
                  {"all_to_all", a->all_to_all, true},
-                 {"all_to_all_chunks", a->chunks, false}};
+                 {"all_to_all_chunks", a->chunks, false},
+                 {"zero", a->zero, false}};
     Buf b = {0};
     for (size_t i = 0; i < COUNT(entry); i++)
         if (entry[i].value)
@@ -34,6 +35,10 @@ static const char *place_text(Session *s, const ModelArgs *a) {
     const char *text = b.p ? intern(s, b.p) : NULL;
     buf_free(&b);
     return text;
+}
+
+static const char *train_text(Session *s, const ModelArgs *a) {
+    return a->micros ? arena_printf(session_arena(s), "num_micro_batch = %s", a->micros) : NULL;
 }
 
 static bool set_precision(Session *s, const ModelArgs *a, Graph *g) {
@@ -62,7 +67,8 @@ Graph *model_elaborate(Session *s, const ModelArgs *a) {
                      .model = a->name,
                      .nset = a->set.n,
                      .set = a->set.p,
-                     .place = place_text(s, a)};
+                     .place = place_text(s, a),
+                     .train = train_text(s, a)};
     Graph *g = elaborate(s, f, &o);
     if (!g) return NULL;
     g->set.keep_grads |= a->grads;

@@ -16,7 +16,7 @@ typedef struct {
     const char *name;   /* which model of the file; NULL: the only one */
     const char *target; /* NULL: cpu */
     const char *precision, *mesh, *memory, *host_memory, *disk, *cluster, *checkpoint, *offload;
-    const char *all_to_all, *chunks;
+    const char *all_to_all, *chunks, *zero, *micros;
     PassOptions pass;
 } ModelArgs;
 
@@ -40,6 +40,8 @@ typedef struct {
         {"all-to-all", OPT_TEXT, &(m).all_to_all, "HOW",                                           \
          "auto, flat, grouped, or first among N neighbours (auto)"},                               \
         {"chunks", OPT_TEXT, &(m).chunks, "N", "pieces of an all_to_all; 0: as it pays (0)"},      \
+        {"zero", OPT_TEXT, &(m).zero, "0|1", "1: the optimizer's state is split over replicas"},   \
+        {"micro-batches", OPT_TEXT, &(m).micros, "N", "the batch in so many parts (1)"},           \
         {"cluster", OPT_TEXT, &(m).cluster, "FILE", "the machine the plan is for"}, {              \
         "skip", OPT_TEXT, &(m).pass.skip, "PASS,…", "optional passes to leave out"                 \
     }

@@ -20,6 +20,8 @@ const char *machine_name(const Machine *m);   /* "AMD EPYC 7B13, 2 threads" */
 const char *machine_target(const Machine *m); /* "cpu", "sm_80" */
 /* Bytes of its memories, 0: not stated. */
 int64_t machine_memory(const Machine *m, Mem mem);
+int64_t machine_devices(const Machine *m); /* of a node; 0: not stated */
+int64_t machine_nodes(const Machine *m);
 
 /* FLOP/s of products of a dtype at best: its peak, or the fastest measured; 0: not stated. */
 double machine_peak(const Machine *m, Dtype d);
@@ -33,6 +35,9 @@ double comm_cost_us(const Machine *m, const Work *w);
 
 /* From now on this work costs so much (to four digits), and is printed so. */
 void machine_set_step(Machine *m, const Work *w, double us);
+/* The lines about devices, nodes and links of `network` instead of the machine's own; what it does
+ * not state stays. The text must live as long as the session. False after diagnostics. */
+bool machine_set_network(Machine *m, const char *network);
 /* After machine_set_step, before cost_us. */
 void machine_index(Machine *m);
 

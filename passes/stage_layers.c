@@ -42,8 +42,7 @@ static const Annotation *stage_note(const Graph *g, uint32_t i) {
 
 bool stage_annotated(const Graph *g) { return stage_note(g, 0) != NULL; }
 
-/* Bytes of the scope that name the layer. */
-static size_t layer_part(const char *scope) {
+size_t stage_layer_part(const char *scope) {
     size_t at = 0, first = strcspn(scope, ".");
     while (scope[at]) {
         size_t n = strcspn(scope + at, ".");
@@ -69,7 +68,7 @@ static int16_t layer_named(Layers *l, const char *name, bool make) {
 static int16_t named(Layers *l, const char *scope, bool make) {
     if (!l->annotated) {
         if (!*scope) return UNKNOWN;
-        return layer_named(l, intern_n(l->g->session, scope, layer_part(scope)), make);
+        return layer_named(l, intern_n(l->g->session, scope, stage_layer_part(scope)), make);
     }
     for (uint32_t i = 0; i < l->name.n; i++)
         if (scope_covers(l->name.p[i], strlen(l->name.p[i]), scope)) return (int16_t)i;
