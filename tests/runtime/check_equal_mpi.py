@@ -10,22 +10,22 @@ from system import M6C, check, steps, workspace
 
 os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                   OMPI_MCA_rmaps_base_oversubscribe="1", M6C_THREADS="1")
-MODELS = ["dense", "moe1", "moe2", "moe4", "top2", "encoder", "shared"]
+MODELS = ["dense", "moe1", "moe2", "moe4", "top2", "encoder", "shared", "micro"]
 STEPS, BOUND = 20, 1e-5
 CHOICE = {"dense": ["data=2,tensor=2"], "moe1": ["expert=2"], "moe2": ["data=4,expert=data"],
-          "moe4": ["data=2,tensor=2,expert=data"], "top2": ["data=2,expert=2"], "encoder": ["tensor=2,expert=2"],
-          "shared": ["data=2,tensor=2,expert=2"]}
+          "moe4": ["data=2,tensor=2,expert=data"], "top2": ["data=2,expert=2"], "encoder": ["tensor=2,pipeline=2"],
+          "shared": ["data=2,tensor=2,expert=2"], "micro": ["data=2,expert=data,pipeline=2"]}
 
 
 def meshes(ranks):
-    """Of so many ranks over data, tensor and expert, the last also over the devices of data."""
+    """Of so many ranks over data, tensor, expert and pipeline; expert also over the devices of data."""
     found = []
-    for d, t, e in itertools.product(range(1, ranks + 1), repeat=3):
-        if d * t * e != ranks:
+    for size in itertools.product(range(1, ranks + 1), repeat=4):
+        if math.prod(size) != ranks:
             continue
-        mesh = ",".join(f"{a}={n}" for a, n in (("data", d), ("tensor", t), ("expert", e)) if n > 1)
+        mesh = ",".join(f"{a}={n}" for a, n in zip(("data", "tensor", "expert", "pipeline"), size) if n > 1)
         found.append(mesh)
-        if d > 1 and e == 1:
+        if size[0] > 1 and size[2] == 1:
             found.append(mesh + ",expert=data")
     return found
 
@@ -53,6 +53,10 @@ def call(*command):
     return p, "" if p.returncode == 0 else f"{' '.join(map(str, command))}: exit status {p.returncode}\n{p.stderr}"
 
 
+class Refused(str):
+    """Why the compiler refuses a mesh."""
+
+
 def train(folder, name, mesh=None):
     """The parameters and losses after STEPS steps; or what is wrong."""
     text, sets = text_of(name)
@@ -60,9 +64,9 @@ def train(folder, name, mesh=None):
     at.mkdir()
     (at / "model.m6").write_text(text)
     sets = [x for s in sets for x in s.split("=", 1)]
-    _, wrong = call(M6C, "compile", at / "model.m6", "-o", at, *sets, *(["--mesh", mesh] if mesh else []))
+    p, wrong = call(M6C, "compile", at / "model.m6", "-o", at, *sets, *(["--mesh", mesh] if mesh else []))
     if wrong:
-        return None, None, wrong
+        return None, None, Refused(p.stderr.split("error: ")[-1].split("\n")[0]) if p.returncode == 1 else wrong
     start = ["mpirun", "-n", ranks_of(mesh)] if mesh else []
     p, wrong = call(*start, M6C, "run", at, "--data", "random:1", "--steps", STEPS, "--json", "--save-every", 0,
                     "--save", at / "params")
@@ -98,7 +102,7 @@ def main():
     args.add_argument("name", nargs="*")
     args = args.parse_args()
     chosen = {n: [m for r in args.ranks for m in meshes(r)] if args.all else CHOICE[n] for n in args.name or MODELS}
-    bad, worst = [], (0.0, "")
+    bad, equal, worst = [], 0, (0.0, "")
     with workspace() as folder, concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         folder = pathlib.Path(folder)
         one = {n: pool.submit(train, folder, n) for n in chosen}
@@ -108,16 +112,18 @@ def main():
             check(not wrong, wrong)
             got, losses, wrong = run.result()
             if wrong:
-                print(f"{n:8} {m:32} {wrong}", flush=True)
-                bad.append(f"{n} {m}")
+                print(f"{n:8} {m:32} {'refused: ' * isinstance(wrong, Refused)}{wrong}", flush=True)
+                if not (args.all and isinstance(wrong, Refused)):
+                    bad.append(f"{n} {m}")
                 continue
+            equal += 1
             off, name = compare(got, want)
             loss = max(abs(a - b) / abs(b) for a, b in zip(losses, want_losses)) if len(losses) == STEPS else math.inf
             print(f"{n:8} {m:32} {len(want)} parameters, off by {off:.1e} at most: {name}; losses {loss:.1e}", flush=True)
             worst = max(worst, (off, f"{n} {m}: {name}"))
             if not (off <= BOUND and loss <= BOUND):
                 bad.append(f"{n} {m}")
-    print(f"{len(many)} runs, at most {worst[0]:.1e} ({worst[1]})")
+    print(f"{equal} runs, {len(many) - equal} refused or failed, off by at most {worst[0]:.1e} ({worst[1]})")
     check(not bad, ", ".join(bad))
 
 
