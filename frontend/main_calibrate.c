@@ -1,4 +1,5 @@
-/* main_calibrate.c: m6c calibrate: measures this machine, or the steps of one plan on it.
+/* main_calibrate.c: m6c calibrate: measures this machine, or the steps of one plan on it, or, as
+ * several ranks, the links between them.
  *
  * Everything is run several times. Of a kernel made for the purpose a short time counts, since
  * other programs only ever lengthen it; of a plan's step the median, since medians add up to the
@@ -227,6 +228,40 @@ static int measure_steps(Calibration *c, const CalibrateArgs *a, const char *dir
     return code;
 }
 
+/* By several ranks: a profile, of this machine as it was measured before, with their network. */
+static Status write_network(Calibration *c, const CalibrateArgs *a, const Buf *lines) {
+    Buf path = {0}, text = {0};
+    Session *s = c->session;
+    Status failure = profile_path(a, &path);
+    const char *kept = arena_strdup(session_arena(s), lines->p, lines->n);
+    Machine *m =
+        failure ? NULL : machine_load(s, access(path.p, R_OK) == 0 ? path.p : NULL, "cpu");
+    if (m && machine_set_network(m, kept)) {
+        machine_print(m, &text);
+        failure = finish(s, &path, &text, &m);
+        if (!failure) printf("%s: %s\n%s", path.p, machine_name(m), kept);
+    } else if (!failure)
+        failure = status_make(EXIT_INPUT, "%s", "");
+    buf_free(&path);
+    buf_free(&text);
+    return failure;
+}
+
+static Status measure_network(Calibration *c, const CalibrateArgs *a, const char *dir,
+                              Comm *world) {
+    Buf lines = {0};
+    bool first = world->ops->rank(world) == 0;
+    if (dir || a->weights || a->link || a->json)
+        return status_make(EXIT_USAGE, "several ranks measure what is between them: only -o, "
+                                       "--quick and --threads go with that");
+    c->parts = 1;
+    if (first) calibrate_progress(c, "links between ranks");
+    Status s = measure_links(world, c->quick, &lines);
+    if (!s && first) s = write_network(c, a, &lines);
+    buf_free(&lines);
+    return s;
+}
+
 /* "4GB/s": bytes a second. */
 static Status parse_link(const char *text, double *rate) {
     static const struct {
@@ -244,17 +279,27 @@ static Status parse_link(const char *text, double *rate) {
     return status_make(EXIT_USAGE, "--link takes a rate, such as 4GB/s, not '%s'", text);
 }
 
-static int calibrate(const CalibrateArgs *a, const char *dir) {
+static int calibrate_alone(Calibration *c, const CalibrateArgs *a, const char *dir) {
     double begin = now_seconds();
+    if (!(c->pool = pool_open((int)a->threads)))
+        return status_exit(status_make(EXIT_SYSTEM, "cannot start threads"));
+    int code = dir ? measure_steps(c, a, dir, begin) : status_exit(measure_machine(c, a, begin));
+    free(c->used);
+    pool_close(c->pool);
+    return code;
+}
+
+static int calibrate(const CalibrateArgs *a, const char *dir) {
     Calibration c = {.quick = a->quick, .disk = a->disk ? a->disk : ".", .parts = dir ? 1 : PARTS};
+    Comm *world = NULL;
     Status s = a->link ? parse_link(a->link, &c.link) : NULL;
     if (s) return status_exit(s);
-    if (!(c.pool = pool_open((int)a->threads)))
-        return status_exit(status_make(EXIT_SYSTEM, "cannot start threads"));
+    s = comm_start(&(CommConfig){0}, &world);
     c.session = session_new();
-    int code = dir ? measure_steps(&c, a, dir, begin) : status_exit(measure_machine(&c, a, begin));
-    free(c.used);
-    pool_close(c.pool);
+    bool several = !s && world->ops->size(world) > 1;
+    if (several) s = measure_network(&c, a, dir, world);
+    int code = comm_finish(world, s, status_exit);
+    if (!several && code == EXIT_DONE) code = calibrate_alone(&c, a, dir);
     session_free(c.session);
     return code;
 }
@@ -271,7 +316,8 @@ int main_calibrate(int argc, char **argv) {
         {"json", OPT_FLAG, &a.json, NULL, "one JSON object about the profile"},
     };
     const OptionTable table = {"calibrate [DIR] [-o FILE] [options]\n\nMeasures this machine; with "
-                               "the folder of a plan, the plan's steps.",
+                               "the folder of a plan, the plan's steps; as several ranks "
+                               "(mpirun), the links between them.",
                                options, COUNT(options), 0, 1};
     TextList positional = {0};
     bool help;

@@ -51,4 +51,9 @@ Status measure_disk(Calibration *c);
  * median time in m. */
 Status measure_plan(Calibration *c, const Plan *p, const char *dir, Machine *m, uint32_t *pieces);
 
+/* ---- main_measure_comm.c ---- */
+
+/* The device and link lines of a cluster like the one that these ranks are on. All call it. */
+Status measure_links(Comm *world, bool quick, Buf *out);
+
 #endif

@@ -147,6 +147,8 @@ double comm_best(const Topology *t, const MeshGroup *g, Collective c, double byt
     CommPlan one;
     bool any = false;
     for (int how = 0; how < COMM_ALGORITHMS; how++) {
+        /* phases of an all_to_all are steps of their own */
+        if (c == COLLECTIVE_ALL_TO_ALL && how != COMM_DIRECT) continue;
         if (!comm_plan(t, g, c, (CommAlgorithm)how, bytes, &one)) continue;
         if (!any || one.us < out->us) *out = one;
         any = true;

@@ -86,17 +86,34 @@ static double link_bytes(const Topology *t, const CommPhase *p, int level) {
     return (x->bytes + x->through) * sharers / MIN((double)l->ports, sharers);
 }
 
+double comm_link_us(const Topology *t, const CommPlan *p, int level) {
+    double us = 0;
+    for (int i = 0; i < p->nphase; i++) {
+        const CommPhase *x = &p->phase[i];
+        double bytes = level < t->nlevel ? link_bytes(t, x, level) : x->fabric;
+        us += x->rounds * bytes / t->level[MIN(level, t->nlevel - 1)].rate * 1e6;
+    }
+    return us;
+}
+
+/* µs in which a level's busiest link carries a round's bytes, after `pause` µs with nothing to do:
+ * what it saved up meanwhile is gone at once. */
+static double link_us(const Topology *t, const CommPhase *p, int level, double pause) {
+    const TopologyLevel *l = &t->level[level];
+    double all = link_bytes(t, p, level), saved = MIN(l->burst, pause * l->rate / 1e6);
+    return MAX(all - saved, 0) / l->rate * 1e6;
+}
+
 /* A latency, the outermost level's; then messages are posted while others are on their way, and the
  * last one's bytes follow. */
 static double round_us(const Topology *t, const CommPhase *p) {
     double latency = 0, messages = 0, posts = 0, busy = 0;
     for (int l = 0; l < t->nlevel; l++) {
-        const TopologyLevel *level = &t->level[l];
-        if (p->level[l].messages > 0) latency = MAX(latency, level->latency);
+        if (p->level[l].messages > 0) latency = MAX(latency, t->level[l].latency);
         messages += p->level[l].messages;
-        posts += p->level[l].messages * level->overhead;
-        busy = MAX(busy, link_bytes(t, p, l) / level->rate * 1e6);
+        posts += p->level[l].messages * t->level[l].overhead;
     }
+    for (int l = 0; l < t->nlevel; l++) busy = MAX(busy, link_us(t, p, l, latency));
     if (p->fabric > 0) busy = MAX(busy, p->fabric / t->level[t->nlevel - 1].rate * 1e6);
     double last = 1 / MAX(messages, 1);
     return latency + (1 - last) * MAX(posts, busy) + last * busy;

@@ -21,6 +21,7 @@
  *                         a node's devices and the last one whatever is left
  *         ports 4         links of such a group to this level, shared by its devices (else: 1)
  *         bus             the group's devices share one link of this rate, instead of ports
+ *         burst 64KB      bytes that a shaped link saves up in pauses, to be sent at once
  *         rails           port i leads to the ports i of other groups
  *         bigraph 8       so many switches in two layers, each linked to all of the other layer
  *     step "add gelu" [host] [product …] [copy device host] [flops 5e6] bytes 2e6 12.5us
@@ -344,6 +345,7 @@ static void read_link(Reader *r) {
     if (accept(r, "joins")) l.joins = integer(r, "groups that the link joins", 1 << 24);
     if (accept(r, "ports")) l.ports = integer(r, "ports of a group", 1 << 24);
     l.bus = accept(r, "bus");
+    if (accept(r, "burst")) l.burst = quantity(r, UNIT_BYTES);
     l.rails = accept(r, "rails");
     if (accept(r, "bigraph")) l.bigraph = integer(r, "switches", 1 << 16);
     PUSH(r->m, &r->m->link, l);
@@ -569,6 +571,7 @@ static void put_link(const Link *l, Buf *out) {
     if (l->joins) buf_printf(out, " joins %lld", (long long)l->joins);
     if (l->ports) buf_printf(out, " ports %lld", (long long)l->ports);
     if (l->bus) buf_puts(out, " bus");
+    if (l->burst.value > 0) put(out, " burst ", &l->burst);
     if (l->rails) buf_puts(out, " rails");
     if (l->bigraph) buf_printf(out, " bigraph %lld", (long long)l->bigraph);
     buf_puts(out, "\n");
@@ -643,18 +646,18 @@ static Machine *load_profile(Session *s, const char *target) {
     return machine_parse(s, "built-in machine", builtin, strlen(builtin));
 }
 
-/* The lines about devices and links of `network` instead of the machine's own; of one node, unless
- * the machine has more. */
-static void set_network(Machine *m, const char *network) {
+bool machine_set_network(Machine *m, const char *network) {
     Reader r = {.m = m, .file = session_find_file(m->session, "network")};
+    bool good = true;
     m->link.n = 0;
-    for (const char *p = network; *p; p = r.end + 1) {
+    for (const char *p = network; *p; p = *r.end ? r.end + 1 : r.end) {
         r.p = r.line = p;
         r.end = p + strcspn(p, "\n");
-        r.lineno++;
+        r.lineno++, r.bad = false;
         read_line(&r);
-        if (!*r.end) return;
+        good &= !r.bad;
     }
+    return good;
 }
 
 static Machine *load_nccl(Session *s, const char *path, const char *target) {
@@ -665,9 +668,9 @@ static Machine *load_nccl(Session *s, const char *path, const char *target) {
     const char *kept = arena_strdup(session_arena(s), text, n);
     free(text);
     Machine *m = nccl_network(s, path, kept, n, &lines) ? load_profile(s, target) : NULL;
-    if (m) set_network(m, arena_strdup(session_arena(s), lines.p, lines.n));
+    bool good = m && machine_set_network(m, arena_strdup(session_arena(s), lines.p, lines.n));
     buf_free(&lines);
-    return m;
+    return good ? m : NULL;
 }
 
 Machine *machine_load(Session *s, const char *cluster, const char *target) {

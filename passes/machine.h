@@ -35,6 +35,9 @@ double comm_cost_us(const Machine *m, const Work *w);
 
 /* From now on this work costs so much (to four digits), and is printed so. */
 void machine_set_step(Machine *m, const Work *w, double us);
+/* The lines about devices, nodes and links of `network` instead of the machine's own; what it does
+ * not state stays. The text must live as long as the session. False after diagnostics. */
+bool machine_set_network(Machine *m, const char *network);
 /* After machine_set_step, before cost_us. */
 void machine_index(Machine *m);
 

@@ -71,6 +71,7 @@ static bool add_level(Maker *k, uint32_t i, int64_t unit) {
     to->rate = l->rate.value;
     to->latency = l->latency.value;
     to->overhead = l->overhead.value > 0 ? l->overhead.value : to->latency;
+    to->burst = l->burst.value;
     to->bigraph = l->bigraph;
     int64_t ends = to->fan * to->ports;
     if (to->bigraph && (to->bigraph % 2 || ends % to->bigraph || i + 1 < m->link.n))

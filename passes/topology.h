@@ -20,6 +20,7 @@ typedef struct {
     double rate;     /* bytes/s of one port, each way; of a bus: of all it joins together */
     double latency;  /* µs until the first byte of a message is there */
     double overhead; /* µs that each further message costs who sends it */
+    double burst;    /* bytes that a port saves up in pauses and sends at once */
     bool bus;        /* all that it joins share one link instead of having ports */
     bool rails;      /* port i leads to the ports i of other groups: devices of one index in their
                       * group reach each other without the levels below */

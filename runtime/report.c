@@ -193,6 +193,14 @@ void report_sent(Report *r, const Plan *p, const Exec *e) {
 
 /* ---- trace: Chrome's JSON array format, which Perfetto reads ---- */
 
+/* Written many at a time: text would take longer than a small step. */
+typedef struct {
+    uint32_t step;
+    double begin, end;
+} TraceEvent;
+
+enum { TRACE_EVENTS = 1 << 16 };
+
 struct Trace {
     FILE *file;
     char *path;
@@ -201,6 +209,7 @@ struct Trace {
     int rank;
     double started;
     bool any;
+    VEC(TraceEvent) event; /* not written yet */
 };
 
 static void put_event(Trace *t, json_t *event) {
@@ -265,29 +274,41 @@ static json_t *event_args(const Trace *t, const PlanStep *p) {
     return args;
 }
 
-void trace_step(void *ctx, uint32_t step, double begin, double end) {
-    Trace *t = ctx;
-    const PlanStep *p = &t->plan->step.p[step];
+static void put_step(Trace *t, const TraceEvent *e) {
+    const PlanStep *p = &t->plan->step.p[e->step];
     json_t *o = json_object();
     json_object_set_new(o, "name", json_string(p->what ? p->what : step_kind_name(p->kind)));
     json_object_set_new(o, "cat", json_string(step_kind_name(p->kind)));
     json_object_set_new(o, "ph", json_string("X"));
-    json_object_set_new(o, "ts", json_real((begin - t->started) * 1e6));
-    json_object_set_new(o, "dur", json_real((end - begin) * 1e6));
+    json_object_set_new(o, "ts", json_real((e->begin - t->started) * 1e6));
+    json_object_set_new(o, "dur", json_real((e->end - e->begin) * 1e6));
     json_object_set_new(o, "pid", json_integer(t->rank));
     json_object_set_new(o, "tid", json_integer(p->stream));
     json_object_set_new(o, "args", event_args(t, p));
     put_event(t, o);
 }
 
+static void put_steps(Trace *t) {
+    for (uint32_t i = 0; i < t->event.n; i++) put_step(t, &t->event.p[i]);
+    t->event.n = 0;
+}
+
+void trace_step(void *ctx, uint32_t step, double begin, double end) {
+    Trace *t = ctx;
+    vec_push(&t->event, ((TraceEvent){step, begin, end}));
+    if (t->event.n == TRACE_EVENTS) put_steps(t);
+}
+
 Status trace_close(Trace *t) {
     if (!t) return NULL;
     Status s = NULL;
     if (t->file) {
+        put_steps(t);
         fputs("\n]\n", t->file);
         bool bad = ferror(t->file) != 0;
         if (fclose(t->file) != 0 || bad) s = status_errno("cannot write %s", t->path);
     }
+    vec_free(&t->event);
     free(t->path);
     free(t);
     return s;
