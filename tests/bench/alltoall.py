@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+"""All-to-alls between hosts, flat and grouped, as m6c's runtime does them over MPI on a shaped
+network, and what the simulator says of the same network. See alltoall.sh."""
+import argparse, json, os, pathlib, re, shutil, statistics, subprocess, sys, tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from network import BURST, Hosts
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+M6C = os.environ.get("M6C", str(ROOT / "build/m6c"))
+KIB, MIB = 1 << 10, 1 << 20
+SIZES = (256, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB)
+CLUSTERS = ((2, 2), (2, 4), (3, 2), (4, 2))  # hosts, ranks on each: two cores carry eight
+MOST_OUT = 20 * MIB  # bytes that a host sends in one exchange
+ENV = {"M6C_THREADS": "1"}
+
+
+def say(*text):
+    print(*text, file=sys.stderr, flush=True)
+
+
+def size_text(n):
+    return f"{n // MIB} MiB" if n >= MIB else f"{n // KIB} KiB" if n >= KIB else f"{n} B"
+
+
+# ---- plans by hand: every size flat and grouped, in turns from step to step ----
+
+def out_of_host(hosts, per, size):
+    return per * (hosts - 1) * per * size
+
+
+def repeats(hosts, per, size):
+    """Of each variant in a step: about half a second at 200 Mb/s."""
+    seconds = 5e-4 + out_of_host(hosts, per, size) / 25e6
+    return max(2, min(40, round(0.5 / seconds)))
+
+
+SWAP = """
+/* blocks of %(block)d bytes: [%(rows)d][%(cols)d] to [%(cols)d][%(rows)d] */
+void swap_%(name)s(void *const *arg, long lo, long hi) {
+    const char *from = arg[0];
+    char *to = arg[1];
+    for (long i = lo; i < hi; i++)
+        memcpy(to + (i %% %(cols)d * %(rows)d + i / %(cols)d) * %(block)dL, from + i * %(block)dL,
+               %(block)d);
+}
+"""
+
+
+class PlanText:
+    def __init__(self, hosts, per):
+        self.hosts, self.per, self.n = hosts, per, hosts * per
+        self.kernels, self.steps, self.source = [], [], "#include <string.h>\n"
+        self.last = None  # kind of the step before
+
+    def swap(self, size, rows, cols):
+        """Blocks ordered by row and column become ordered by column and row."""
+        name = f"{size}_{rows}_{cols}"
+        known = [k.split()[2] for k in self.kernels]
+        if f"swap_{name}" not in known:
+            self.source += SWAP % {"name": name, "block": size, "rows": rows, "cols": cols}
+            self.kernels.append(f"kernel {len(known)} swap_{name} plan_0.c nargs=2 "
+                                f"hash={len(known) + 1:016x}")
+            known.append(f"swap_{name}")
+        k = known.index(f"swap_{name}")
+        self.step(f"kernel k{k} items={self.n} grain={self.n} traffic={2 * self.n * size} "
+                  "args=b0,b1 writes=2", size, "swap")
+
+    def exchange(self, group, size, operands, name):
+        count = self.n * size // 4
+        self.step(f"collective all_to_all group=g{group} count={count} dtype=f32 stream=6 "
+                  f"args={operands}", size, name)
+
+    def step(self, text, size, name):
+        kind = text.split()[0]
+        wait = f" wait={len(self.steps) - 1}" if self.last not in (None, kind) else ""
+        self.last = kind
+        self.steps.append(f'step {len(self.steps)} {text}{wait} ; "{name}" {size} -')
+
+    def flat(self, size):
+        self.exchange(0, size, "b0,b1", "flat")
+
+    def grouped(self, size):
+        """First to the ranks of the own host, what is for ranks of their index on all hosts; then
+        between ranks of one index."""
+        self.swap(size, self.hosts, self.per)
+        self.exchange(1, size, "b1,b0", "grouped")
+        self.swap(size, self.per, self.hosts)
+        self.exchange(2, size, "b1,b0", "grouped")
+
+    def text(self, most):
+        n, per, hosts = self.n, self.per, self.hosts
+        words = n * most // 4
+        room = 2 * n * most
+        lines = ["m6c-plan 1", "model exchange", "target cpu", 'command ""', "train yes",
+                 "hashes model=0000000000000001 compiler=0000000000000001",
+                 f"arena device={room} host=0 disk=0", f"lower-bound device={room} host=0 disk=0", 
+                 "work tokens=1 flops=1",
+                 f"ranks {n}", f"mesh data={n}", f"group data {n}/1", f"group data%{per} {per}/1",
+                 f"group data/{per} {hosts}/{per}",
+                 f'buffer 0 temp "a" f32[{words}] device+0 -',
+                 f'buffer 1 temp "b" f32[{words}] device+{n * most} -']
+        return "\n".join([*lines, *self.kernels, *self.steps, "end", ""])
+
+
+def write_plan(folder, hosts, per, sizes):
+    p = PlanText(hosts, per)
+    for size in sizes:
+        for variant in (p.flat, p.grouped):  # in blocks: a pause of one would be the other's gain
+            for _ in range(repeats(hosts, per, size)):
+                variant(size)
+    folder.mkdir()
+    (folder / "plan.txt").write_text(p.text(max(sizes)))
+    (folder / "plan_0.c").write_text(p.source)
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", folder / "plan_0.so", folder / "plan_0.c"],
+                   check=True)
+
+
+# ---- measuring ----
+
+def read_trace(path, ranks, steps):
+    """{(size, variant): [us of each]}, the mean over ranks; the first step is not counted."""
+    rank = [[] for _ in range(ranks)]
+    for e in json.loads(path.read_text()):
+        if e["ph"] == "X":
+            rank[e["pid"]].append((e["ts"], e["args"]["step"], e["name"], int(e["args"]["scope"]), e["dur"]))
+    found = {}
+    for r in rank:
+        r.sort()
+    length = len(rank[0]) // steps
+    i = length
+    while i < len(rank[0]):
+        name, size = rank[0][i][2:4]
+        parts = 1 if name == "flat" else 4
+        us = sum(x[4] for r in rank for x in r[i:i + parts]) / ranks
+        found.setdefault((size, "flat" if parts == 1 else "grouped"), []).append(us)
+        i += parts
+    return found
+
+
+def measure_raw(net, folder, hosts, per, rate, sizes, steps):
+    plan = folder / f"raw-{hosts}x{per}"
+    if not plan.exists():
+        write_plan(plan, hosts, per, sizes)
+    net.shape(rate)
+    trace = folder / "trace.json"
+    net.mpirun(per, [M6C, "run", plan, "--data", "random:1", "--steps", steps, "--save-every", 0,
+                     "--trace", trace], env=ENV)
+    return read_trace(trace, hosts * per, steps)
+
+
+def raw_points(net, folder, hosts, per, rate, sizes, steps, cluster):
+    say(f"{hosts} hosts x {per} ranks, {rate} Mb/s")
+    measured = measure_raw(net, folder, hosts, per, rate, sizes, steps)
+    predicted = predict_raw(folder / f"raw-{hosts}x{per}", cluster)
+    points = []
+    for size in sizes:
+        p = {"hosts": hosts, "per": per, "rate": rate, "size": size}
+        for variant in ("flat", "grouped"):
+            us = sorted(measured[size, variant])
+            p[variant] = statistics.median(us)
+            p[f"{variant}_quartiles"] = us[len(us) // 4], us[3 * len(us) // 4]
+            p[f"{variant}_predicted"] = predicted[size, variant]
+        points.append(p)
+    return points
+
+
+# ---- predicting ----
+
+CALIBRATED = 200  # Mb/s; clusters of other rates are described: the same with another rate
+
+
+def calibrate(net, folder, per):
+    """The cluster file of this network, its links measured by its ranks."""
+    net.shape(CALIBRATED)
+    path = folder / f"{len(net.names)}x{per}.m6c-machine"
+    shutil.copy(folder / "machine.m6c-machine", path)
+    net.mpirun(per, [M6C, "calibrate", "-o", path], env=ENV)
+    return path
+
+
+def describe(calibrated, rate):
+    """The cluster with links of another rate, and with what shaped links save up."""
+    def link(found):
+        return (f"link net {float(found[1]) * rate / CALIBRATED:.4g}MB/s{found[2]} "
+                f"burst {BURST / 1e3:g}KB")
+    path = calibrated.with_name(f"{calibrated.stem}-{rate}.m6c-machine")
+    text = calibrated.read_text()
+    path.write_text(re.sub(r"link net ([\d.e+]+)MB/s(.*)", link, text))
+    return path
+
+
+def m6c(*args):
+    p = subprocess.run([M6C, *map(str, args)], capture_output=True, text=True, timeout=600)
+    if p.returncode:
+        raise RuntimeError(f"m6c {args[0]}: status {p.returncode}\n{p.stderr[-1000:]}")
+    return p.stdout
+
+
+def predict_raw(plan, cluster):
+    """{(size, variant): us} of the plan's steps, each alone on the described cluster."""
+    steps = json.loads(m6c("simulate", plan, "--cluster", cluster, "--json", "--steps"))["steps"]
+    found, i = {}, 0
+    while i < len(steps):
+        parts = 1 if steps[i]["what"] == "flat" else 4
+        variant = "flat" if parts == 1 else "grouped"
+        us = sum(s["alone_us"] for s in steps[i:i + parts])
+        found[int(steps[i]["scope"]), variant] = us
+        i += parts
+    return found
+
+
+# ---- tables ----
+
+NEAR = 0.05  # variants whose times are so close are as good as each other
+
+
+def verdict(p):
+    """Did the prediction choose what was measured to be faster, or what is as good?"""
+    measured = "flat" if p["flat"] <= p["grouped"] else "grouped"
+    predicted = "flat" if p["flat_predicted"] <= p["grouped_predicted"] else "grouped"
+    lost = p[predicted] / p[measured] - 1
+    return "right" if predicted == measured else "as good" if lost <= NEAR else "WRONG"
+
+
+def off(p, variant):
+    return p[f"{variant}_predicted"] / p[variant] - 1
+
+
+def print_raw(points):
+    print("| hosts x ranks | Mb/s | a pair | flat ms | grouped ms | flat / grouped | predicted flat ms | "
+          "off | predicted grouped ms | off | choice |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for p in points:
+        print(f"| {p['hosts']} x {p['per']} | {p['rate']} | {size_text(p['size'])} | "
+              f"{p['flat'] / 1e3:.3f} | {p['grouped'] / 1e3:.3f} | {p['flat'] / p['grouped']:.2f} | "
+              f"{p['flat_predicted'] / 1e3:.3f} | {off(p, 'flat'):+.0%} | "
+              f"{p['grouped_predicted'] / 1e3:.3f} | {off(p, 'grouped'):+.0%} | {verdict(p)} |")
+    verdicts = [verdict(p) for p in points]
+    within = sum(abs(off(p, v)) <= 0.15 for p in points for v in ("flat", "grouped"))
+    print(f"\n{len(points)} points: the choice is right in {verdicts.count('right')}, as good (within "
+          f"{NEAR:.0%}) in {verdicts.count('as good')}, wrong in {verdicts.count('WRONG')}; "
+          f"{within} of {2 * len(points)} times are within 15 %\n", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clusters", default=",".join(f"{h}x{p}" for h, p in CLUSTERS))
+    parser.add_argument("--rates", default="100,200,500", help="Mb/s of each host's link")
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="bytes for each pair")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--json", help="keep all figures in this file")
+    args = parser.parse_args()
+    clusters = [tuple(map(int, c.split("x"))) for c in args.clusters.split(",")]
+    figures = {"raw": []}
+    with tempfile.TemporaryDirectory(prefix="m6c-bench-") as name:
+        folder = pathlib.Path(name)
+        os.environ["M6C_CACHE"] = str(folder / "cache")
+        m6c("calibrate", "--quick", "-o", folder / "machine.m6c-machine")
+        for hosts, per in clusters:
+            sizes = [s for s in map(int, args.sizes.split(","))
+                     if out_of_host(hosts, per, s) <= MOST_OUT]
+            with Hosts(hosts) as net:
+                say(f"{hosts} hosts x {per} ranks")
+                calibrated = calibrate(net, folder, per)
+                say(calibrated.read_text())
+                for rate in map(int, args.rates.split(",")):
+                    figures["raw"] += raw_points(net, folder, hosts, per, rate, sizes, args.steps,
+                                                 describe(calibrated, rate))
+    print_raw(figures["raw"])
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps(figures, indent=1))
+
+
+main()
