@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Of three ranks (mpirun) one is killed, stopped, fails or leaves at a random step: the others end
+"""Of three ranks (mpirun) one is killed, stopped, slow, fails or leaves at a random step: the others end
 within seconds, say which rank and where, and nobody hangs."""
 import os, pathlib, random, re, subprocess, sys, time
 
@@ -12,7 +12,8 @@ PROGRAM = pathlib.Path(M6C).parent / "test_comm"
 TIMEOUT, SECONDS = 2, 20
 # fault: exit statuses mpirun may have, what the others say
 FAULTS = {"kill": ({137}, "rank {} was lost"), "stop": ({3}, "rank {} does not answer"), "fail": ({3}, "rank {} failed"),
-          "bad": ({1}, "rank {} failed"), "exit": ({3, 5}, "rank {} was lost")}
+          "bad": ({1}, "rank {} failed"), "exit": ({3, 5}, "rank {} was lost"),
+          "slow": ({3}, "rank {} has not come to it")}
 
 
 def run(fault, rank, step):
