@@ -21,6 +21,7 @@ typedef struct {
     uint32_t stages, stage; /* how many; the one that is made */
     int16_t *of;            /* by value: its stage, or EVERY_STAGE */
     bool *joint;            /* by value of every stage: follows from what stages computed */
+    bool *sum;              /* by joint value: what the stages only add up */
     bool *after;            /* by value: follows from a micro-batch */
     uint32_t *number;       /* by value and stage that reads it: 1 + the transfer, 0: none */
     uint32_t *position;     /* of stage, micro-batch and direction: in the order of all */
@@ -44,16 +45,28 @@ static bool is_cheap_everywhere(const Cut *c, Value v) {
     return cheap && n->nin;
 }
 
-/* A sum of numbers that different stages have. */
-static bool is_joint_sum(const Cut *c, Value v) {
-    return every(c, v) && c->joint[v] && node_of(c->from, v)->op == OP_add;
+static bool is_joint(const Cut *c, Value v) { return every(c, v) && c->joint[v]; }
+
+/* A sum of numbers that different stages have, or one that counts on some ranks only. */
+static bool is_joint_sum(const Cut *c, Value v) { return is_joint(c, v) && c->sum[v]; }
+
+/* Of a joint value, whose operands are known. What several stages have as one number is no part of
+ * a sum: it would count once. */
+static bool adds_up(const Cut *c, Value v) {
+    const Node *n = node_of(c->from, v);
+    Value x = operand(c->from, v, 0), y = n->nin > 1 ? operand(c->from, v, 1) : x;
+    if (n->op == OP_select)
+        return !is_joint(c, x) && is_joint_sum(c, y) &&
+               is_constant(c->from, operand(c->from, v, 2), 0);
+    return n->op == OP_add && is_joint(c, x) <= is_joint_sum(c, x) &&
+           is_joint(c, y) <= is_joint_sum(c, y);
 }
 
 /* One stage's number is added to what several add up. */
 static bool extends_sum(const Cut *c, Value v) {
     const Node *n = node_of(c->from, v);
-    return n->op == OP_add && (is_joint_sum(c, operand(c->from, v, 0)) ||
-                               is_joint_sum(c, operand(c->from, v, 1)));
+    return n->op == OP_add &&
+           (is_joint_sum(c, operand(c->from, v, 0)) || is_joint_sum(c, operand(c->from, v, 1)));
 }
 
 /* A node of every stage that follows from one stage alone belongs to it. */
@@ -75,6 +88,7 @@ static void find_joint(Cut *c) {
             c->of[v] = only;
         else
             c->joint[v] = staged || joint;
+        c->sum[v] = is_joint(c, v) && adds_up(c, v);
     }
 }
 
@@ -226,6 +240,25 @@ static void send(Cut *c, Value v, uint32_t reader) {
     graph_add(c->to, OP_send, attr_intern(c->from->session, OP_send, attr), 1, &c->map[v]);
 }
 
+static Value part_here(Cut *c, Value v);
+
+/* What this stage adds to a joint sum: a sum of its operands' parts, or one of them on some ranks.
+ */
+static Value part_of_sum(Cut *c, Value v) {
+    const Node *n = node_of(c->from, v);
+    Value in[3];
+    for (uint32_t i = 0; i < n->nin; i++)
+        in[i] = n->op == OP_select && i != 1 ? NO_VALUE : part_here(c, operand(c->from, v, i));
+    if (n->op == OP_add && in[0] != NO_VALUE && in[1] != NO_VALUE) {
+        graph_at(c->to, n);
+        return b_ew2(c->to, OP_add, in[0], in[1]);
+    }
+    if (n->op == OP_add || in[1] == NO_VALUE) return in[0] == NO_VALUE ? in[1] : in[0];
+    in[0] = here(c, operand(c->from, v, 0)), in[2] = here(c, operand(c->from, v, 2));
+    graph_at(c->to, n);
+    return b_ew3(c->to, OP_select, in[0], in[1], in[2]);
+}
+
 /* What this stage adds to a joint sum, or NO_VALUE. */
 static Value part_here(Cut *c, Value v) {
     if (!is_joint_sum(c, v)) {
@@ -233,11 +266,9 @@ static Value part_here(Cut *c, Value v) {
         bool first = every(c, v) && c->stage == 0; /* a number that all have counts once */
         return own || first ? here(c, v) : NO_VALUE;
     }
-    if (c->summed[v]) return c->part[v];
-    Value x = part_here(c, operand(c->from, v, 0)), y = part_here(c, operand(c->from, v, 1));
-    graph_at(c->to, node_of(c->from, v));
+    if (!c->summed[v]) c->part[v] = part_of_sum(c, v);
     c->summed[v] = true;
-    return c->part[v] = x == NO_VALUE ? y : y == NO_VALUE ? x : b_ew2(c->to, OP_add, x, y);
+    return c->part[v];
 }
 
 /* The stages' parts of a joint sum, added up. */
@@ -291,6 +322,7 @@ static Cut begin(Graph *g, PassContext *cx, const StagePlan *p) {
                  .stage = cx->stage,
                  .of = p->of,
                  .joint = arena_array(cx->scratch, bool, n),
+                 .sum = arena_array(cx->scratch, bool, n),
                  .after = arena_array(cx->scratch, bool, n),
                  .number = arena_array(cx->scratch, uint32_t, n * p->stages),
                  .position = arena_array(cx->scratch, uint32_t, p->stages * 2 * micros),
