@@ -37,6 +37,7 @@ typedef struct {
     Uses uses;
     Value now;      /* nodes after this one are in no group yet */
     uint16_t *rank; /* by value: the first micro-batch and phase that needs it */
+    bool *early;    /* by value: a number that no data of the step goes into */
 } Fuse;
 
 /* ---- cycles ---- */
@@ -218,10 +219,21 @@ static bool merge(Fuse *f, uint32_t a, uint32_t b) {
 
 /* ---- candidates ---- */
 
-/* What an earlier micro-batch needs must not wait for what it does not need. */
+/* What an earlier micro-batch needs must not wait for what it does not need; nor must the learning
+ * rate wait for a norm of all gradients, and with it every update. */
 static bool same_place(const Fuse *f, Value a, Value b) {
     const Node *x = node_of(f->g, a), *y = node_of(f->g, b);
-    return x->phase == y->phase && x->micro == y->micro && f->rank[a] == f->rank[b];
+    return x->phase == y->phase && x->micro == y->micro && f->rank[a] == f->rank[b] &&
+           f->early[a] == f->early[b];
+}
+
+static bool *early_numbers(const Graph *g, Arena *scratch) {
+    bool *early = arena_array(scratch, bool, g->node.n + 1);
+    for (Value v = 0; v < g->node.n; v++) {
+        early[v] = type_elements(type_of(g, v)) == 1;
+        for (uint32_t i = 0; i < node_of(g, v)->nin; i++) early[v] &= early[operand(g, v, i)];
+    }
+    return early;
 }
 
 /* The first micro-batch and phase that needs each value: the count of all targets, which all
@@ -326,7 +338,8 @@ bool pass_fuse(Graph *g, PassContext *cx) {
               .reader = arena_array(cx->scratch, uint32_t, g->node.n + 1),
               .stack = arena_array(cx->scratch, uint32_t, SEARCH_LIMIT + 1),
               .uses = graph_uses(g, cx->scratch),
-              .rank = first_ranks(g, cx->scratch)};
+              .rank = first_ranks(g, cx->scratch),
+              .early = early_numbers(g, cx->scratch)};
     for (Value v = 0; v < g->node.n; v++) {
         uint32_t gid = node_of(g, v)->group;
         f.next[v] = NO_VALUE;

@@ -15,7 +15,7 @@ enum {
     EXACT_CHOICES = 4096, /* all of them are compared up to this number */
     EXACT_WINDOWS = 3,    /* targets of windows tried for each */
     MOST_LEVELS = 160,
-    MOST_BEGINNINGS = 800, /* decisions up to which searches begin with policies too */
+    MOST_BEGINNINGS = 800, /* decisions up to which searches have all their beginnings */
     MOST_WEIGHTS = 5000,   /* decisions up to which copies are weighed in three ways */
     SMALLEST_OF = 8        /* candidates compared when nothing fits */
 };
@@ -148,9 +148,9 @@ static void add_searches(Planner *l) {
         search_forced(&l->p, choice);
         add_levels(l, weight, choice);
     }
-    if (l->p.subject.n > MOST_BEGINNINGS) return;
+    bool large = l->p.subject.n > MOST_BEGINNINGS;
     for (int i = 0; search_policy(&l->p, i, choice); i++)
-        if (search_begins(i)) add_levels(l, 1, choice);
+        if (search_begins(i, large)) add_levels(l, 1, choice);
 }
 
 static void add_policies(Planner *l) {
@@ -194,6 +194,20 @@ static void add_all(Planner *l, uint64_t count) {
     }
 }
 
+static bool any_forced(const Problem *p) {
+    for (uint32_t i = 0; i < p->subject.n; i++)
+        if (p->subject.p[i].forced != NONE) return true;
+    return false;
+}
+
+/* Whether the graph as it is keeps the budget, and nothing could be gained but by computing again:
+ * then no plan has less work. (With a host, updates there may be faster.) */
+static bool everything_fits(const Planner *l) {
+    const int64_t *budget = l->p.budget;
+    return budget[MEM_HOST] == 0 && budget[MEM_DISK] == 0 && !any_forced(&l->p) &&
+           l->unconstrained.arena[MEM_DEVICE] <= budget[MEM_DEVICE];
+}
+
 static void add_family(Planner *l) {
     uint32_t *choice = arena_array(l->p.arena, uint32_t, l->p.subject.n + 1);
     Program g;
@@ -201,7 +215,7 @@ static void add_family(Planner *l) {
     program_make(&l->p, choice, &g);
     add_candidate(l, choice, &g, search_just_in_time(&l->p) ? 0 : INT64_MAX);
     program_free(&g);
-    if (l->p.budget[MEM_DEVICE] == INT64_MAX) return;
+    if (l->p.budget[MEM_DEVICE] == INT64_MAX || everything_fits(l)) return;
     uint64_t count = count_choices(&l->p);
     add_policies(l);
     if (count <= EXACT_CHOICES)
@@ -335,12 +349,6 @@ static void take_graph(Graph *g, Graph *from) {
     from->node = old.node;
     from->operand = old.operand;
     graph_free(from);
-}
-
-static bool any_forced(const Problem *p) {
-    for (uint32_t i = 0; i < p->subject.n; i++)
-        if (p->subject.p[i].forced != NONE) return true;
-    return false;
 }
 
 bool pass_memory(Graph *g, PassContext *cx) {

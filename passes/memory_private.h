@@ -188,7 +188,7 @@ void search_settings(Problem *p);
 void search_forced(const Problem *p, Choice choice);
 /* Policy number i of those that people set by hand; false after the last. */
 bool search_policy(const Problem *p, int i, Choice choice);
-bool search_begins(int i); /* a search may well begin with it */
+bool search_begins(int i, bool large); /* a search may well begin with it; of a large graph */
 /* Whether the settings ask for offload as EPL does it: everything, fetched just before its use. */
 bool search_just_in_time(const Problem *p);
 

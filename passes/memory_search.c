@@ -200,15 +200,15 @@ void search_forced(const Problem *p, Choice choice) {
 }
 
 typedef struct {
-    bool begins;       /* searches begin with it too */
-    bool layers, root; /* every layer computed again; only every root-N-th input kept */
+    bool begins, large; /* searches begin with it too; of large graphs too */
+    bool layers, root;  /* every layer computed again; only every root-N-th input kept */
     bool states, params, activations; /* offloaded */
     bool host;                        /* the host updates */
 } Policy;
 
 static const Policy policies[] = {
     {0},
-    {.layers = true},
+    {.begins = true, .large = true, .layers = true},
     {.layers = true, .root = true},
     {.states = true},
     {.states = true, .layers = true},
@@ -269,7 +269,9 @@ bool search_policy(const Problem *p, int i, Choice choice) {
     return true;
 }
 
-bool search_begins(int i) { return policies[i].begins; }
+bool search_begins(int i, bool large) {
+    return policies[i].begins && (policies[i].large || !large);
+}
 
 bool search_just_in_time(const Problem *p) { return strcmp(p->g->set.offload, "epl") == 0; }
 

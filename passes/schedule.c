@@ -4,8 +4,8 @@
  * of the graph as it came when nothing is better. The ways differ in when a ready unit runs:
  *   place  its place in the graph; "late" moves units that allocate more than they free to just
  *          before their first reader (values computed again for the backward phase);
- *   eager  units that free more than they allocate run at once (parameter updates as soon as their
- *          gradient is there);
+ *   eager  units that free more than they allocate run at once, and parameter updates, whose last
+ *          unit frees the gradient, as soon as their gradient is there;
  *   greedy always the unit that frees most.
  * Micro-batches stay in order: forward and backward of one before the next one begins (1F1B on one
  * device). A unit that updates a leaf waits for the other readers of the old value, so that it can
@@ -14,7 +14,7 @@
  * Collectives run beside the compute stream. In a patient way they begin as soon as their operands
  * are there, and what reads their results waits while there is other work of its micro-batch:
  * clocks of both kinds of streams say how long. Time then counts too: ten percent of the bytes are
- * worth one of the time.
+ * worth one of the time, and bytes above the device's budget the time of copying them.
  *
  * Stages of a pipeline have orders of their own. What they send each other is numbered in one order
  * of all, and a stage keeps to it; what all stages do together comes after what micro-batches send,
@@ -310,10 +310,25 @@ static bool begins_at_once(const Run *r, uint32_t u) {
     return false;
 }
 
+/* Of an update, or what only updates read of a gradient: its cast to f32. */
+static bool is_update(const Plan *p, uint32_t u) {
+    const Node *n = first_node(p, u);
+    if (n->phase == PHASE_APPLY) return true;
+    bool all = p->start[u] < p->start[u + 1] && (op_info(n->op)->flags & OPF_EW);
+    for (uint32_t e = p->start[u]; all && e < p->start[u + 1]; e++)
+        all = first_node(p, p->to[e])->phase == PHASE_APPLY;
+    return all;
+}
+
+static int64_t worth_of(const Run *r, uint32_t u) {
+    int64_t b = r->balance[u];
+    if (r->way.greedy) return b;
+    return r->way.eager ? MIN(b, is_update(r->p, u) ? -1 : 0) : 0;
+}
+
 static void offer(Run *r, uint32_t u) {
     const Plan *p = r->p;
     if (r->done[u] || r->hard[u]) return;
-    int64_t b = r->balance[u];
     double at = r->way.patient ? readable(r, u) : 0;
     if (begins_at_once(r, u)) {
         heap_push(&r->ready, (Entry){.rank = p->rank[u], .balance = INT64_MIN, .unit = u});
@@ -321,9 +336,7 @@ static void offer(Run *r, uint32_t u) {
     }
     Entry e = {.at = at > r->clock ? at : 0,
                .rank = p->rank[u],
-               .balance = r->way.greedy  ? b
-                          : r->way.eager ? MIN(b, 0)
-                                         : 0,
+               .balance = worth_of(r, u),
                .late = r->way.late ? p->late[u] : p->place[u],
                .place = p->place[u],
                .unit = u};
@@ -505,6 +518,13 @@ typedef struct {
     double us;
 } Order;
 
+/* What a byte above the device's budget costs: it leaves and comes back. */
+static double us_a_byte_over(const Graph *g, const Machine *m) {
+    Work out = {.copy = true, .from = MEM_DEVICE, .to = MEM_HOST, .bytes = 1e9}, in = out;
+    in.from = MEM_HOST, in.to = MEM_DEVICE;
+    return g->set.memory && m ? (cost_us(m, &out) + cost_us(m, &in)) / out.bytes : 0;
+}
+
 /* Of equal ones the first. */
 static const Order *best_order(const Order *o, size_t n) {
     Order least = {.bytes = INT64_MAX, .us = INFINITY};
@@ -547,9 +567,11 @@ bool pass_schedule(Graph *g, PassContext *cx) {
     find_late_places(&p, at);
     find_prices(&p, cx->machine);
     size_t tried = p.price ? COUNT(ways) : COUNT(ways) / 2;
+    double over = us_a_byte_over(g, cx->machine);
     for (size_t i = 0; i < tried; i++) {
         order[i].when = schedule(&p, ways[i], &order[i].us);
         order[i].bytes = slots_build(g, &us, order[i].when, a).bound[MEM_DEVICE];
+        order[i].us += over * (double)MAX(order[i].bytes - g->set.memory, 0);
     }
     graph_reorder(g, node_order(&p, best_order(order, tried)->when));
     return true;
