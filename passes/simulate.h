@@ -5,12 +5,13 @@
 #include "passes/machine.h"
 
 /* us = busy[STREAM_COMPUTE] + host_alone + exposed: while anything is left to do, some stream
- * works. */
+ * works, unless all wait for other ranks. */
 typedef struct {
     double us;                 /* from the first step's begin to the last one's end */
     double busy[STREAM_COUNT]; /* time each stream works */
     double host_alone;         /* time in which the host's kernels work and the device's do not */
     double exposed;            /* time in which copies work and no kernel does, on device or host */
+    double exposed_comm;       /* of it, the time in which collectives work */
     double *begin, *end;       /* by step, in the arena; NULL unless asked for */
 } Simulation;
 

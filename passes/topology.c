@@ -9,6 +9,7 @@
 #include "passes/hdrm.h"
 #include "passes/machine_private.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct {
@@ -149,6 +150,30 @@ const Topology *topology_for_group(const Machine *m, int64_t ranks) {
     return t;
 }
 
+/* ---- a part of the ranks ---- */
+
+/* The most ranks in one unit of a level, or on one of its buses. */
+static int64_t most_in_one(const Topology *t, int level) {
+    const TopologyLevel *l = &t->level[level];
+    int64_t per = l->bus ? l->unit * l->fan : l->unit, last = 0, most = 0;
+    for (int64_t r = 0; r < t->ranks; r++) last = MAX(last, topology_device(t, r) / per);
+    int64_t *count = xcalloc((size_t)last + 1, sizeof *count);
+    for (int64_t r = 0; r < t->ranks; r++)
+        most = MAX(most, ++count[topology_device(t, r) / per]);
+    free(count);
+    return most;
+}
+
+Topology *topology_part(const Topology *t, const int64_t *rank, int64_t n, Arena *a) {
+    Topology *out = arena_new_of(a, Topology);
+    int64_t *device = arena_array(a, int64_t, n);
+    *out = *t;
+    for (int64_t i = 0; i < n; i++) device[i] = topology_device(t, rank[i]);
+    out->ranks = n, out->device = device;
+    for (int l = 0; l < t->nlevel; l++) out->sharers[l] = most_in_one(out, l);
+    return out;
+}
+
 /* ---- asking ---- */
 
 int64_t topology_device(const Topology *t, int64_t rank) {
@@ -177,6 +202,7 @@ bool topology_uses(const Topology *t, int level, int64_t a, int64_t b) {
 
 int64_t topology_sharers(const Topology *t, int level) {
     const TopologyLevel *l = &t->level[level];
+    if (t->sharers[level]) return t->sharers[level];
     return MIN(l->bus ? l->unit * l->fan : l->unit, t->ranks);
 }
 

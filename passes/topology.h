@@ -35,6 +35,8 @@ typedef struct {
     const int64_t *device; /* of each rank; NULL: rank r is on device r */
     double local;          /* bytes/s read or written in a device's own memory */
     double launch;         /* µs of starting a collective or a kernel */
+    /* of a part of the ranks: those that share a group's ports, at most; 0: all of the group */
+    int64_t sharers[TOPOLOGY_LEVELS];
 } Topology;
 
 /* The topology of a machine with so many ranks, one a device. In the arena of the machine's
@@ -47,6 +49,9 @@ Topology *topology_of(const Machine *m, int64_t ranks);
  * devices of the cluster are at work. Never NULL: where the machine does not fit, ranks exchange
  * through the host's memory. */
 const Topology *topology_for_group(const Machine *m, int64_t ranks);
+
+/* The same network when only these n ranks, ascending, are at work: numbered anew from 0 on. */
+Topology *topology_part(const Topology *t, const int64_t *rank, int64_t n, Arena *a);
 
 int64_t topology_device(const Topology *t, int64_t rank);
 /* The lowest level that joins the devices of two ranks; -1: one device. */
