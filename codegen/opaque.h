@@ -21,6 +21,8 @@ void opaque_c_print(const Opaque *o, Code *c);
 void opaque_cuda_print(const Opaque *o, Code *c);
 /* What a product's epilogue says, as a kernel of C, X, bias. */
 void epilogue_cuda_print(const PlanGemm *g, Code *c);
+/* A message into the format it travels in (pack), or back: plan.h says what its arguments are. */
+void convert_cuda_print(Dtype from, Dtype to, bool pack, Code *c);
 bool opaque_has(Op op);
 
 /* ---- what emitters use ---- */

@@ -482,3 +482,22 @@ void epilogue_cuda_print(const PlanGemm *g, Code *c) {
     buf_printf(b, "        write_%s((%s *)ARG(0) + at, y, 4);\n    }\n}\n", type, element);
     opaque_threads(c, n / 4);
 }
+
+/* A block reads all its elements before it writes one: a single one may convert in place. */
+void convert_cuda_print(Dtype from, Dtype to, bool pack, Code *c) {
+    ASSERT(PLAN_CONVERT_BLOCK == 4 * 256);
+    buf_printf(
+        &c->body,
+        "{\n    const int64_t n = (int64_t)ARG(2), at = (int64_t)BID * 1024 + TID;\n"
+        "    const float scale = bits_f32((uint32_t)(uint64_t)ARG(3));\n"
+        "    float x[4] = {0, 0, 0, 0};\n"
+        "    for (int k = 0; k < 4; k++)\n"
+        "        if (at + 256 * k < n) read_%s(x + k, (const %s *)ARG(0) + at + 256 * k, 1);\n"
+        "    SYNC();\n"
+        "    for (int k = 0; k < 4; k++) {\n"
+        "        x[k] %s scale;\n"
+        "        if (at + 256 * k < n) write_%s((%s *)ARG(1) + at + 256 * k, x + k, 1);\n"
+        "    }\n}\n",
+        real(from), ctype_storage(from), pack ? "*=" : "/=", real(to), ctype_storage(to));
+    c->threads = 256;
+}

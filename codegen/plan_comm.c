@@ -100,3 +100,24 @@ void comm_step(Make *m, uint32_t u, PlanStep *s) {
     for (uint32_t i = 0; i < out; i++) arg[in + i] = place_result(m, unit, i, false);
     if (c->room) arg[in + out] = place_result(m, unit, 0, true);
 }
+
+static void add_convert(Make *m, Dtype from, Dtype to, bool pack) {
+    Code c = {0};
+    const PlanStep kernel = {.what = "convert", .nargs = PLAN_CONVERT_ARGS};
+    char name[PLAN_CONVERT_NAME];
+    m->target->convert(from, to, pack, &c);
+    uint32_t k = add_kernel(m, &kernel, &c, "messages, in the format they travel in\n");
+    plan_convert_name(name, from, to, pack);
+    m->p->kernel.p[k].name = intern(m->p->session, name);
+    buf_free(&c.body);
+}
+
+void convert_kernels(Make *m) {
+    for (uint32_t i = 0; i < m->p->step.n && m->target->convert; i++) {
+        const PlanStep *s = &m->p->step.p[i];
+        const PlanCollective *c = &s->collective;
+        if (s->kind != STEP_COLLECTIVE || c->wire == c->dtype) continue;
+        add_convert(m, c->dtype, c->wire, true);
+        add_convert(m, c->wire, c->dtype, false);
+    }
+}

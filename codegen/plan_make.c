@@ -518,6 +518,7 @@ Plan *codegen_plan(const Graph *g, const CodegenOptions *o) {
         if (m.us.of[v] != NO_UNIT) unit_step(&m, m.us.of[v]);
     copy_steps(&m);
     join_steps(&m);
+    convert_kernels(&m);
     plan_waits(m.p);
     for (int i = 0; i < MEM_COUNT; i++) m.p->lower_bound[i] = live_bytes(m.p, (Mem)i);
     make_sources(&m);

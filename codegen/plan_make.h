@@ -44,6 +44,9 @@ void add_ranks(Make *m);
 uint32_t add_group(Make *m, const char *over);
 void set_split(Make *m, PlanBuffer *b, const Spec *spec);
 void comm_step(Make *m, uint32_t u, PlanStep *s);
+/* Kernels that bring messages into the format they travel in, where the device's target has them.
+ */
+void convert_kernels(Make *m);
 
 /* plan_join.c: steps of equal small kernels become one step of one kernel, where the order and the
  * bytes of the others allow it. After all steps are there. */

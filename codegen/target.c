@@ -33,6 +33,7 @@ static const Target target_cuda = {.suffix = ".cu",
                                    .fused = target_cuda_print,
                                    .opaque = opaque_cuda_print,
                                    .epilogue = epilogue_cuda_print,
+                                   .convert = convert_cuda_print,
                                    .head = head_cuda,
                                    .compile = compile_cuda};
 

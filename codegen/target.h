@@ -50,7 +50,9 @@ typedef struct {
     void (*prelude)(Buf *out);
     void (*fused)(const Kernel *k, Code *c);
     void (*opaque)(const struct Opaque *o, Code *c);
-    void (*epilogue)(const PlanGemm *g, Code *c);                     /* NULL: products have none */
+    void (*epilogue)(const PlanGemm *g, Code *c); /* NULL: products have none */
+    /* A message's format: see plan.h. NULL: the runtime does it. */
+    void (*convert)(Dtype from, Dtype to, bool pack, Code *c);
     void (*head)(const char *name, int nargs, int threads, Buf *out); /* a kernel up to its body */
     Status (*compile)(const struct CodegenOptions *o, const struct CodegenSource *source,
                       uint32_t n);

@@ -144,3 +144,19 @@ int comm_neighbours(const Comm *world, int *place) {
     *place = 0;
     return 1;
 }
+
+Status comm_begin(Comm *c, Collective kind, int64_t n, Dtype dtype, ReduceOp op, int64_t *number) {
+    *number = 0;
+    return c->ops == &comm_mpi ? comm_mpi_begin(c, kind, n, dtype, op, number) : NULL;
+}
+
+Status comm_over(const Comm *c) { return c->ops == &comm_mpi ? comm_mpi_over(c) : NULL; }
+
+double comm_patience(const Comm *c) {
+    return c->ops == &comm_mpi ? comm_mpi_patience(c) : COMM_TIMEOUT;
+}
+
+Status comm_late(const Comm *c, const char *what, int64_t number, int peer) {
+    if (c->ops == &comm_mpi) return comm_mpi_late(c, what, number, peer);
+    return status_make(EXIT_SYSTEM, "%s did not end", what);
+}

@@ -105,4 +105,16 @@ void comm_break(Comm *world);
 /* Ranks on this machine, and this one's place among them. */
 int comm_neighbours(const Comm *world, int *place);
 
+/* ---- for devices that do the collectives of communicator c themselves, by other means ---- */
+
+/* This rank is about to ask for the next one, whose number among c's is given; n as in CommOps. It
+ * is counted as begun and sent, and with M6C_DEBUG=comm compared with what the others ask for. */
+Status comm_begin(Comm *c, Collective kind, int64_t n, Dtype dtype, ReduceOp op, int64_t *number);
+/* NULL as long as this rank and all others go on; else what the run ends with. */
+Status comm_over(const Comm *c);
+double comm_patience(const Comm *c); /* seconds to wait for the others */
+/* That long nothing came: who has not begun number `number` (0: the last), and where they are; or
+ * where the one is that it was to come from (peer >= 0). */
+Status comm_late(const Comm *c, const char *what, int64_t number, int peer);
+
 #endif

@@ -50,18 +50,18 @@ static Status failure(const World *w, int code, const char *what) {
     return status_make(EXIT_SYSTEM, "MPI: %s: %s", what, text);
 }
 
-static Status late(const Mpi *c, const char *what, const int *peer) {
+static Status late(const Mpi *c, const char *what, int64_t number, const int *peer) {
     const World *w = c->world;
     if (!w->watch) return status_make(EXIT_SYSTEM, "%s: the other ranks do not come", what);
     Buf who = {0};
-    watch_ask(w->watch, c->id, peer ? INT64_MAX : c->number, peer ? peer : c->member,
+    watch_ask(w->watch, c->id, peer ? INT64_MAX : number, peer ? peer : c->member,
               peer ? 1 : c->size, &who);
     Status s = watch_failed(w->watch)
                    ? watch_status(w->watch)
                    : status_make(EXIT_SYSTEM,
                                  "%s, number %lld of its group, did not end in %.3g s: %s "
                                  "(--comm-timeout says how long to wait)",
-                                 what, (long long)c->number, w->timeout, who.p);
+                                 what, (long long)number, w->timeout, who.p);
     buf_free(&who);
     return s;
 }
@@ -104,7 +104,7 @@ static Status await(const Mpi *c, int code, MpiHandle *request, const char *what
         if (turn % 64) continue;
         double now = now_seconds();
         if (end == 0) end = now + w->timeout;
-        if (now > end) return late(c, what, peer);
+        if (now > end) return late(c, what, c->number, peer);
     }
     return failure(w, code, what);
 }
@@ -153,10 +153,14 @@ static Status check(Mpi *c, Kind kind, int64_t n, Dtype d, ReduceOp op) {
     return s;
 }
 
-/* Before each collective: its number, and whether it is possible. */
-static Status begin(Mpi *c, Kind kind, int64_t n, Dtype d, ReduceOp op) {
+static void next_number(Mpi *c) {
     c->number++;
     if (c->world->watch) watch_begun(c->world->watch, c->id, c->number);
+}
+
+/* Before each collective: its number, and whether it is possible. */
+static Status begin(Mpi *c, Kind kind, int64_t n, Dtype d, ReduceOp op) {
+    next_number(c);
     if (n > INT_MAX)
         return status_make(EXIT_SYSTEM, "a collective of %lld elements: MPI counts to %d",
                            (long long)n, INT_MAX);
@@ -175,12 +179,20 @@ static void count_all(Mpi *c, int64_t n, Dtype d) {
     count(c, c->size - 1, (double)n * (c->size - 1), d);
 }
 
+/* What a ring sends, or each to each, of n elements as the operations below count them. */
+static void count_collective(Mpi *c, Kind kind, int64_t n, Dtype d) {
+    if (kind == ALL_REDUCE)
+        count(c, 2 * (c->size - 1), 2.0 * (double)n * (c->size - 1) / c->size, d);
+    else
+        count_all(c, n, d);
+}
+
 static Status mpi_all_reduce(Comm *base, const void *in, void *out, int64_t n, Dtype d,
                              ReduceOp op) {
     Mpi *c = mpi_of(base);
     MpiHandle r;
     TRY(begin(c, ALL_REDUCE, n, d, op));
-    count(c, 2 * (c->size - 1), 2.0 * (double)n * (c->size - 1) / c->size, d);
+    count_collective(c, ALL_REDUCE, n, d);
     return await(c, c->world->mpi->all_reduce(c->comm, in, out, (int)n, d, op, &r), &r,
                  "all_reduce", NULL);
 }
@@ -273,6 +285,37 @@ static Status mpi_barrier(Comm *base) {
     MpiHandle r;
     TRY(begin(c, BARRIER, 0, DT_F32, REDUCE_SUM));
     return await(c, c->world->mpi->barrier(c->comm, &r), &r, "barrier", NULL);
+}
+
+/* ---- what others do by other means: comm_begin and its like ---- */
+
+/* Sends and receives are not the group's: their partners may be at different ones. */
+Status comm_mpi_begin(Comm *base, Collective kind, int64_t n, Dtype d, ReduceOp op,
+                      int64_t *number) {
+    static const Kind kinds[COLLECTIVE_COUNT] = {[COLLECTIVE_ALL_REDUCE] = ALL_REDUCE,
+                                                 [COLLECTIVE_ALL_GATHER] = ALL_GATHER,
+                                                 [COLLECTIVE_REDUCE_SCATTER] = SCATTER,
+                                                 [COLLECTIVE_ALL_TO_ALL] = TO_ALL};
+    Mpi *c = mpi_of(base);
+    bool pairs = kind == COLLECTIVE_SEND || kind == COLLECTIVE_RECV;
+    next_number(c);
+    *number = c->number;
+    if (!pairs) count_collective(c, kinds[kind], n, d);
+    if (kind == COLLECTIVE_SEND) count(c, 1, (double)n, d);
+    return c->world->check && !pairs ? check(c, kinds[kind], n, d, op) : NULL;
+}
+
+Status comm_mpi_over(const Comm *c) {
+    const World *w = ((const Mpi *)c)->world;
+    bool over = atomic_load(&w->broken) || (w->watch && watch_failed(w->watch));
+    return over ? why_over(w) : NULL;
+}
+
+double comm_mpi_patience(const Comm *c) { return ((const Mpi *)c)->world->timeout; }
+
+Status comm_mpi_late(const Comm *base, const char *what, int64_t number, int peer) {
+    const Mpi *c = (const Mpi *)base;
+    return late(c, what, number ? number : c->number, peer < 0 ? NULL : &c->member[peer]);
 }
 
 static int mpi_size(const Comm *c) { return ((const Mpi *)c)->size; }

@@ -12,5 +12,10 @@ int comm_mpi_finish(Comm *world, Status s, int (*tell)(Status));
 void comm_mpi_position(Comm *world, CommPosition *say, const void *ctx);
 void comm_mpi_break(Comm *world);
 int comm_mpi_neighbours(const Comm *world, int *place);
+Status comm_mpi_begin(Comm *c, Collective kind, int64_t n, Dtype dtype, ReduceOp op,
+                      int64_t *number);
+Status comm_mpi_over(const Comm *c);
+double comm_mpi_patience(const Comm *c);
+Status comm_mpi_late(const Comm *c, const char *what, int64_t number, int peer);
 
 #endif

@@ -15,6 +15,9 @@ typedef struct CUfunc_st *CudaFunction;
 typedef struct CUgraph_st *CudaGraph;
 typedef struct CUgraphExec_st *CudaGraphExec;
 typedef void CudaHostFn(void *ctx);
+typedef struct {
+    char bytes[16];
+} CudaUuid;
 
 /* The driver's numbers. */
 enum {
@@ -25,6 +28,7 @@ enum {
     CUDA_UNSUPPORTED_PTX = 222,
     CUDA_FILE_NOT_FOUND = 301,
     CUDA_NOT_FOUND = 500,
+    CUDA_NOT_READY = 600,
     CUDA_STREAM_NON_BLOCKING = 1,
     CUDA_EVENT_BLOCKING_SYNC = 1,
     CUDA_EVENT_DISABLE_TIMING = 2,

@@ -9,16 +9,18 @@
 #ifndef M6C_DEVICE_H
 #define M6C_DEVICE_H
 
+#include "runtime/comm.h"
 #include "runtime/plan.h"
 #include "runtime/pool.h"
 
 typedef struct DeviceConfig {
-    const Plan *plan; /* what will run; it must stay while the device is open */
-    Pool *pool;       /* threads for kernels and products; needed by cpu */
-    FILE *log;        /* where null prints; NULL: stdout */
-    bool no_graph;    /* cuda: every step is launched anew */
-    double link;      /* cpu: bytes a second of copies from and to the host; 0: as they come */
-    const char *disk; /* folder of the file that MEM_DISK is; NULL: the current one */
+    const Plan *plan;   /* what will run; it must stay while the device is open */
+    Pool *pool;         /* threads for kernels and products; needed by cpu */
+    FILE *log;          /* where null prints; NULL: stdout */
+    bool no_graph;      /* cuda: every step is launched anew */
+    double link;        /* cpu: bytes a second of copies from and to the host; 0: as they come */
+    const char *disk;   /* folder of the file that MEM_DISK is; NULL: the current one */
+    int place, sharing; /* cuda: this rank's place among the ranks of this machine; 0, 0: alone */
 } DeviceConfig;
 
 /* Streams and events beyond the plan's, for the executor: one stream more than the plan has (its
@@ -49,6 +51,14 @@ typedef struct DeviceOps {
     Status (*sync)(Device *d);
     /* A step with other ranks. NULL: the executor does it in the host's memory. */
     Status (*collective)(Device *d, const PlanStep *step, void *const *arg);
+    /* Of a device that does: connects it with those of the other ranks, all of them together, after
+     * load(). group[g * COMM_STREAMS + k]: the plan's group g on stream STREAM_COMM + k, NULL where
+     * no step is. leave() ends that, whether or not it came about. NULL: it needs nothing. */
+    Status (*join)(Device *d, Comm *world, Comm *const *group);
+    void (*leave)(Device *d);
+    /* The step of the plan that ends next of a stream's collectives, or failed, one more; 0: none.
+     * As far as the host has seen; from any thread. */
+    uint32_t (*collective_at)(const Device *d, int stream);
     void (*close)(Device *d);
     /* Bytes allocated beside the arenas: staging, workspace, buffers of the disk. May be NULL. */
     int64_t (*beside)(const Device *d);

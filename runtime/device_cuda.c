@@ -13,6 +13,17 @@
 
 /* ---- open and close ---- */
 
+/* A rank's GPU is that of its place on the machine. Where each sees a single one, whoever started
+ * them has shared them out (cuda_join looks whether they are different). */
+static Status choose_device(const Cuda *d, int count, int *index) {
+    *index = d->place < count ? d->place : 0;
+    if (d->sharing <= count || count == 1) return NULL;
+    return status_make(EXIT_SYSTEM,
+                       "%d ranks on this machine need a GPU each, CUDA shows %d (is "
+                       "CUDA_VISIBLE_DEVICES set?)",
+                       d->sharing, count);
+}
+
 static Status find_device(Cuda *d) {
     int count = 0;
     CudaResult r = d->api.cuInit(0);
@@ -20,7 +31,9 @@ static Status find_device(Cuda *d) {
     TRY(cuda_status(&d->api, r, "cuInit"));
     CUDA_CALL(d, cuDeviceGetCount, &count);
     if (count == 0) return status_make(EXIT_SYSTEM, "this machine has no CUDA device");
-    CUDA_CALL(d, cuDeviceGet, &d->device, 0);
+    int index = 0;
+    TRY(choose_device(d, count, &index));
+    CUDA_CALL(d, cuDeviceGet, &d->device, index);
     CUDA_CALL(d, cuDeviceGetName, d->name, (int)sizeof d->name, d->device);
     CUDA_CALL(d, cuDeviceGetAttribute, &d->major, CUDA_DEVICE_MAJOR, d->device);
     CUDA_CALL(d, cuDeviceGetAttribute, &d->minor, CUDA_DEVICE_MINOR, d->device);
@@ -55,10 +68,13 @@ static Status cuda_open(const DeviceConfig *config, Device **out) {
     d->plan = config->plan;
     d->pool = config->pool;
     d->folder = config->disk && config->disk[0] ? config->disk : ".";
+    d->place = config->place;
+    d->sharing = config->sharing;
     d->synchronous = synchronous && strcmp(synchronous, "0") != 0;
-    d->no_graph = config->no_graph || d->synchronous;
+    d->no_graph = config->no_graph || d->synchronous || cuda_has_collectives(d->plan);
     if (config->pool) pool_unpin_thread(config->pool); /* the driver's threads inherit our cores */
     Status s = cuda_api_open(&d->api);
+    if (!s && cuda_has_collectives(d->plan)) s = nccl_api_open(&d->nccl);
     if (!s) s = find_device(d);
     if (!s) s = cuda_check_target(d);
     if (!s) s = host_memory_check(d->plan->arena[MEM_HOST]);
@@ -101,6 +117,7 @@ static void cuda_close(Device *base) {
 
 Status cuda_called(Cuda *d, int stream) {
     if (!d->synchronous) return NULL;
+    if (d->comm) return cuda_await(d, NULL, d->stream[stream]);
     CUDA_CALL(d, cuStreamSynchronize, d->stream[stream]);
     return cuda_host_failure(d);
 }
@@ -257,12 +274,14 @@ static Status cuda_wait(Device *base, int stream, uint32_t event) {
 
 static Status cuda_sync(Device *base) {
     Cuda *d = (Cuda *)base;
+    if (d->comm) return cuda_await(d, NULL, NULL);
     TRY(cuda_status(&d->api, d->api.cuCtxSynchronize(), "cuCtxSynchronize"));
     return cuda_host_failure(d);
 }
 
 static Status cuda_arrive(Device *base, uint32_t event) {
     Cuda *d = (Cuda *)base;
+    if (d->comm) return cuda_await(d, d->event[event], NULL);
     CUDA_CALL(d, cuEventSynchronize, d->event[event]);
     return cuda_host_failure(d);
 }
@@ -328,6 +347,10 @@ const DeviceOps device_cuda = {
     .record = cuda_record,
     .wait = cuda_wait,
     .sync = cuda_sync,
+    .collective = cuda_collective,
+    .join = cuda_join,
+    .leave = cuda_leave,
+    .collective_at = cuda_collective_at,
     .close = cuda_close,
     .staging = cuda_staging,
     .beside = cuda_beside,

@@ -1,6 +1,6 @@
 /* device_cuda.h: what the parts of the CUDA device share: device_cuda.c (memory, streams, graphs),
  * device_cuda_load.c (kernels), device_cuda_gemm.c (products), device_cuda_host.c (kernels of the
- * host, the disk). */
+ * host, the disk), device_cuda_comm.c (collectives). */
 #ifndef M6C_DEVICE_CUDA_H
 #define M6C_DEVICE_CUDA_H
 
@@ -8,6 +8,7 @@
 #include "runtime/device.h"
 #include "runtime/disk.h"
 #include "runtime/host_kernel.h"
+#include "runtime/nccl_api.h"
 #include "runtime/wisdom.h"
 
 enum {
@@ -38,6 +39,7 @@ typedef struct {
 } CudaLoaded;
 
 typedef struct HostWork HostWork;
+typedef struct CudaComm CudaComm;
 
 typedef struct {
     Device base;
@@ -74,7 +76,11 @@ typedef struct {
     CudaAddress *stream_workspace; /* of each stream that has products, a part of it */
     Wisdom wisdom;
 
-    bool no_graph;    /* asked for, or M6C_CUDA_SYNC */
+    int place, sharing; /* among the ranks of this machine */
+    NcclApi nccl;       /* loaded when the plan has collectives */
+    CudaComm *comm;     /* NULL: not connected with other ranks */
+
+    bool no_graph;    /* asked for, M6C_CUDA_SYNC, or collectives */
     bool synchronous; /* M6C_CUDA_SYNC: the host waits after every call, to blame the right one */
     CudaGraphExec graph;
 } Cuda;
@@ -104,6 +110,16 @@ bool cuda_on_disk(const Cuda *d, const void *p);
 Status cuda_copy_disk(Cuda *d, int stream, void *to, const void *from, int64_t bytes);
 Status cuda_host_failure(Cuda *d); /* of a host function, once all is waited for */
 void cuda_close_host(Cuda *d);
+
+/* ---- device_cuda_comm.c ---- */
+bool cuda_has_collectives(const Plan *p);
+Status cuda_collective(Device *base, const PlanStep *s, void *const *arg);
+Status cuda_join(Device *base, Comm *world, Comm *const *group);
+void cuda_leave(Device *base);
+uint32_t cuda_collective_at(const Device *base, int stream);
+/* Waits for an event or a stream (both NULL: for all streams), while the other ranks go on: when
+ * one fails, so does this. Of a device that is connected with others. */
+Status cuda_await(Cuda *d, CudaEvent event, CudaStream stream);
 
 /* Pinned memory of the host, zeroed. */
 Status cuda_allocate_host(Cuda *d, int64_t bytes, void **out);

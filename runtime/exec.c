@@ -101,7 +101,10 @@ Status exec_open(const Plan *plan, const ExecOptions *o, Exec **out) {
     e->pool = o->pool;
     e->rank = o->rank;
     check_places(plan);
+    int place = 0, sharing = o->comm ? comm_neighbours(o->comm, &place) : 0;
     DeviceConfig config = {.plan = plan,
+                           .place = place,
+                           .sharing = sharing,
                            .pool = o->pool,
                            .log = o->log,
                            .no_graph = o->no_graph,
@@ -373,6 +376,8 @@ Status exec_blame(const Exec *e, uint32_t i, Status s) {
 
 Status exec_blame_any(const Exec *e, Status s) {
     if (!s || !e->ops->arrive) return s;
+    uint32_t collective = exec_late_collective(e);
+    if (collective != UINT32_MAX) return exec_blame(e, collective, s);
     Status told = status_make(s->code,
                               "%s; it was a step before this point, and none can run again in "
                               "this process: M6C_CUDA_SYNC=1 or --check-finite will name it",
@@ -418,6 +423,7 @@ static Status run_plan_steps(Exec *e, int64_t step, bool *stopped) {
         TRY(watched ? run_watched(e, i) : exec_start(e, i));
         if (!stopped || i != e->loss_step) continue;
         bool finite;
+        if (e->ops->arrive) TRY(exec_blame_any(e, e->ops->sync(e->device)));
         TRY(loss_is_finite(e, &finite));
         if ((*stopped = !finite)) return NULL;
     }

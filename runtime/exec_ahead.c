@@ -156,7 +156,9 @@ Status exec_submit(Exec *e, int64_t step, const void *const *input) {
     ASSERT(e->submitted - e->collected < exec_ahead(e));
     int slot = (int)(e->submitted++ % IN_FLIGHT);
     e->scalars = NULL;
-    return exec_ahead(e) > 1 ? begin_step(e, slot, step, input) : do_step(e, step, input);
+    if (exec_ahead(e) == 1) return do_step(e, step, input);
+    atomic_store(&e->training_step, step - (e->submitted - e->collected) + 1); /* the oldest */
+    return begin_step(e, slot, step, input);
 }
 
 /* ---- its end ---- */
@@ -176,6 +178,8 @@ Status exec_collect(Exec *e, bool *stopped) {
     *stopped = e->stopped;
     if (exec_ahead(e) == 1) return NULL;
     TRY(exec_blame_any(e, e->ops->arrive(e->device, event(e, EVENT_OUT + slot))));
+    bool more = e->collected < e->submitted;
+    atomic_store(&e->training_step, more ? atomic_load(&e->training_step) + 1 : 0);
     e->scalars = e->stage.out[slot];
     *stopped = e->loss_step != UINT32_MAX && !loss_is_finite(e);
     return NULL;

@@ -1,4 +1,5 @@
-/* exec_comm.c: collectives of a plan, on devices whose memory the host sees.
+/* exec_comm.c: collectives of a plan, on devices whose memory the host sees, and what connects
+ * those that do them themselves.
  *
  * Each pair of a group and a stream that the plan uses has a communicator of its own, made in the
  * plan's order of groups on all ranks, so that the two streams never wait for each other's turn. A
@@ -40,6 +41,8 @@ static void put_position(const void *ctx, Buf *out) {
     buf_printf(out, "in step %lld", (long long)step);
     for (size_t i = 0; i < COUNT(streams); i++) {
         uint32_t at = atomic_load(&e->at[streams[i]]);
+        if (e->ops->collective_at && streams[i] != STREAM_COMPUTE)
+            at = e->ops->collective_at(e->device, streams[i]);
         if (at == 0) continue;
         buf_puts(out, *between ? between : ", at plan ");
         put_place(e, at - 1, out);
@@ -112,8 +115,8 @@ Status exec_open_comm(Exec *e, Comm *world) {
     const Plan *p = e->plan;
     bool needed = p->stages > 0; /* a stage without any makes the groups of the others with them */
     for (uint32_t i = 0; i < p->step.n; i++) needed |= p->step.p[i].kind == STEP_COLLECTIVE;
-    if (!needed || e->ops->collective) return NULL;
-    if (!(e->ops->visible >> MEM_DEVICE & 1))
+    if (!needed || (e->ops->collective && !e->ops->join)) return NULL;
+    if (!e->ops->collective && !(e->ops->visible >> MEM_DEVICE & 1))
         return status_make(EXIT_INPUT, "device %s runs plans of one rank only", e->ops->name);
     if (!world || world->ops->size(world) != MAX(p->ranks, (int64_t)1))
         return status_make(EXIT_INPUT, "the plan is for %lld ranks, there are %d",
@@ -123,12 +126,14 @@ Status exec_open_comm(Exec *e, Comm *world) {
     e->comm->group = xcalloc((size_t)p->group.n * COMM_STREAMS + 1, sizeof(Comm *));
     e->comm->sent = xcalloc((size_t)p->step.n, sizeof(CommSent));
     comm_set_position(world, put_position, e);
-    return make_groups(e);
+    TRY(make_groups(e));
+    return e->ops->join ? e->ops->join(e->device, world, e->comm->group) : NULL;
 }
 
 void exec_close_comm(Exec *e) {
     if (!e->comm) return;
     comm_set_position(e->comm->world, NULL, NULL);
+    if (e->ops->leave) e->ops->leave(e->device);
     for (uint32_t i = 0; i < e->plan->group.n * COMM_STREAMS; i++)
         if (e->comm->group[i]) e->comm->group[i]->ops->close(e->comm->group[i]);
     free(e->comm->group);
@@ -138,6 +143,15 @@ void exec_close_comm(Exec *e) {
 
 void exec_break_comm(const Exec *e) {
     if (e->comm) comm_break(e->comm->world);
+}
+
+/* A collective that failed while the host was elsewhere. */
+uint32_t exec_late_collective(const Exec *e) {
+    for (int i = 0; e->comm && e->ops->collective_at && i < COMM_STREAMS; i++) {
+        uint32_t at = e->ops->collective_at(e->device, STREAM_COMM + i);
+        if (at > 0) return at - 1;
+    }
+    return UINT32_MAX;
 }
 
 /* ---- one collective ---- */
@@ -200,11 +214,12 @@ static Status run_collective(Comm *g, const PlanCollective *c, void *const *arg)
 
 Status exec_collective(Exec *e, uint32_t i, void *const *arg) {
     const PlanStep *s = &e->plan->step.p[i];
-    if (e->ops->collective) return e->ops->collective(e->device, s, arg);
+    if (!e->comm) return e->ops->collective(e->device, s, arg);
     Comm *g = *slot(e, s);
     CommSent before = g->sent;
     g->step = i;
-    Status status = run_collective(g, &s->collective, arg);
+    Status status = e->ops->collective ? e->ops->collective(e->device, s, arg)
+                                       : run_collective(g, &s->collective, arg);
     e->comm->sent[i].messages = g->sent.messages - before.messages;
     e->comm->sent[i].bytes = g->sent.bytes - before.bytes;
     /* Where it is stays there after a failure: others may ask. */

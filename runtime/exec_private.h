@@ -39,7 +39,7 @@ struct Exec {
     bool check_finite;
     uint32_t *first_touch; /* of each buffer: the first step that has it as an argument */
     Stage stage;
-    ExecComm *comm;               /* NULL: the plan has no collectives, or the device does them */
+    ExecComm *comm;               /* NULL: the plan has no collectives, or the device needs none */
     Streams *streams;             /* NULL: the plan has one, or the device keeps them itself */
     int64_t submitted, collected; /* steps, since exec_open */
     bool stopped;                 /* the submitted step, on devices that do not run ahead */
@@ -71,6 +71,8 @@ Status exec_open_comm(Exec *e, Comm *world);
 void exec_close_comm(Exec *e);
 /* Step i, on the calling thread. */
 Status exec_collective(Exec *e, uint32_t i, void *const *arg);
+/* The step whose collective did not end, where a device does them; UINT32_MAX: none. */
+uint32_t exec_late_collective(const Exec *e);
 /* A step failed: collectives under way on other threads give up. */
 void exec_break_comm(const Exec *e);
 

@@ -481,3 +481,8 @@ void plan_print(const Plan *p, Buf *b) {
     for (uint32_t i = 0; i < p->step.n; i++) print_step(p, b, i);
     buf_puts(b, "end\n");
 }
+
+void plan_convert_name(char name[PLAN_CONVERT_NAME], Dtype from, Dtype to, bool pack) {
+    snprintf(name, PLAN_CONVERT_NAME, "%s_%s_%s", pack ? "pack" : "unpack", dtype_name(from),
+             dtype_name(to));
+}

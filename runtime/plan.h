@@ -83,6 +83,13 @@ typedef struct {
     uint64_t hash;  /* of the kernel's text: equal kernels are stored once */
 } PlanKernel;
 
+/* Plans for a GPU whose messages travel in another format have kernels for it, of these names and
+ * no step's: arguments are from, to, how many elements, and the bits of the f32 scale, the last two
+ * as numbers in place of pointers. `pack` multiplies by the scale, its counterpart divides. A block
+ * takes PLAN_CONVERT_BLOCK elements and reads all of them before it writes one. */
+enum { PLAN_CONVERT_ARGS = 4, PLAN_CONVERT_BLOCK = 1024, PLAN_CONVERT_NAME = 32 };
+void plan_convert_name(char name[PLAN_CONVERT_NAME], Dtype from, Dtype to, bool pack);
+
 /* ---- what a product does with its sums before it stores them; elementwise, X is of C's shape ----
  * A device whose library cannot do it stores the product alone, in X where it is written and else
  * in C, and then launches the step's kernel, whose arguments are C and those behind it. */

@@ -25,6 +25,7 @@ typedef CUfunction CudaFunction;
 typedef CUgraph CudaGraph;
 typedef CUgraphExec CudaGraphExec;
 typedef void CudaHostFn(void *);
+typedef CUuuid CudaUuid;
 typedef cublasLtHandle_t LtHandle;
 typedef cublasLtMatmulDesc_t LtProduct;
 typedef cublasLtMatrixLayout_t LtLayout;
@@ -35,6 +36,16 @@ typedef cublasLtMatmulHeuristicResult_t LtHeuristic;
 #include "runtime/cuda_api.def"
 #define LT(type, name, args) type(*ours_##name) args = name;
 #include "runtime/cublaslt.def"
+"""
+
+NCCL = """
+#include <nccl.h>
+typedef ncclComm_t NcclComm;
+typedef ncclUniqueId NcclId;
+typedef ncclConfig_t NcclConfig;
+typedef cudaStream_t CudaStream;
+#define NCCL(type, name, args) type(*ours_##name) args = name;
+#include "runtime/nccl_api.def"
 """
 
 
@@ -50,14 +61,14 @@ def bare(signature):
             "cublasLtMatmulHeuristicResult_t": r"\bLtHeuristic\b",
             "int": r"enum \w+|cublasStatus_t|cublasComputeType_t|cudaDataType(_t)?"
                    r"|cublasLt\w+Attributes?_t|CudaResult|CUresult|CUdevice_attribute"
-                   r"|CUfunction_attribute|CUstreamCaptureMode|CUdevice|CudaDevice"}
+                   r"|CUfunction_attribute|CUstreamCaptureMode|CUdevice|CudaDevice|nccl(Result|DataType|RedOp)_t"}
     for name, others in same.items():
         signature = re.sub(others, name, signature)
     return re.sub(r"\s+", " ", signature)
 
 
-def check_signatures():
-    p = cc("-fsyntax-only", "-x", "c", "-", input=SIGNATURES)
+def check_signatures(text):
+    p = cc("-fsyntax-only", "-x", "c", "-", input=text)
     if p.returncode:
         sys.exit("FAILED: " + "\n".join(t for t in p.stderr.splitlines() if "error:" in t))
     for line in re.findall(r".*\[-Wincompatible-pointer-types\]", p.stderr):
@@ -94,6 +105,8 @@ def check_numbers():
 if not (CUDA / "include/cublasLt.h").exists():
     print("no CUDA toolkit here")
     sys.exit(77)
-check_signatures()
+check_signatures(SIGNATURES)
+if (CUDA / "include/nccl.h").exists() or pathlib.Path("/usr/include/nccl.h").exists():
+    check_signatures(NCCL)
 check_names()
 check_numbers()

@@ -3,6 +3,7 @@
  * standin_cuda.c      the driver's functions: what they say, forbid and pretend; the log
  * standin_queue.c     streams, events and graphs: what runs when
  * standin_cublaslt.c  products, in a library of its own, which calls the first by dlsym
+ * standin_nccl.c      collectives of several processes, likewise
  *
  * Work is not done when it is asked for but when the host waits, in an order that only streams and
  * events restrict, drawn from M6C_STANDIN_SEED: who forgot to wait computes wrong numbers. Kernels
@@ -13,9 +14,12 @@
  * M6C_STANDIN_SEED=N        of the order
  * M6C_STANDIN_SM=80         the device's compute capability; none: there is no device
  * M6C_STANDIN_MEMORY=BYTES  of the device
+ * M6C_STANDIN_DEVICES=N     of the machine (1)
+ * M6C_STANDIN_RANK=R        FAIL and FORGET are for this rank alone
  * M6C_STANDIN_FAIL=F:N[:E]  the N-th call of function F fails with error E; F = kernel: the N-th
  *                           kernel fails while it runs
- * M6C_STANDIN_FORGET=cuStreamWaitEvent:N  the N-th of these calls does nothing */
+ * M6C_STANDIN_FORGET=F:N    the N-th of these calls does nothing; F = cuStreamWaitEvent or one of
+ *                           NCCL's collectives */
 #ifndef M6C_TESTS_STANDIN_H
 #define M6C_TESTS_STANDIN_H
 
@@ -28,7 +32,9 @@
     X(int, standin_stream_index, (CudaStream stream))                                              \
     X(int, standin_push,                                                                           \
       (CudaStream stream, void (*fn)(const void *), const void *ctx, size_t bytes,                 \
-       double microseconds))
+       double microseconds))                                                                       \
+    X(bool, standin_forgotten, (const char *name))                                                 \
+    X(int, standin_push_exchange, (CudaStream stream, bool (*fn)(void *), void *ctx))
 #define X(type, name, args) type name args;
 STANDIN_EXPORTS(X)
 #undef X
@@ -43,7 +49,8 @@ typedef enum {
     WORK_HOST,
     WORK_RECORD,
     WORK_WAIT,
-    WORK_GRAPH
+    WORK_GRAPH,
+    WORK_EXCHANGE /* with other processes: tried until it is done */
 } WorkKind;
 
 typedef struct CUgraph_st Graph;
@@ -60,6 +67,8 @@ typedef struct {
     int threads;
     void *ctx; /* kernel: its pointers; call: the argument; owned */
     void (*fn)(const void *);
+    bool (*exchange)(void *); /* what it is given is its own */
+    void *exchange_ctx;
     CudaHostFn *host; /* of a host function, and its argument, which is the caller's */
     void *host_ctx;
     CudaEvent event; /* record, wait: the record of that number */
@@ -106,6 +115,8 @@ CudaResult queue_record(CudaStream s, CudaEvent e);
 CudaResult queue_wait(CudaStream s, CudaEvent e);
 /* Runs until a stream is empty, an event has happened, or (both NULL) nothing is left. */
 CudaResult queue_run(CudaStream s, CudaEvent e);
+/* Runs what can; CUDA_NOT_READY when that is not enough. */
+CudaResult queue_try(CudaStream s, CudaEvent e);
 CudaResult queue_capture(CudaStream s);
 CudaResult queue_end_capture(CudaStream s, Graph **out);
 void graph_release(Graph *g);

@@ -117,11 +117,17 @@ static FILE *log_file(void) {
     return file;
 }
 
+/* Are faults for this process? */
+static bool is_chosen(void) {
+    const char *chosen = getenv("M6C_STANDIN_RANK"), *rank = getenv("OMPI_COMM_WORLD_RANK");
+    return !chosen || (rank && strcmp(chosen, rank) == 0);
+}
+
 /* Whether this is the N-th call that a variable "FUNCTION:N…" means; *rest is what follows N. */
 static bool is_meant(const char *variable, const char *name, int64_t *calls, char **rest) {
     const char *text = getenv(variable);
     size_t n = strlen(name);
-    if (!text || strncmp(text, name, n) != 0 || text[n] != ':') return false;
+    if (!text || strncmp(text, name, n) != 0 || text[n] != ':' || !is_chosen()) return false;
     return strtoll(text + n + 1, rest, 10) == ++*calls;
 }
 
@@ -133,7 +139,7 @@ static CudaResult demanded(const char *name) {
     return *rest == ':' ? atoi(rest + 1) : 719;
 }
 
-static bool forgotten(const char *name) {
+bool standin_forgotten(const char *name) {
     static int64_t calls;
     char *rest;
     return is_meant("M6C_STANDIN_FORGET", name, &calls, &rest);
@@ -199,16 +205,27 @@ CudaResult cuGetErrorString(CudaResult error, const char **text) {
     return 0;
 }
 
+static int devices(void) {
+    const char *text = getenv("M6C_STANDIN_DEVICES");
+    return text ? atoi(text) : 1;
+}
+
 CudaResult cuDeviceGetCount(int *count) {
     CALLED("%s", "");
-    *count = 1;
+    *count = devices();
     return 0;
 }
 
 CudaResult cuDeviceGet(CudaDevice *device, int ordinal) {
     CALLED(" %d", ordinal);
     *device = ordinal;
-    return ordinal == 0 ? 0 : INVALID_VALUE;
+    return ordinal >= 0 && ordinal < devices() ? 0 : INVALID_VALUE;
+}
+
+CudaResult cuDeviceGetUuid(CudaUuid *uuid, CudaDevice device) {
+    CALLED(" %d", device);
+    memset(uuid, 'a' + device, sizeof *uuid);
+    return 0;
 }
 
 CudaResult cuDeviceGetName(char *name, int size, CudaDevice device) {
@@ -332,9 +349,14 @@ CudaResult cuStreamSynchronize(CudaStream stream) {
     return queue_run(stream, NULL);
 }
 
+CudaResult cuStreamQuery(CudaStream stream) {
+    CALLED(" s%d", stream->index);
+    return queue_try(stream, NULL);
+}
+
 CudaResult cuStreamWaitEvent(CudaStream stream, CudaEvent event, unsigned flags) {
     CALLED(" s%d e%d flags=%u", stream->index, event->index, flags);
-    return forgotten(__func__) ? 0 : queue_wait(stream, event);
+    return standin_forgotten(__func__) ? 0 : queue_wait(stream, event);
 }
 
 CudaResult cuEventCreate(CudaEvent *event, unsigned flags) {
@@ -351,6 +373,11 @@ CudaResult cuEventDestroy_v2(CudaEvent event) {
 CudaResult cuEventRecord(CudaEvent event, CudaStream stream) {
     CALLED(" e%d s%d", event->index, stream->index);
     return queue_record(stream, event);
+}
+
+CudaResult cuEventQuery(CudaEvent event) {
+    CALLED(" e%d", event->index);
+    return queue_try(NULL, event);
 }
 
 CudaResult cuEventSynchronize(CudaEvent event) {
@@ -505,7 +532,7 @@ CudaResult cuGraphDestroy(CudaGraph graph) {
     return 0;
 }
 
-/* ---- for cuBLASLt ---- */
+/* ---- for cuBLASLt and NCCL ---- */
 
 int standin_stream_index(CudaStream stream) { return stream->index; }
 
@@ -515,4 +542,8 @@ int standin_push(CudaStream stream, void (*fn)(const void *), const void *ctx, s
     memcpy(copy, ctx, bytes);
     return queue_push(
         stream, (Work){.kind = WORK_CALL, .fn = fn, .ctx = copy, .microseconds = microseconds});
+}
+
+int standin_push_exchange(CudaStream stream, bool (*fn)(void *), void *ctx) {
+    return queue_push(stream, (Work){.kind = WORK_EXCHANGE, .exchange = fn, .exchange_ctx = ctx});
 }

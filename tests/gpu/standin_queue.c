@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tests/gpu/emulator.h"
 
@@ -112,7 +113,7 @@ CudaResult queue_end_capture(CudaStream s, Graph **out) {
 /* ---- asking ---- */
 
 CudaResult queue_push(CudaStream s, Work w) {
-    if (s->graph && w.kind == WORK_GRAPH) return CAPTURE_UNSUPPORTED;
+    if (s->graph && (w.kind == WORK_GRAPH || w.kind == WORK_EXCHANGE)) return CAPTURE_UNSUPPORTED;
     if (s->graph)
         add_node(s, w);
     else
@@ -225,7 +226,7 @@ static void list_choices(Choices *c) {
         const Work *w = &s->queue.p[s->head];
         if (w->kind == WORK_GRAPH && w->left > 0)
             add_ready_nodes(c, s, w);
-        else if (w->kind != WORK_WAIT || w->event->done >= w->ticket)
+        else if (w->kind != WORK_EXCHANGE && (w->kind != WORK_WAIT || w->event->done >= w->ticket))
             vec_push(c, ((Choice){s, -1}));
     }
 }
@@ -269,17 +270,47 @@ static Choice choose(const Choices *c) {
     return c->p[best];
 }
 
-CudaResult queue_run(CudaStream s, CudaEvent e) {
+typedef struct {
+    bool waiting, moved; /* is there one; did one end? */
+} Exchanges;
+
+/* Every stream's, if its turn has come: none waits for another in this process. */
+static Exchanges try_exchanges(void) {
+    Exchanges x = {false, false};
+    for (uint32_t i = 0; i < streams.n; i++) {
+        CudaStream s = streams.p[i];
+        Work *w = s->head < s->queue.n ? &s->queue.p[s->head] : NULL;
+        if (!w || w->kind != WORK_EXCHANGE) continue;
+        x.waiting = true;
+        if (!w->exchange(w->exchange_ctx)) continue;
+        x.moved = true;
+        pop(s);
+    }
+    return x;
+}
+
+/* With `once`, as far as other processes let it. */
+static CudaResult run(CudaStream s, CudaEvent e, bool once) {
     Choices c = {0};
+    bool stuck = false;
+    uint32_t turn = 0;
     for (uint32_t i = 0; i < streams.n; i++)
         if (streams.p[i]->graph && (!s || s == streams.p[i])) return CAPTURE_UNSUPPORTED;
     device_memory_open(true);
-    while (!failure && !reached(s, e)) {
+    while (!failure && !stuck && !reached(s, e)) {
         list_choices(&c);
-        if (c.n == 0) BUG("the streams wait for each other");
-        take(choose(&c));
+        Exchanges x = c.n == 0 || turn++ % 8 == 0 ? try_exchanges() : (Exchanges){true, true};
+        if (c.n > 0) take(choose(&c));
+        if (c.n > 0 || x.moved) continue;
+        if (!x.waiting) BUG("the streams wait for each other");
+        stuck = once;
+        if (!once) nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }
     device_memory_open(false);
     vec_free(&c);
-    return failure;
+    return stuck ? CUDA_NOT_READY : failure;
 }
+
+CudaResult queue_run(CudaStream s, CudaEvent e) { return run(s, e, false); }
+
+CudaResult queue_try(CudaStream s, CudaEvent e) { return run(s, e, true); }

@@ -4,7 +4,9 @@
  *     test_comm bench              how long collectives take
  *     test_comm loop STEPS FAULT RANK AT [TIMEOUT]     steps of a plan; at step AT rank RANK does
  *         FAULT: kill, stop, fail, bad, exit, slow, other (a mismatch), early, late or none
- *     test_comm differ             ranks with different plans */
+ *     test_comm differ             ranks with different plans
+ * M6C_TEST_DEVICE=cuda: exec and loop on GPUs (tests/gpu/check_nccl.py), without the messages in
+ * another format, which need kernels. */
 #include "runtime/exec.h"
 #include "tests/check.h"
 
@@ -23,6 +25,8 @@ static void wanted(Status s) {
 static Comm *world;
 static Pool *pool;
 static int rank, size;
+
+static bool on_gpu(void) { return getenv("M6C_TEST_DEVICE") != NULL; }
 
 static int tell(Status s) {
     if (!s) return 0;
@@ -254,7 +258,7 @@ static Maker make_plan(void) {
     Plan *p = m.plan = plan_new(m.session);
     p->arena[MEM_DEVICE] = ARENA;
     p->ranks = size;
-    p->target = "cpu";
+    p->target = on_gpu() ? "sm_80" : "cpu";
     vec_push(&p->group, ((PlanGroup){.name = "all", .nlevel = 1, .size = {size}, .stride = {1}}));
     if (size % 2 == 0) {
         vec_push(&p->group,
@@ -297,8 +301,11 @@ static PlanCollective collective(Maker *m, Collective kind, uint32_t group, Dtyp
 
 static Exec *open_exec(const Plan *plan) {
     Exec *e = NULL;
-    ExecOptions o = {
-        .device = &device_cpu, .pool = pool, .dir = "/tmp", .comm = world, .rank = rank};
+    ExecOptions o = {.device = on_gpu() ? &device_cuda : &device_cpu,
+                     .pool = pool,
+                     .dir = "/tmp",
+                     .comm = world,
+                     .rank = rank};
     wanted(exec_open(plan, &o, &e));
     return e;
 }
@@ -471,11 +478,11 @@ static void exec_all(void) {
     static const Dtype wires[] = {DT_F32, DT_F16, DT_BF16};
     wanted(start(20, 0));
     for (uint32_t group = 0; group < (size % 2 ? 1u : 3u); group++)
-        for (size_t i = 0; i < COUNT(wires); i++)
+        for (size_t i = 0; i < (on_gpu() ? 1 : COUNT(wires)); i++)
             for (int place = 0; place < 2; place++) exec_reduce(group, wires[i], place);
-    for (size_t i = 0; i < COUNT(wires); i++) exec_exchange(DT_F32, wires[i]);
-    exec_exchange(DT_F64, DT_F16);
-    exec_exchange(DT_BF16, DT_F16);
+    for (size_t i = 0; i < (on_gpu() ? 1 : COUNT(wires)); i++) exec_exchange(DT_F32, wires[i]);
+    exec_exchange(DT_F64, on_gpu() ? DT_F64 : DT_F16);
+    exec_exchange(DT_BF16, on_gpu() ? DT_BF16 : DT_F16);
     exec_streams();
     exec_guard();
 }
