@@ -173,8 +173,8 @@ static void report_memory(const Plan *p) {
 static void report_stages(const CompileArgs *a, const Plan *first) {
     for (uint32_t i = 1; i < plan_count(first); i++) {
         const Plan *p = plan_at(first, i);
-        printf("%s/plan-%u.txt: %" PRId64 " parameters, %u steps, %u kernels, %.1f MiB\n", a->dir,
-               i, plan_parameters(p), p->step.n, p->kernel.n,
+        printf("%s/plan-%u.txt: %" PRId64 " parameters on a rank, %u steps, %u kernels, %.1f MiB\n",
+               a->dir, i, plan_parameters(p), p->step.n, p->kernel.n,
                (double)p->arena[MEM_DEVICE] / 1048576.0);
         if (p->budget[MEM_DEVICE] || p->decision.n) report_memory(p);
     }
@@ -182,21 +182,24 @@ static void report_stages(const CompileArgs *a, const Plan *first) {
 
 static void report(const CompileArgs *a, const Plan *p, double seconds) {
     if (!a->json) {
+        char own[48] = "";
+        if (p->ranks > 1) snprintf(own, sizeof own, " (%" PRId64 " on a rank)", plan_parameters(p));
         printf("%s/plan.txt: %" PRId64
-               " parameters, %u steps, %u kernels, %.1f MiB, compiled in %.2f s\n",
-               a->dir, plan_parameters(p), p->step.n, p->kernel.n,
+               " parameters%s, %u steps, %u kernels, %.1f MiB, compiled in %.2f s\n",
+               a->dir, plan_whole_parameters(p), own, p->step.n, p->kernel.n,
                (double)p->arena[MEM_DEVICE] / 1048576.0, seconds);
         if (p->budget[MEM_DEVICE] || p->decision.n) report_memory(p);
         report_stages(a, p);
         return;
     }
     json_t *o = json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "steps", (json_int_t)p->step.n,
-        "kernels", (json_int_t)p->kernel.n, "parameters", (json_int_t)plan_parameters(p),
-        "device_bytes", (json_int_t)p->arena[MEM_DEVICE], "host_bytes",
-        (json_int_t)p->arena[MEM_HOST], "disk_bytes", (json_int_t)p->arena[MEM_DISK],
-        "predicted_ms", 1e-3 * p->predicted_us, "bound_ms", 1e-3 * p->bound_us, "unconstrained_ms",
-        1e-3 * p->unconstrained_us, "compile_seconds", seconds);
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "steps", (json_int_t)p->step.n,
+        "kernels", (json_int_t)p->kernel.n, "parameters", (json_int_t)plan_whole_parameters(p),
+        "rank_parameters", (json_int_t)plan_parameters(p), "device_bytes",
+        (json_int_t)p->arena[MEM_DEVICE], "host_bytes", (json_int_t)p->arena[MEM_HOST],
+        "disk_bytes", (json_int_t)p->arena[MEM_DISK], "predicted_ms", 1e-3 * p->predicted_us,
+        "bound_ms", 1e-3 * p->bound_us, "unconstrained_ms", 1e-3 * p->unconstrained_us,
+        "compile_seconds", seconds);
     json_dumpf(o, stdout, JSON_REAL_PRECISION(6));
     printf("\n");
     json_decref(o);

@@ -36,7 +36,7 @@ static void print_params(const Plan *p) {
                init_kind_name(init->kind), init->a, init->b, loc_text(p->session, b->loc));
         buf_free(&shape);
     }
-    printf("%" PRId64 " parameters\n", plan_parameters(p));
+    printf("%" PRId64 " parameters%s\n", plan_parameters(p), p->ranks > 1 ? " on a rank" : "");
 }
 
 static json_t *params_json(const Plan *p) {
@@ -82,10 +82,10 @@ static void print_kernels(const Plan *p) {
 /* ---- the command ---- */
 
 static void print_summary(const Plan *p) {
-    printf("model %s for %s, %s: %" PRId64 " parameters, %u steps, %u kernels, %.2f GFLOP, "
+    printf("model %s for %s, %s: %" PRId64 " parameters%s, %u steps, %u kernels, %.2f GFLOP, "
            "%" PRId64 " tokens a step\n",
            p->model, p->target, p->train ? "training" : "forward only", plan_parameters(p),
-           p->step.n, p->kernel.n, p->flops * 1e-9, p->tokens);
+           p->ranks > 1 ? " on a rank" : "", p->step.n, p->kernel.n, p->flops * 1e-9, p->tokens);
     for (int m = 0; m < MEM_COUNT; m++)
         if (p->arena[m])
             printf("%s memory %.2f MiB\n", mem_name((Mem)m), (double)p->arena[m] / MIB);
@@ -102,12 +102,13 @@ static void print_summary(const Plan *p) {
 }
 
 static void print_json(const Plan *p, const InspectArgs *a) {
-    json_t *o =
-        json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:f, s:I, s:o}", "model", p->model, "target",
-                  p->target, "train", p->train, "parameters", (json_int_t)plan_parameters(p),
-                  "steps", (json_int_t)p->step.n, "device_bytes", (json_int_t)p->arena[MEM_DEVICE],
-                  "lower_bound_bytes", (json_int_t)p->lower_bound[MEM_DEVICE], "flops", p->flops,
-                  "tokens", (json_int_t)p->tokens, "params", params_json(p));
+    json_t *o = json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:o}", "model",
+                          p->model, "target", p->target, "train", p->train, "parameters",
+                          (json_int_t)plan_whole_parameters(p), "rank_parameters",
+                          (json_int_t)plan_parameters(p), "steps", (json_int_t)p->step.n,
+                          "device_bytes", (json_int_t)p->arena[MEM_DEVICE], "lower_bound_bytes",
+                          (json_int_t)p->lower_bound[MEM_DEVICE], "flops", p->flops, "tokens",
+                          (json_int_t)p->tokens, "params", params_json(p));
     if (a->memory) json_object_set_new(o, "memory", memory_json(p));
     if (a->comm) json_object_set_new(o, "comm", inspect_comm_json(p));
     json_dumpf(o, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(17));

@@ -257,13 +257,16 @@ void plan_check_stages(const Plan *first, Buf *why);
 bool plan_has_tensor(const Plan *p, const char *name);
 /* Does an earlier stage have a tensor of this name? (That one answers for it in files.) */
 bool plan_tensor_before(const Plan *p, const char *name);
+/* Elements of the whole model's parameters, of all stages. */
+int64_t plan_whole_parameters(const Plan *p);
 /* Dimension `i` of the whole tensor that the buffer is a rank's part of. */
 int64_t plan_whole_dim(const Plan *p, const PlanBuffer *b, int i);
 /* Index of a buffer by name, or UINT32_MAX. */
 uint32_t plan_find(const Plan *p, const char *name);
 int64_t plan_elements(const PlanBuffer *b);
-int64_t plan_parameters(const Plan *p);          /* elements of all trained parameters */
-int plan_streams(const Plan *p);                 /* all in use are below; at least one */
+int64_t
+plan_parameters(const Plan *p);  /* elements of all trained parameters: of this rank's parts */
+int plan_streams(const Plan *p); /* all in use are below; at least one */
 bool plan_has_stream(const Plan *p, int stream); /* is a step on it? */
 /* Elements that operand 0 (A), 1 (B) or 2 (C) spans, batch included: what must lie in its buffer.
  * -1 when that overflows. */

@@ -58,3 +58,21 @@ bool plan_tensor_before(const Plan *p, const char *name) {
         if (plan_has_tensor(p->of_stage[i], name)) return true;
     return false;
 }
+
+static int64_t whole_elements(const Plan *p, const PlanBuffer *b) {
+    int64_t n = 1;
+    for (int i = 0; i < b->rank; i++) n *= plan_whole_dim(p, b, i);
+    return n;
+}
+
+int64_t plan_whole_parameters(const Plan *first) {
+    int64_t n = 0;
+    for (uint32_t k = 0; k < plan_count(first); k++) {
+        const Plan *p = plan_at(first, k);
+        for (uint32_t i = 0; i < p->tensor.n; i++) {
+            const PlanBuffer *b = &p->buffer.p[p->tensor.p[i].buffer];
+            if (b->kind == BUF_PARAM && !plan_tensor_before(p, b->name)) n += whole_elements(p, b);
+        }
+    }
+    return n;
+}

@@ -11,6 +11,7 @@ from system import M6C, check, steps, workspace
 os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                   OMPI_MCA_rmaps_base_oversubscribe="1", M6C_THREADS="1")
 MODELS = ["dense", "moe1", "moe2", "moe4", "top2", "encoder", "shared", "micro"]
+TOKENS = dict.fromkeys(MODELS, 8 * 6) | {"micro": 16 * 6}  # of a step: batch * length
 STEPS, BOUND = 20, 1e-5
 CHOICE = {"dense": ["data=2,tensor=2"], "moe1": ["expert=2"], "moe2": ["data=4,expert=data"],
           "moe4": ["data=2,tensor=2,expert=data"], "top2": ["data=2,expert=2"], "encoder": ["tensor=2,pipeline=2"],
@@ -64,16 +65,22 @@ def train(folder, name, mesh=None):
     at.mkdir()
     (at / "model.m6").write_text(text)
     sets = [x for s in sets for x in s.split("=", 1)]
-    p, wrong = call(M6C, "compile", at / "model.m6", "-o", at, *sets, *(["--mesh", mesh] if mesh else []))
+    p, wrong = call(M6C, "compile", at / "model.m6", "-o", at, "--json", *sets,
+                    *(["--mesh", mesh] if mesh else []))
     if wrong:
         return None, None, Refused(p.stderr.split("error: ")[-1].split("\n")[0]) if p.returncode == 1 else wrong
+    compiled = json.loads(p.stdout)
     start = ["mpirun", "-n", ranks_of(mesh)] if mesh else []
     p, wrong = call(*start, M6C, "run", at, "--data", "random:1", "--steps", STEPS, "--json", "--save-every", 0,
                     "--save", at / "params")
     if wrong:
         return None, None, wrong
     params = tensors(at / "params")
-    losses = [o["loss"] for o in steps(p.stdout).values()]
+    reported = steps(p.stdout).values()
+    losses = [o["loss"] for o in reported]
+    elements = sum(map(len, params.values()))
+    if compiled["parameters"] != elements or {o["tokens"] for o in reported} != {TOKENS[name]}:
+        return None, None, f"{compiled} of {elements} parameters; {reported}, not {TOKENS[name]} tokens"
     shutil.rmtree(at)
     return params, losses, ""
 

@@ -8,8 +8,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from system import HERE, M6C, check, compile_small, m6c, make_data, steps, workspace
 
 FIELDS = ["step", "loss", "lr", "grad_norm", "seconds", "tokens"]
-COMPILE_FIELDS = ["steps", "kernels", "parameters", "device_bytes", "host_bytes", "disk_bytes",
-                  "predicted_ms", "bound_ms", "unconstrained_ms", "compile_seconds"]
+COMPILE_FIELDS = ["steps", "kernels", "parameters", "rank_parameters", "device_bytes", "host_bytes",
+                  "disk_bytes", "predicted_ms", "bound_ms", "unconstrained_ms", "compile_seconds"]
 PASSES = ["simplify", "raise", "precision", "differentiate", "optimize", "shard", "stages",
           "collectives", "lower", "epilogue", "fuse", "schedule", "memory", "allocate"]
 MODELS = [HERE / "small.m6", *sorted((HERE.parent.parent / "examples").glob("*.m6")),
