@@ -19,33 +19,42 @@ typedef struct {
     bool json, timeline, steps, forward;
 } SimulateArgs;
 
-bool plan_simulate(Plan *p, const char *cluster, Arena *a, PlanRun *out) {
-    *out = (PlanRun){.plan = p, .machine = machine_load(p->session, cluster, p->target)};
-    if (!out->machine) return false;
-    plan_price(p, out->machine);
+void plan_time(Plan *p, const Machine *m, Arena *a, PlanRun *out) {
+    *out = (PlanRun){.plan = p, .machine = m};
+    plan_price(p, m);
     out->step = plan_timed(p, a);
     for (uint32_t i = 0; i < p->step.n; i++) {
         out->steps[out->step[i].stream]++;
         out->bytes[out->step[i].stream] += out->step[i].bytes;
     }
-    out->run = simulate(out->machine, out->step, p->step.n, true, a);
+}
+
+bool plan_simulate(Plan *p, const char *cluster, Arena *a, PlanRun *out) {
+    Machine *m = machine_load(p->session, cluster, p->target);
+    if (!m) return false;
+    plan_time(p, m, a, out);
+    out->run = simulate(m, out->step, p->step.n, true, a);
     return true;
 }
 
 /* ---- figures ---- */
 
-static double copies_us(const PlanRun *r) {
+double plan_run_copies_us(const PlanRun *r) {
     const double *busy = r->run.busy;
     return busy[STREAM_IN] + busy[STREAM_OUT] + busy[STREAM_READ] + busy[STREAM_WRITE];
+}
+
+double plan_run_comm_us(const PlanRun *r) {
+    double us = 0;
+    for (int s = STREAM_COMM; s < STREAM_COUNT; s++) us += r->run.busy[s];
+    return us;
 }
 
 static double tokens_a_second(const PlanRun *r) {
     return r->run.us > 0 ? (double)r->plan->tokens / r->run.us * 1e6 : 0;
 }
 
-/* The time that products and attention would take at the machine's peaks, as a share of the step;
- * -1 where a peak is not stated. */
-static double mfu(const PlanRun *r) {
+double plan_run_peak_us(const PlanRun *r) {
     double us = 0;
     for (uint32_t i = 0; i < r->plan->step.n; i++) {
         const PlanStep *s = &r->plan->step.p[i];
@@ -55,7 +64,7 @@ static double mfu(const PlanRun *r) {
         if (!(peak > 0)) return -1;
         us += w.flops / peak * 1e6;
     }
-    return us > 0 && r->run.us > 0 ? us / r->run.us : -1;
+    return us;
 }
 
 /* ---- for people ---- */
@@ -75,7 +84,10 @@ static void print_streams(const PlanRun *r) {
 }
 
 static void print_hidden(const PlanRun *r) {
-    double copies = copies_us(r), exposed = r->run.exposed;
+    double copies = plan_run_copies_us(r), exposed = r->run.exposed - r->run.exposed_comm;
+    if (plan_run_comm_us(r) > 0)
+        printf("\ncollectives %.3f ms, %.3f ms of the step with no kernel beside them (exposed)\n",
+               plan_run_comm_us(r) * 1e-3, r->run.exposed_comm * 1e-3);
     if (copies > 0)
         printf("\ncopies %.3f ms, %.3f ms of the step with copies alone (exposed)\n", copies * 1e-3,
                exposed * 1e-3);
@@ -132,18 +144,24 @@ static void print_stalls(const PlanRun *r) {
     vec_free(&list);
 }
 
-static void print_summary(const PlanRun *r) {
+static void print_summary(const ClusterRun *c) {
+    const PlanRun *r = &c->class[0];
     const Plan *p = r->plan;
+    double flops = cluster_run_flops(c), mfu = cluster_run_mfu(c);
     printf("model %s, %s, on %s\n", p->model, p->train ? "training" : "forward only",
            machine_name(r->machine));
     printf("%.3f ms a step", r->run.us * 1e-3);
     if (p->tokens > 0) printf(", %.0f tokens/s", tokens_a_second(r));
-    if (p->flops > 0) printf(", %.1f GFLOP/s", p->flops / MAX(r->run.us, 1e-9) * 1e-3);
-    if (mfu(r) >= 0) printf(" (%.1f %% of peak)", 100 * mfu(r));
+    if (flops > 0) printf(", %.1f GFLOP/s", flops / MAX(r->run.us, 1e-9) * 1e-3);
+    if (mfu >= 0) printf(" (%.1f %% of peak)", 100 * mfu);
     printf("\n");
-    print_streams(r);
-    print_hidden(r);
-    print_stalls(r);
+    if (p->ranks > 1) cluster_run_print(c);
+    for (uint32_t i = 0; i < c->n; i++) {
+        cluster_run_title(c, i);
+        print_streams(&c->class[i]);
+        print_hidden(&c->class[i]);
+        print_stalls(&c->class[i]);
+    }
 }
 
 static void print_steps(const PlanRun *r) {
@@ -166,7 +184,7 @@ static int drawing_width(void) {
 
 /* ---- for scripts ---- */
 
-static json_t *streams_json(const PlanRun *r) {
+json_t *plan_run_streams_json(const PlanRun *r) {
     json_t *list = json_array();
     for (int s = 0; s < STREAM_COUNT; s++) {
         double busy = r->run.busy[s];
@@ -196,64 +214,58 @@ static json_t *steps_json(const PlanRun *r) {
     return list;
 }
 
-static void print_json(const PlanRun *r, bool steps) {
+static void print_json(const ClusterRun *c, bool steps) {
+    const PlanRun *r = &c->class[0];
     const Plan *p = r->plan;
-    json_t *o =
-        json_pack("{s:s, s:s, s:b, s:f, s:f, s:I, s:f, s:f, s:f, s:f}", "model", p->model,
-                  "machine", machine_name(r->machine), "train", p->train, "predicted_ms",
-                  r->run.us * 1e-3, "tokens_per_second", tokens_a_second(r), "tokens",
-                  (json_int_t)p->tokens, "flops", p->flops, "copies_ms", copies_us(r) * 1e-3,
-                  "exposed_ms", r->run.exposed * 1e-3, "host_alone_ms", r->run.host_alone * 1e-3);
-    json_object_set_new(o, "mfu", mfu(r) < 0 ? json_null() : json_real(mfu(r)));
-    json_object_set_new(o, "streams", streams_json(r));
+    double mfu = cluster_run_mfu(c);
+    json_t *o = json_pack("{s:s, s:s, s:b, s:f, s:f, s:I, s:f, s:f, s:f, s:f}", "model", p->model,
+                          "machine", machine_name(r->machine), "train", p->train, "predicted_ms",
+                          r->run.us * 1e-3, "tokens_per_second", tokens_a_second(r), "tokens",
+                          (json_int_t)p->tokens, "flops", cluster_run_flops(c), "copies_ms",
+                          plan_run_copies_us(r) * 1e-3, "exposed_ms", r->run.exposed * 1e-3,
+                          "host_alone_ms", r->run.host_alone * 1e-3);
+    json_object_set_new(o, "mfu", mfu < 0 ? json_null() : json_real(mfu));
+    json_object_set_new(o, "streams", plan_run_streams_json(r));
+    if (p->ranks > 1) cluster_run_json(c, o);
     if (steps) json_object_set_new(o, "steps", steps_json(r));
     json_dumpf(o, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
     printf("\n");
     json_decref(o);
 }
 
-/* The format of runs' traces; times count from the step's begin. */
-static Status write_trace(const PlanRun *r, const char *path) {
-    Trace *t = NULL;
-    Status s = trace_open(path, r->plan, 0, &t);
-    if (t) trace_zero(t, 0);
-    for (uint32_t i = 0; i < r->plan->step.n && !s; i++)
-        trace_step(t, i, r->run.begin[i] * 1e-6, r->run.end[i] * 1e-6);
-    Status closed = trace_close(t);
-    if (!s) return closed;
-    free(closed);
-    return s;
-}
-
 /* ---- the command ---- */
 
-static Status tell(const SimulateArgs *a, const PlanRun *r) {
-    if (a->trace) TRY(write_trace(r, a->trace));
+static Status tell(const SimulateArgs *a, const ClusterRun *c) {
+    if (a->trace) TRY(cluster_run_trace(c, a->trace));
     if (a->json) {
-        print_json(r, a->steps);
+        print_json(c, a->steps);
         return NULL;
     }
-    print_summary(r);
-    if (a->timeline) {
+    print_summary(c);
+    for (uint32_t i = 0; i < c->n && a->timeline; i++) {
         printf("\n");
-        timeline_print(r, drawing_width(), stdout);
+        cluster_run_title(c, i);
+        timeline_print(&c->class[i], drawing_width(), stdout);
     }
-    if (a->steps) print_steps(r);
+    for (uint32_t i = 0; i < c->n && a->steps; i++) {
+        cluster_run_title(c, i);
+        print_steps(&c->class[i]);
+    }
     return NULL;
 }
 
 static int run(const SimulateArgs *a, const char *dir) {
     Session *s = session_new();
     Arena *arena = arena_new();
-    PlanRun r;
-    Plan *p = plan_load(s, dir, a->forward ? "forward.txt" : "plan.txt");
+    ClusterRun c;
+    Plan *p = plan_load_stages(s, dir, a->forward ? "forward" : "plan");
     bool ok = p != NULL;
     if (p) {
         plan_warn_stale(p);
-        ok = plan_simulate(p, a->cluster, arena, &r);
+        ok = cluster_simulate(p, a->cluster, arena, &c);
     }
-    int code = ok ? status_exit(tell(a, &r)) : EXIT_INPUT;
-    if (p) plan_free(p);
+    int code = ok ? status_exit(tell(a, &c)) : EXIT_INPUT;
+    if (p) plan_free_stages(p);
     arena_free(arena);
     session_free(s);
     return code;

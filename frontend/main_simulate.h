@@ -3,7 +3,9 @@
 #define M6C_MAIN_SIMULATE_H
 
 #include "frontend/main.h"
-#include "passes/simulate.h"
+#include "passes/simulate_ranks.h"
+
+#include <jansson.h>
 
 typedef struct {
     const Plan *plan;
@@ -18,6 +20,34 @@ typedef struct {
  * simulation: predicted_us of the steps are then of that machine. False after diagnostics.
  * Everything lies in the arena or belongs to the session. */
 bool plan_simulate(Plan *p, const char *cluster, Arena *a, PlanRun *out);
+
+/* Prices the plan's steps on a machine; `run` is left empty. */
+void plan_time(Plan *p, const Machine *m, Arena *a, PlanRun *out);
+
+/* ---- figures of a run ---- */
+double plan_run_copies_us(const PlanRun *r); /* work of the streams between memories */
+double plan_run_comm_us(const PlanRun *r);   /* of those between ranks */
+/* µs that products and attention would take at the machine's peaks; -1 where one is not stated. */
+double plan_run_peak_us(const PlanRun *r);
+json_t *plan_run_streams_json(const PlanRun *r);
+
+/* ---- main_simulate_ranks.c: all ranks of a plan on a cluster ---- */
+typedef struct {
+    PlanRun *class; /* one a stage, or one that stands for all ranks; `us` of the whole cluster */
+    RankClass *ranks;
+    uint32_t n;
+    RanksRun all; /* of several ranks */
+} ClusterRun;
+/* Like plan_simulate, for the plans of all ranks: `first` knows those of the other stages. */
+bool cluster_simulate(Plan *first, const char *cluster, Arena *a, ClusterRun *out);
+double cluster_run_flops(const ClusterRun *c); /* of all ranks */
+double cluster_run_mfu(const ClusterRun *c);   /* -1 where a peak is not stated */
+/* Classes and links, for people and for scripts. */
+void cluster_run_print(const ClusterRun *c);
+void cluster_run_json(const ClusterRun *c, json_t *to);
+void cluster_run_title(const ClusterRun *c, uint32_t class); /* nothing where there is only one */
+/* A process for each class, under the number of its first rank. */
+Status cluster_run_trace(const ClusterRun *c, const char *path);
 
 /* main_timeline.c: one row a stream, time from left to right; below, phases and scopes of the
  * device's kernels. `width`: of the whole drawing, in characters. */

@@ -22,15 +22,17 @@ struct CommPrices *comm_prices_new(Arena *a) {
     return arena_new_of(a, struct CommPrices);
 }
 
-/* The group of rank 0, and *ranks, one more than its last. */
-static MeshGroup group_of(const CommWork *w, int64_t *ranks) {
+MeshGroup comm_group(const CommWork *w) {
     MeshGroup g = {.nlevel = w->nlevel, .n = w->ranks};
-    *ranks = 1;
-    for (int i = 0; i < w->nlevel; i++) {
-        g.size[i] = w->size[i], g.stride[i] = w->stride[i];
-        *ranks += (w->size[i] - 1) * w->stride[i];
-    }
+    for (int i = 0; i < w->nlevel; i++) g.size[i] = w->size[i], g.stride[i] = w->stride[i];
     return g;
+}
+
+/* One more than the last rank of rank 0's group. */
+static int64_t ranks_of(const CommWork *w) {
+    int64_t ranks = 1;
+    for (int i = 0; i < w->nlevel; i++) ranks += (w->size[i] - 1) * w->stride[i];
+    return ranks;
 }
 
 static void keep(const Machine *m, struct CommPrices *p, const CommWork *w, double us) {
@@ -46,10 +48,10 @@ static void keep(const Machine *m, struct CommPrices *p, const CommWork *w, doub
 double comm_cost_us(const Machine *m, const Work *w) {
     struct CommPrices *p = m->collectives;
     CommPlan best;
-    int64_t ranks;
     for (uint32_t i = 0; i < p->n; i++)
         if (comm_equal(&p->price[i].work, &w->comm)) return p->price[i].us;
-    MeshGroup g = group_of(&w->comm, &ranks);
+    MeshGroup g = comm_group(&w->comm);
+    int64_t ranks = ranks_of(&w->comm);
     if (!p->topology || p->ranks != ranks)
         p->topology = topology_for_group(m, ranks), p->ranks = ranks;
     double us = comm_best(p->topology, &g, w->comm.kind, w->comm.bytes, &best);

@@ -49,6 +49,7 @@ typedef struct {
     double us; /* of the whole */
 } CommPlan;
 
+MeshGroup comm_group(const CommWork *w); /* the group of rank 0 */
 /* A collective by one algorithm. False: it does not apply. COLLECTIVE_SEND and _RECV: every rank
  * to the next one of its group, whatever the algorithm. */
 bool comm_plan(const Topology *t, const MeshGroup *g, Collective c, CommAlgorithm how, double bytes,

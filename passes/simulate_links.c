@@ -54,13 +54,6 @@ void links_free(Links *l) {
 
 /* ---- kinds of communication ---- */
 
-MeshGroup comm_group(const CommWork *w) {
-    MeshGroup g = {.nlevel = w->nlevel, .n = w->ranks};
-    memcpy(g.size, w->size, sizeof w->size);
-    memcpy(g.stride, w->stride, sizeof w->stride);
-    return g;
-}
-
 /* The ranks of the classes that take part, ascending; *place is each rank's index among them. */
 static int64_t taking_part(const Links *l, const CommKind *k, int64_t **rank, int64_t **place) {
     int64_t n = 0;

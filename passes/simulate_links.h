@@ -46,7 +46,6 @@ typedef struct {
 
 void links_init(Links *l, const Topology *t, const RankClass *class, uint32_t nclass, Arena *a);
 void links_free(Links *l);
-MeshGroup comm_group(const CommWork *w);
 /* The kind of class c's communication; a receive is its sender's. */
 uint32_t links_kind(Links *l, uint32_t c, const RankComm *comm);
 /* Sets speed[i], at most `most[i]` (0 … 1], of n communications of kind[i] that are under way: at
