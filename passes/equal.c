@@ -283,9 +283,10 @@ bool equal_stages(Equal *e, Graph *const *stage, int64_t stages) {
         hash = hash_mix(hash, graph_hash(stage[s]));
         trains |= updates(stage[s]);
     }
-    if (e->form && hash == e->hash) return true;
+    if (e->form && hash == e->hash) return !e->first.name && !e->stuck.n;
     e->form++, e->hash = hash;
     e->first = (SinkDistance){0};
+    e->stuck.n = 0;
     Ranks *r = start(e, stage, stages);
     for (int64_t step = 1; step <= (trains ? e->steps : 1) && !e->first.name && through; step++) {
         through = ranks_run(r, e->seed, step);

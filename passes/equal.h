@@ -48,7 +48,7 @@ void equal_free(Equal *e);
 /* Runs a form of the program, and compares it with the first form that gave a tensor of the same
  * name. A training graph that updates nothing yet runs one step. False when something differs
  * (equal_first says what) or its ranks do not get through (equal_stuck says why). A form equal to
- * the last one by its hash is not run. */
+ * the last one by its hash is not run again. */
 bool equal_form(Equal *e, Graph *g);
 /* The same of the stages of a pipeline, each with its graph. What several of them give must be the
  * same in all, bit by bit. */

@@ -53,6 +53,19 @@ SPLIT = """layer mlp(x: [b, t, d], width) {
     return gelu(x @ up + bias) @ down
 }
 """
+STAGED = """model small(text: i32[batch, length], target: i32[batch, length]) {
+    param table: [vocab, hidden] = normal(0.02)
+    stage first {
+        x = gather(table, text)
+        x = x + attention(norm(x), heads, causal_mask())
+    }
+    stage last {
+        x = x + ffn(norm(x), 32)
+        y = einsum("btd,vd->btv", norm(x), table)
+    }
+    return cross_entropy(y, target)
+}
+"""
 ADAMW = "adamw(lr = constant(1e-2, warmup = 4), decay = 0.01)"
 
 # name: the model, its optimizer, more lines of `train`, settings
@@ -77,6 +90,12 @@ MODELS = {
     "micro_image": (decoder([f"dropout({ATTENTION}, rate)", FFN], IMAGE, "image: f32[batch, 4, 12], " + TEXT,
                             LOSS.replace("norm(x)", "norm(x[:, 4:, :])")),
                     ADAMW, "num_micro_batch = 4", "batch=32"),
+    # pipelines: GPipe's order, one forward step more in flight, layers for 8 stages, stages by annotation
+    "gpipe": (decoder([ATTENTION, FFN]), ADAMW, "num_micro_batch = 4\n    clip = 0.1", "batch=32",
+              'place: pipeline "PreferForward"'),
+    "ahead": (decoder([ATTENTION, MOE], repeat="repeat 6 as block"), ADAMW, "num_micro_batch = 4", "batch=32",
+              'place: pipeline "PreferBackwardOptimizer"'),
+    "staged": (STAGED, ADAMW, "num_micro_batch = 2", "batch=16"),
     "groups": (decoder([ATTENTION, MOE]), ADAMW, "groups = 3\n    clip = 1.0"),
     "zero": (decoder([ATTENTION, FFN, MOE]), ADAMW, "clip = 1.0", "place: zero 1"),
     "zero_factor": (decoder([ATTENTION, FFN, MOE]), "adafactor(lr = 1e-2)", "", "place: zero 1"),
