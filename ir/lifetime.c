@@ -74,6 +74,50 @@ static void read_by_copies(Life *l) {
     }
 }
 
+/* By value: time of the first unit that reads it, else the end. */
+static uint32_t *first_reads(const Life *l, Arena *a) {
+    uint32_t *first = arena_array(a, uint32_t, l->g->node.n + 1);
+    for (Value v = 0; v < l->g->node.n; v++) first[v] = l->s.end;
+    for (uint32_t u = 0; u < l->us->n; u++)
+        for (uint32_t i = 0; i < l->us->unit[u].nread; i++) {
+            Value v = l->us->unit[u].read[i];
+            first[v] = MIN(first[v], l->when[u]);
+        }
+    return first;
+}
+
+/* Until when a collective's message is left alone, so that nothing has to wait for it only to write
+ * there: an all_to_all's to the first reader of what came; others' to the next one of the stream,
+ * which begins only then, if that is sooner. */
+static uint32_t message_end(const Life *l, uint32_t u, const uint32_t *first, uint32_t next) {
+    const Unit *unit = &l->us->unit[u];
+    uint32_t end = l->s.end;
+    for (uint32_t i = 0; i < unit->nwrite; i++) end = MIN(end, first[unit->write[i]]);
+    if (node_of(l->g, unit->node[0])->op != OP_all_to_all) end = MIN(end, next);
+    return end == l->s.end ? l->when[u] : end - 1;
+}
+
+/* Collectives run beside what comes after them in the order. What they read stays, unless they
+ * leave their results there, and the room for their message. */
+static void read_by_collectives(Life *l, const uint32_t *unit_at, Arena *a) {
+    uint32_t next[STREAM_COUNT], *first = NULL;
+    for (int s = 0; s < STREAM_COUNT; s++) next[s] = l->s.end;
+    for (uint32_t t = l->us->n; t >= 1; t--) {
+        uint32_t u = unit_at[t];
+        const Unit *unit = &l->us->unit[u];
+        const Node *n = node_of(l->g, unit->node[0]);
+        if (!is_collective(n)) continue;
+        if (!first) first = first_reads(l, a);
+        uint32_t end = message_end(l, u, first, next[n->stream]);
+        next[n->stream] = t;
+        for (uint32_t i = 0; n->op != OP_all_reduce && i < unit->nread; i++)
+            l->last[unit->read[i]] = MAX(l->last[unit->read[i]], end);
+        for (uint32_t i = 0; i < unit->nwrite; i++)
+            if (node_of(l->g, unit->write[i])->op == OP_room)
+                l->last[unit->write[i]] = MAX(l->last[unit->write[i]], end);
+    }
+}
+
 static bool unit_reads(const Unit *u, Value v) {
     for (uint32_t i = 0; i < u->nread; i++)
         if (u->read[i] == v) return true;
@@ -158,6 +202,7 @@ Slots slots_build(const Graph *g, const Units *us, const uint32_t *when, Arena *
     read_by_units(&l);
     read_by_copies(&l);
     for (uint32_t u = 0; u < us->n; u++) unit_at[when[u]] = u;
+    read_by_collectives(&l, unit_at, a);
     for (uint32_t t = 1; t < end; t++) place_unit(&l, unit_at[t], taken);
     sum_live(&l.s);
     return l.s;

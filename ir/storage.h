@@ -134,6 +134,8 @@ Dtype collective_wire(const Graph *g, Value v);
 /* ================================ work.c ================================ */
 
 Work unit_work(const Graph *g, const Units *us, uint32_t u);
+/* What einsum v does, before its place in a unit is known. */
+Work einsum_work(const Graph *g, Value v);
 /* Time of an op on one element, in additions; 0: it only renames, or is counted as flops. */
 double op_weight(Op op);
 /* Appends the ops of a unit in order, each once. */

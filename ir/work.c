@@ -159,6 +159,27 @@ static void set_product(const Graph *g, Value v, Work *w) {
     w->flops = 2 * (double)c.m * (double)c.n * (double)c.k * (double)w->batch;
 }
 
+static int64_t extent(const Einsum *e, const char *labels) {
+    int64_t n = 1;
+    for (const char *p = labels; *p; p++) n *= e->size[(int)*p];
+    return n;
+}
+
+Work einsum_work(const Graph *g, Value v) {
+    const Node *n = node_of(g, v);
+    const Type *a = type_of(g, operand(g, v, 0)), *b = type_of(g, operand(g, v, 1));
+    Einsum e;
+    Buf err = {0};
+    if (!einsum_parse(attr_str(n, "spec"), &e, &err) || !einsum_sizes(&e, a, b, &err))
+        BUG("%s", err.p);
+    Work w = {.what = "einsum", .product = true, .dtype = a->dtype};
+    w.m = extent(&e, e.m), w.n = extent(&e, e.n), w.k = extent(&e, e.k);
+    w.batch = extent(&e, e.batch);
+    w.flops = 2 * (double)w.m * (double)w.n * (double)w.k * (double)w.batch;
+    w.bytes = (double)(type_bytes(a) + type_bytes(b) + type_bytes(n->type));
+    return w;
+}
+
 void comm_set_bytes(CommWork *c, const int64_t *count, uint32_t n, Dtype wire) {
     c->bytes = 0;
     for (uint32_t i = 0; i < n; i++) c->bytes += (double)count[i] * dtype_size(wire);

@@ -6,10 +6,12 @@
  * is closed when it holds the sum of all bytes over max_splits - 1. With fp16, gradients and
  * exchanged tokens travel as f16, gradients after a multiplication by fp16_scale.
  *
- * All_to_alls are sent in the phases that suit the network (collectives_exchange.c).
+ * All_to_alls are sent in pieces that overlap with products (collectives_chunks.c) and in the
+ * phases that suit the network (collectives_exchange.c).
  *
  * A pool of num_communicators: messages of gradients take its communicators in turn, from the last
- * to the first; whatever the next kernel waits for takes the first. */
+ * to the first; whatever the next kernel waits for takes the first, which tokens have to themselves
+ * where they are exchanged. */
 #include "passes/collectives.h"
 
 #include "ir/storage.h"
@@ -154,15 +156,32 @@ static void send_as_half(Graph *g, const Uses *uses, Value v) {
 
 /* ---- communicators ---- */
 
+static bool has_exchanges(const Graph *g) {
+    for (Value v = 0; v < g->node.n; v++)
+        if (node_of(g, v)->op == OP_all_to_all) return true;
+    return false;
+}
+
 static void choose_streams(Graph *g, const Uses *uses) {
-    int64_t n = MIN(g->set.num_communicators, (int64_t)COMM_STREAMS), next = n - 1;
+    int64_t n = MIN(g->set.num_communicators, (int64_t)COMM_STREAMS), last = n - 1, next = last;
+    int64_t least = n > 1 && has_exchanges(g);
     for (Value v = 0; v < g->node.n; v++) {
         Node *node = node_of(g, v);
         if (!is_collective(node)) continue;
         bool gradient = node->nin > 1 || is_gradient(g, uses, v);
         node->stream = (uint8_t)(STREAM_COMM + (gradient ? next : 0));
-        if (gradient) next = next ? next - 1 : n - 1;
+        if (gradient) next = next > least ? next - 1 : last;
     }
+}
+
+/* In pieces first, each of which is then sent as suits its size. */
+static void exchange_in_parts(Graph *g, PassContext *cx) {
+    Exchanges e = exchanges_begin(g, cx);
+    Regions regions = find_regions(g, &e, cx->scratch);
+    cut_regions(g, &regions, cx->scratch);
+    vec_free(&regions.list);
+    group_all_to_alls(g, &e, cx->scratch);
+    exchanges_end(&e);
 }
 
 bool pass_collectives(Graph *g, PassContext *cx) {
@@ -170,9 +189,7 @@ bool pass_collectives(Graph *g, PassContext *cx) {
     fuse_gradients(g, cx->scratch);
     Uses uses = graph_uses(g, cx->scratch);
     for (Value v = 0; g->set.fp16 && v < g->node.n; v++) send_as_half(g, &uses, v);
-    Exchanges e = exchanges_begin(g, cx);
-    group_all_to_alls(g, &e, cx->scratch);
-    exchanges_end(&e);
+    exchange_in_parts(g, cx);
     uses = graph_uses(g, cx->scratch);
     choose_streams(g, &uses);
     return true;

@@ -34,6 +34,38 @@ bool exchange_plan(Exchanges *e, Value v, int64_t pieces, ExchangePlan *out);
 /* ================================ collectives_all_to_all.c ================================ */
 
 /* Every all_to_all becomes the phases of its plan. */
-bool group_all_to_alls(Graph *g, Exchanges *e, Arena *a);
+void group_all_to_alls(Graph *g, Exchanges *e, Arena *a);
+
+/* ================================ collectives_rows.c ================================ */
+
+/* Where a value has the rows that are cut: dim `dim` is `outer` times as many rows. */
+typedef struct {
+    int dim; /* -1: nowhere */
+    int64_t outer;
+} Cut;
+typedef enum { ROWS_NONE, ROWS_CUT, ROWS_MIXED } RowsKind;
+/* For some of v's rows, what does it take of operand i: no rows (all of it), the same rows, which
+ * lie at *in; or is that not known, or rows mixed? */
+RowsKind rows_of_operand(const Graph *g, Value v, Cut cut, uint32_t i, Cut *in);
+
+/* ================================ collectives_chunks.c ================================ */
+
+/* From an exchange to the next one, with products of rows between. */
+typedef struct {
+    Value first, last; /* the all_to_alls */
+    int64_t rows, pieces;
+} Region;
+typedef struct {
+    uint32_t *region; /* by value: of what is between, the exchanges included, its region + 1 */
+    Cut *cut;         /* of these */
+    VEC(Region) list;
+} Regions;
+/* All regions that are worth being cut into pieces. */
+Regions find_regions(const Graph *g, Exchanges *e, Arena *a);
+
+/* ================================ collectives_pieces.c ================================ */
+
+/* Regions become pieces. */
+void cut_regions(Graph *g, const Regions *r, Arena *a);
 
 #endif

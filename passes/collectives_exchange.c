@@ -27,8 +27,8 @@ void exchanges_end(Exchanges *e) { vec_free(&e->plan); }
 static bool in_one_node(const Topology *t, const MeshGroup *g) {
     bool one = true;
     for (int64_t i = 0; t->node && i < g->n; i++)
-        one = one && topology_device(t, mesh_member(g, 0, i)) / t->node ==
-                         topology_device(t, 0) / t->node;
+        one = one &&
+              topology_device(t, mesh_member(g, 0, i)) / t->node == topology_device(t, 0) / t->node;
     return one;
 }
 

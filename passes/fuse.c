@@ -23,6 +23,7 @@ typedef struct {
     Space space;
     Value first, last; /* members, ascending; first is NO_VALUE when empty */
     Value end;         /* last member of this group and of those it depends on */
+    Value waits;       /* the last all_to_all that a member follows from, + 1; 0: none */
     uint32_t seen;     /* stamp of the last search */
 } Group;
 
@@ -38,6 +39,7 @@ typedef struct {
     Value now;      /* nodes after this one are in no group yet */
     uint16_t *rank; /* by value: the first micro-batch and phase that needs it */
     bool *early;    /* by value: a number that no data of the step goes into */
+    Value *waits;   /* by value: the last all_to_all that it follows from, + 1; 0: none */
 } Fuse;
 
 /* ---- cycles ---- */
@@ -146,6 +148,7 @@ static Value end_of(const Fuse *f, Value v) {
 static void append(Fuse *f, uint32_t gid, Value v) {
     Group *G = &f->group[gid];
     node_of(f->g, v)->group = gid;
+    G->waits = G->first == NO_VALUE ? f->waits[v] : MAX(G->waits, f->waits[v]);
     if (G->first == NO_VALUE)
         G->first = v;
     else
@@ -212,6 +215,7 @@ static bool merge(Fuse *f, uint32_t a, uint32_t b) {
     f->group[a].space = s;
     f->group[a].first = head;
     f->group[a].last = MAX(f->group[a].last, f->group[b].last);
+    f->group[a].waits = MAX(f->group[a].waits, f->group[b].waits);
     f->group[b].first = NO_VALUE;
     f->group[b].last = f->group[b].end = 0;
     return true;
@@ -251,6 +255,16 @@ static uint16_t *first_ranks(const Graph *g, Arena *scratch) {
     return rank;
 }
 
+static Value *last_exchanges(const Graph *g, Arena *scratch) {
+    Value *waits = arena_array(scratch, Value, g->node.n + 1);
+    for (Value v = 0; v < g->node.n; v++) {
+        if (node_of(g, v)->op == OP_all_to_all) waits[v] = v + 1;
+        for (uint32_t i = 0; i < node_of(g, v)->nin; i++)
+            waits[v] = MAX(waits[v], waits[operand(g, v, i)]);
+    }
+    return waits;
+}
+
 static int add_candidate(const Fuse *f, uint32_t *out, int n, uint32_t gid, Value v) {
     if (gid == 0 || f->group[gid].first == NO_VALUE || n == MAX_CANDIDATES) return n;
     if (f->group[gid].space.n == 0 || !same_place(f, f->group[gid].first, v)) return n;
@@ -261,9 +275,10 @@ static int add_candidate(const Fuse *f, uint32_t *out, int n, uint32_t gid, Valu
 }
 
 /* A group beside v: one that v need not join, and that should not become too large for what must.
- */
+ * Neither may have to wait for an exchange of the other's: pieces of it are to overlap. */
 static int add_beside(const Fuse *f, uint32_t *out, int n, uint32_t gid, Value v) {
-    return f->group[gid].space.nodes < SIDE_NODES ? add_candidate(f, out, n, gid, v) : n;
+    bool apart = f->group[gid].space.nodes >= SIDE_NODES || f->group[gid].waits != f->waits[v];
+    return apart ? n : add_candidate(f, out, n, gid, v);
 }
 
 /* Elements that v goes over. */
@@ -339,7 +354,8 @@ bool pass_fuse(Graph *g, PassContext *cx) {
               .stack = arena_array(cx->scratch, uint32_t, SEARCH_LIMIT + 1),
               .uses = graph_uses(g, cx->scratch),
               .rank = first_ranks(g, cx->scratch),
-              .early = early_numbers(g, cx->scratch)};
+              .early = early_numbers(g, cx->scratch),
+              .waits = last_exchanges(g, cx->scratch)};
     for (Value v = 0; v < g->node.n; v++) {
         uint32_t gid = node_of(g, v)->group;
         f.next[v] = NO_VALUE;

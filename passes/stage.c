@@ -32,27 +32,6 @@ static double elements_of(const Type *t) {
     return t->dtype == DT_TUPLE ? (double)type_elements(t->elem[0]) : (double)type_elements(t);
 }
 
-static int64_t extent(const Einsum *e, const char *labels) {
-    int64_t n = 1;
-    for (const char *p = labels; *p; p++) n *= e->size[(int)*p];
-    return n;
-}
-
-static Work product_work(const Graph *g, Value v) {
-    const Node *n = node_of(g, v);
-    const Type *a = type_of(g, operand(g, v, 0)), *b = type_of(g, operand(g, v, 1));
-    Einsum e;
-    Buf err = {0};
-    if (!einsum_parse(attr_str(n, "spec"), &e, &err) || !einsum_sizes(&e, a, b, &err))
-        BUG("%s", err.p);
-    Work w = {.what = "einsum", .product = true, .dtype = a->dtype};
-    w.m = extent(&e, e.m), w.n = extent(&e, e.n), w.k = extent(&e, e.k);
-    w.batch = extent(&e, e.batch);
-    w.flops = 2 * (double)w.m * (double)w.n * (double)w.k * (double)w.batch;
-    w.bytes = (double)(type_bytes(a) + type_bytes(b) + bytes_of(n->type));
-    return w;
-}
-
 static void price_node(Costs *c, Value v) {
     const Node *n = node_of(c->g, v);
     int16_t layer = c->layers->of[v];
@@ -60,7 +39,7 @@ static void price_node(Costs *c, Value v) {
     if (layer == EVERY_STAGE || (op_info((Op)n->op)->flags & OPF_LEAF) || is_view(n)) return;
     size_t at = (size_t)layer * PHASE_COUNT + n->phase;
     if (n->op == OP_einsum && c->m) {
-        Work w = product_work(c->g, v);
+        Work w = einsum_work(c->g, v);
         c->us[at] += cost_us(c->m, &w);
         return;
     }

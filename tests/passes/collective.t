@@ -53,13 +53,13 @@ setting mesh data=2,expert=data
 %13 = proj %11 {index=0} : f32[64,64] !bwd !at=38976
 %14 = proj %11 {index=1} : f32[64,64] !bwd !at=55424
 %15 = exp %7 : f32[2,4,64] !group=10 !at=36928
-%16 = sum %5 {axes=[0,1]} : f32[] !group=10 !at=55360
-%17 = reduce_scatter %15 {over="data", ranks=2} : f32[4,64] !group=11 !stream=6 !at=71808
-%18 = all_reduce %16 {over="data", ranks=2, reduce="sum", wire=f32, scale=1} : f32[] !group=14 !stream=6 !at=55360
+%16 = reduce_scatter %15 {over="data", ranks=2} : f32[4,64] !group=11 !stream=6 !at=71808
+%17 = sum %5 {axes=[0,1]} : f32[] !group=14 !at=55360
+%18 = all_reduce %17 {over="data", ranks=2, reduce="sum", wire=f32, scale=1} : f32[] !group=15 !stream=6 !at=55360
 %19 = add %1 %13 : f32[64,64] !apply !group=8 !at=2048
 %20 = add %4 %14 : f32[64,64] !apply !group=8 !at=18432
 %21 = input {name="@index/data", bound=0} : i32[] !at=34816
-%22 = block %17 %21 {dim=0, parts=2} : f32[2,64] !group=12 !at=72832
+%22 = block %16 %21 {dim=0, parts=2} : f32[2,64] !group=12 !at=72832
 %23 = all_gather %22 {over="data", ranks=2} : f32[2,2,64] !group=13 !stream=6 !at=73344
 %24 = assign %1 %19 : f32[64,64] !apply
 %25 = assign %4 %20 : f32[64,64] !apply
