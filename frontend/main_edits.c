@@ -41,8 +41,7 @@ int64_t variant_excess(const Variant *v) {
     return most;
 }
 
-/* The first line of the diagnostics, without the word "error". */
-static const char *first_error(Arena *a, const Buf *said) {
+const char *first_error(Arena *a, const Buf *said) {
     const char *text = said->p ? said->p : "", *mark = strstr(text, "error: ");
     if (mark) text = mark + strlen("error: ");
     return arena_strdup(a, text, strcspn(text, "\n"));

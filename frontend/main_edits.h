@@ -24,6 +24,8 @@ typedef VEC(Variant) VariantList;
 
 /* `args` with "NAME=VALUE" in place of what it sets for the name. */
 ModelArgs args_with(Arena *a, const ModelArgs *args, const char *name, int64_t value);
+/* The first line of the diagnostics, without the word "error". */
+const char *first_error(Arena *a, const Buf *said);
 /* A size as options take it, rounded up to KiB or MiB. */
 const char *size_text(Arena *a, int64_t bytes);
 /* Adds a variant that is not compiled yet. */

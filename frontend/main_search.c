@@ -84,7 +84,7 @@ static void free_probes(SearchReport *r) {
             search_model_free((SearchModel *)(uintptr_t)r->space.model[i / 2][i % 2]);
 }
 
-/* ---- what a candidate is called, and what its plans say ---- */
+/* ---- what a candidate is called ---- */
 
 ModelArgs search_args(Arena *a, const SearchReport *r, const SearchChoice *c) {
     ModelArgs args = *r->model;
@@ -126,32 +126,13 @@ const char *search_command(Arena *a, const SearchReport *r, const SearchChoice *
     return text;
 }
 
-/* All stages of a candidate, compiled. The slowest stage's time, and what the others add while the
- * pipeline fills and empties. */
-static SearchProof prove(Arena *a, const SearchReport *r, const SearchChoice *c) {
-    SearchProof p = {.made = true, .fits = true};
-    double sum = 0, slowest = 0;
-    for (int64_t s = 0; s < c->mesh.pipeline && p.made; s++) {
-        Variant v = {.args = search_args(a, r, c)};
-        v.args.stage = s;
-        v.args.describe = true;
-        variant_make(a, &v);
-        p.made = v.made, p.error = v.error;
-        p.fits &= v.fits;
-        p.device = MAX(p.device, v.report.arena[MEM_DEVICE]);
-        p.host = MAX(p.host, v.report.arena[MEM_HOST]);
-        sum += v.report.predicted_us;
-        slowest = MAX(slowest, v.report.predicted_us);
-    }
-    p.us = slowest + (sum - slowest) / (double)c->mesh.size[AXIS_MICRO];
-    return p;
-}
+/* ---- what its plans say ---- */
 
 static void prove_best(Arena *a, SearchReport *r, int64_t most) {
     SearchProof *proof = arena_array(a, SearchProof, MAX(most, 1));
     for (uint32_t i = 0; i < r->list.result.n && i < most; i++) {
         if (r->list.result.p[i].lost != LOST_NOT) break;
-        proof[r->nproof++] = prove(a, r, &r->list.result.p[i].choice);
+        proof[r->nproof++] = search_prove(a, r, &r->list.result.p[i].choice);
     }
     r->proof = proof;
 }

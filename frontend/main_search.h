@@ -31,6 +31,9 @@ const char *search_command(Arena *a, const SearchReport *r, const SearchChoice *
 /* The model with the settings of a candidate. */
 ModelArgs search_args(Arena *a, const SearchReport *r, const SearchChoice *c);
 
+/* main_search_prove.c */
+SearchProof search_prove(Arena *a, const SearchReport *r, const SearchChoice *c);
+
 /* main_search_print.c */
 void search_print(const SearchReport *r);
 void search_print_json(const SearchReport *r);

@@ -69,17 +69,30 @@ static Phase unit_phase(const Reader *r, uint32_t u) {
     return (Phase)node_of(r->g, r->us.unit[u].node[0])->phase;
 }
 
+/* The layer whose parameter or state the unit reads, or UINT32_MAX. */
+static uint32_t updated_layer(Reader *r, const Unit *u) {
+    for (uint32_t i = 0; i < u->nread; i++) {
+        const Node *n = node_of(r->g, u->read[i]);
+        if (n->op != OP_param && n->op != OP_state) continue;
+        return layer_named(r, attr_str(n, "name"), false);
+    }
+    return UINT32_MAX;
+}
+
 /* What has no scope goes with what was before it. */
+static uint32_t unit_layer(Reader *r, uint32_t u, uint32_t before) {
+    const char *scope = node_of(r->g, r->us.unit[u].node[0])->scope;
+    Phase phase = unit_phase(r, u);
+    uint32_t layer = phase == PHASE_APPLY ? updated_layer(r, &r->us.unit[u]) : UINT32_MAX;
+    if (layer == UINT32_MAX && *scope) layer = layer_named(r, scope, phase == PHASE_FORWARD);
+    return layer == UINT32_MAX ? before : layer;
+}
+
 static void find_layers(Reader *r) {
     uint32_t now = 0, last = 0;
     for (uint32_t t = 1; t <= r->us.n; t++) {
-        uint32_t u = r->at[t];
-        const char *scope = node_of(r->g, r->us.unit[u].node[0])->scope;
-        Phase phase = unit_phase(r, u);
-        uint32_t named = *scope ? layer_named(r, scope, phase == PHASE_FORWARD) : UINT32_MAX;
-        if (named != UINT32_MAX) now = named;
-        r->layer[u] = now;
-        if (phase == PHASE_BACKWARD) last = t;
+        r->layer[r->at[t]] = now = unit_layer(r, r->at[t], now);
+        if (unit_phase(r, r->at[t]) == PHASE_BACKWARD) last = t;
     }
     if (r->name.n == 0) vec_push(&r->name, "");
     for (uint32_t t = 1; t <= r->us.n; t++) {
@@ -204,25 +217,32 @@ static Value *slot_values(const Reader *r) {
     return of;
 }
 
-/* Layers that units after the layer's own read from, in the forward phase. */
+/* Slots of which a unit of another layer reads something in the forward phase. */
 static bool *find_passed(const Reader *r) {
-    bool *passed = arena_array(r->a, bool, r->g->node.n + 1);
+    bool *passed = arena_array(r->a, bool, r->slots.n + 1);
     for (uint32_t u = 0; u < r->us.n; u++) {
         const Unit *unit = &r->us.unit[u];
         for (uint32_t i = 0; i < unit->nread && unit_phase(r, u) == PHASE_FORWARD; i++) {
             uint32_t from = r->us.of[unit->read[i]];
-            if (from != NO_UNIT && r->layer[from] != r->layer[u]) passed[unit->read[i]] = true;
+            if (from == NO_UNIT || r->layer[from] == r->layer[u]) continue;
+            passed[r->slots.of[unit->read[i]]] = true;
         }
     }
     return passed;
 }
 
-/* The layer whose units read a leaf first. */
-static uint32_t *leaf_layers(const Reader *r) {
+/* The layer of a leaf's name, else the one whose units read it first. */
+static uint32_t *leaf_layers(Reader *r) {
     uint32_t *layer = arena_array(r->a, uint32_t, r->g->node.n + 1);
     for (uint32_t t = r->us.n; t > 0; t--) {
         const Unit *u = &r->us.unit[r->at[t]];
         for (uint32_t i = 0; i < u->nread; i++) layer[u->read[i]] = r->layer[r->at[t]];
+    }
+    for (Value v = 0; v < r->g->node.n; v++) {
+        const Node *n = node_of(r->g, v);
+        if (n->op != OP_param && n->op != OP_state) continue;
+        uint32_t named = layer_named(r, attr_str(n, "name"), false);
+        if (named != UINT32_MAX) layer[v] = named;
     }
     return layer;
 }
@@ -309,7 +329,7 @@ static void add_bytes(Reader *r) {
         held[i] = held_as(r, s);
         if (held[i] == HELD_KEPT) {
             amount_add(&c->kept, (double)s->bytes, p);
-            if (passed[value[i]]) amount_add(&c->passed, (double)s->bytes, p);
+            if (passed[i]) amount_add(&c->passed, (double)s->bytes, p);
         }
         if (held[i] >= HELD_GRAD_SHORT) amount_add(&c->grad, (double)s->bytes, p);
         if (held[i] == HELD_GRAD) amount_add(&c->held, (double)s->bytes, p);

@@ -28,6 +28,7 @@ const char *search_part_name(SearchPart p) {
 typedef struct {
     double kernels[PHASE_COUNT];
     double wait[PHASE_COUNT][PART_COUNT]; /* messages, by what they are for */
+    double once[PART_COUNT];              /* what all micro-batches share */
     double param, state, largest, kept, passed, grad, held, working[PHASE_COUNT];
     double message[1 << AXIS_COUNT]; /* bytes of gradients, by the axes they are summed over */
     uint32_t messages[1 << AXIS_COUNT];
@@ -65,6 +66,24 @@ static SearchPart part_of(const SearchComm *c) {
     return c->over == 1u << AXIS_TENSOR ? PART_TENSOR : PART_GATHER;
 }
 
+/* What does not depend on the batch is done once for all micro-batches: casts of parameters, and
+ * what is sent to put them together. */
+static bool is_shared(const SearchBase *b, const Amount *traffic, Power p, Phase phase) {
+    bool shared = phase != PHASE_APPLY && b->mesh.size[AXIS_MICRO] > 1;
+    for (int i = 0; traffic && i < traffic->n; i++)
+        shared &= power_of(traffic->power[i], AXIS_MICRO) == 0;
+    return shared && power_of(p, AXIS_MICRO) == 0;
+}
+
+static void add_kernel(const SearchBase *b, const SearchUnit *u, const double *factor,
+                       LayerCost *to) {
+    double us = unit_us(b->place->machine, u, factor);
+    if (is_shared(b, &u->traffic, u->flops, u->phase))
+        to->once[PART_COMPUTE] += us;
+    else
+        to->kernels[u->phase] += us;
+}
+
 static void add_message(const SearchBase *b, const SearchComm *c, const double *factor,
                         LayerCost *to) {
     double bytes = c->bytes * factor[c->power];
@@ -73,15 +92,20 @@ static void add_message(const SearchBase *b, const SearchComm *c, const double *
         to->messages[c->over] += c->count;
         return;
     }
-    double us = search_comm_us(b->place->prices, &b->mesh, c->over, c->kind, bytes);
-    to->wait[c->phase][c->gradient ? PART_GRADIENT : part_of(c)] += c->count * us;
+    double us = c->count * search_comm_us(b->place->prices, &b->mesh, c->over, c->kind, bytes);
+    if (c->gradient)
+        to->wait[c->phase][PART_GRADIENT] += us;
+    else if (is_shared(b, NULL, c->power, c->phase))
+        to->once[part_of(c)] += us;
+    else
+        to->wait[c->phase][part_of(c)] += us;
 }
 
 static void price_class(const SearchBase *b, const SearchClass *c, const double *factor,
                         LayerCost *to) {
     const SearchModel *m = b->m;
     for (uint32_t i = c->unit; i < c->unit + c->nunit; i++)
-        to->kernels[m->unit.p[i].phase] += unit_us(b->place->machine, &m->unit.p[i], factor);
+        add_kernel(b, &m->unit.p[i], factor, to);
     for (uint32_t i = c->comm; i < c->comm + c->ncomm; i++)
         add_message(b, &m->comm.p[i], factor, to);
     to->forward = to->kernels[PHASE_FORWARD];
@@ -287,11 +311,12 @@ static StageTime time_stage(const SearchBase *b, const Stage *s) {
         for (int p = PART_EXCHANGE; p <= PART_GATHER; p++)
             t.part[p] += micros * (c->wait[PHASE_FORWARD][p] + c->wait[PHASE_BACKWARD][p]);
         t.part[PART_UPDATE] += c->kernels[PHASE_APPLY] + c->wait[PHASE_APPLY][PART_UPDATE];
+        for (int p = 0; p < PART_COUNT; p++) t.part[p] += c->once[p], t.end += c->once[p];
         t.micro += layer_us(c) + again;
         backward += c->backward + again;
     }
     t.part[PART_GRADIENT] = gradients_us(b, s, backward);
-    t.end = t.part[PART_UPDATE] + t.part[PART_GRADIENT];
+    t.end += t.part[PART_UPDATE] + t.part[PART_GRADIENT];
     return t;
 }
 
