@@ -187,7 +187,8 @@ static Status measure_all(Calibration *c) {
     return measure_disk(c);
 }
 
-static Status measure_machine(Calibration *c, const CalibrateArgs *a, double begin) {
+static Status measure_machine(Calibration *c, const CalibrateArgs *a) {
+    double begin = now_seconds();
     Buf folder = {0}, path = {0};
     Machine *m = NULL;
     Status s = make_folder(c, &folder);
@@ -207,25 +208,25 @@ static Machine *base_machine(Session *s, const Plan *p, const char *path) {
     return machine_load(s, access(path, R_OK) == 0 ? path : NULL, p->target);
 }
 
-static int measure_steps(Calibration *c, const CalibrateArgs *a, const char *dir, double begin) {
+static Status measure_steps(Calibration *c, const CalibrateArgs *a, Plan *p, const char *dir) {
+    double begin = now_seconds();
+    bool first = c->world->ops->rank(c->world) == 0;
     Buf path = {0}, text = {0};
     uint32_t pieces = 0;
-    Plan *p = plan_load(c->session, dir, "plan.txt");
     Status s = p ? profile_path(a, &path) : NULL;
     Machine *m = p && !s ? base_machine(c->session, p, path.p) : NULL;
-    if (m) {
-        calibrate_progress(c, "the plan's steps");
+    if (!m && !s) s = status_make(EXIT_INPUT, "%s", "");
+    if (!s) {
+        if (first) calibrate_progress(c, "the plan's steps");
         if (!a->disk) c->disk = dir;
         s = measure_plan(c, p, dir, m, &pieces);
         machine_print(m, &text);
-        if (!s) s = finish(c->session, &path, &text, &m);
-        if (!s) report(a, m, path.p, pieces, now_seconds() - begin);
     }
-    int code = m || s ? status_exit(s) : EXIT_INPUT;
-    if (p) plan_free(p);
+    if (!s && first) s = finish(c->session, &path, &text, &m);
+    if (!s && first) report(a, m, path.p, pieces, now_seconds() - begin);
     buf_free(&path);
     buf_free(&text);
-    return code;
+    return s;
 }
 
 /* By several ranks: a profile, of this machine as it was measured before, with their network. */
@@ -234,8 +235,7 @@ static Status write_network(Calibration *c, const CalibrateArgs *a, const Buf *l
     Session *s = c->session;
     Status failure = profile_path(a, &path);
     const char *kept = arena_strdup(session_arena(s), lines->p, lines->n);
-    Machine *m =
-        failure ? NULL : machine_load(s, access(path.p, R_OK) == 0 ? path.p : NULL, "cpu");
+    Machine *m = failure ? NULL : machine_load(s, access(path.p, R_OK) == 0 ? path.p : NULL, "cpu");
     if (m && machine_set_network(m, kept)) {
         machine_print(m, &text);
         failure = finish(s, &path, &text, &m);
@@ -247,16 +247,15 @@ static Status write_network(Calibration *c, const CalibrateArgs *a, const Buf *l
     return failure;
 }
 
-static Status measure_network(Calibration *c, const CalibrateArgs *a, const char *dir,
-                              Comm *world) {
+static Status measure_network(Calibration *c, const CalibrateArgs *a) {
     Buf lines = {0};
-    bool first = world->ops->rank(world) == 0;
-    if (dir || a->weights || a->link || a->json)
-        return status_make(EXIT_USAGE, "several ranks measure what is between them: only -o, "
-                                       "--quick and --threads go with that");
+    bool first = c->world->ops->rank(c->world) == 0;
+    if (a->weights || a->link || a->json)
+        return status_make(EXIT_USAGE, "several ranks measure what is between them: only -o and "
+                                       "--quick go with that");
     c->parts = 1;
     if (first) calibrate_progress(c, "links between ranks");
-    Status s = measure_links(world, c->quick, &lines);
+    Status s = measure_links(c->world, c->quick, &lines);
     if (!s && first) s = write_network(c, a, &lines);
     buf_free(&lines);
     return s;
@@ -279,27 +278,28 @@ static Status parse_link(const char *text, double *rate) {
     return status_make(EXIT_USAGE, "--link takes a rate, such as 4GB/s, not '%s'", text);
 }
 
-static int calibrate_alone(Calibration *c, const CalibrateArgs *a, const char *dir) {
-    double begin = now_seconds();
+static Status measure(Calibration *c, const CalibrateArgs *a, Plan *p, const char *dir) {
+    if (!dir && c->world->ops->size(c->world) > 1) return measure_network(c, a);
     if (!(c->pool = pool_open((int)a->threads)))
-        return status_exit(status_make(EXIT_SYSTEM, "cannot start threads"));
-    int code = dir ? measure_steps(c, a, dir, begin) : status_exit(measure_machine(c, a, begin));
+        return status_make(EXIT_SYSTEM, "cannot start threads");
+    Status s = dir ? measure_steps(c, a, p, dir) : measure_machine(c, a);
     free(c->used);
     pool_close(c->pool);
-    return code;
+    return s;
 }
 
 static int calibrate(const CalibrateArgs *a, const char *dir) {
     Calibration c = {.quick = a->quick, .disk = a->disk ? a->disk : ".", .parts = dir ? 1 : PARTS};
-    Comm *world = NULL;
     Status s = a->link ? parse_link(a->link, &c.link) : NULL;
     if (s) return status_exit(s);
-    s = comm_start(&(CommConfig){0}, &world);
     c.session = session_new();
-    bool several = !s && world->ops->size(world) > 1;
-    if (several) s = measure_network(&c, a, dir, world);
-    int code = comm_finish(world, s, status_exit);
-    if (!several && code == EXIT_DONE) code = calibrate_alone(&c, a, dir);
+    Plan *p = dir ? plan_load(c.session, dir, "plan.txt") : NULL;
+    s = comm_start(
+        &(CommConfig){.ranks = p ? MAX(p->ranks, (int64_t)1) : 0, .again = "m6c calibrate DIR"},
+        &c.world);
+    if (!s) s = measure(&c, a, p, dir);
+    int code = comm_finish(c.world, s, status_exit);
+    if (p) plan_free(p);
     session_free(c.session);
     return code;
 }

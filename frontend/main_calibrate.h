@@ -12,6 +12,7 @@ typedef struct {
     bool quick;
     const char *folder; /* for kernels that are measured; removed at the end */
     const char *disk;   /* where the disk tier would lie */
+    Comm *world;        /* of all ranks */
     double link;        /* bytes a second of copies from and to the host; 0: all they can */
     Buf text;           /* the profile so far */
     int parts, part;    /* progress */

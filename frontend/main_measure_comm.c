@@ -11,10 +11,9 @@
 
 #include "frontend/main_calibrate.h"
 
-enum { SMALL = 64, MOST_BYTES = 4 << 20 }; /* for each pair */
+enum { SMALL = 64, SHORT = 32 << 10, MOST_BYTES = 4 << 20 }; /* for each pair */
 
-/* Long enough that neither latency nor what links have saved up counts. */
-static const double LONG = 0.05;
+static const double LONG = 0.3; /* seconds of an exchange */
 
 typedef struct {
     Comm *all, *near, *pairs, *far;
@@ -25,6 +24,8 @@ typedef struct {
 
 typedef struct {
     double latency, overhead, rate; /* us, us, bytes/s */
+    double long_rate;               /* of messages of `from` bytes and more; 0: as others */
+    int64_t from;
 } Figures;
 
 /* ---- who is where ---- */
@@ -94,24 +95,37 @@ static Status time_small(Bench *b, Comm *c, Comm *then, double *us) {
 }
 
 /* Bytes a second when each pair exchanges `bytes` at once, `links` times that over the busiest
- * link: of two sizes, the smallest that takes long and a larger one. */
-static Status find_rate(Bench *b, Comm *c, double links, double latency, double *rate) {
-    double seconds = 0, log_sum = 0;
-    int64_t bytes = 16 << 10;
+ * link. */
+static Status rate_at(Bench *b, Comm *c, double links, int64_t bytes, double *rate) {
+    double seconds;
+    TRY(time_exchange(b, c, NULL, bytes, bytes < SHORT ? 10 : 2, &seconds));
+    *rate = links * (double)bytes / MAX(seconds, 1e-9);
+    return NULL;
+}
+
+/* The mean over sizes from `bytes` on, each four times the one before, until one takes long. */
+static Status mean_rate(Bench *b, Comm *c, double links, int64_t bytes, double *rate) {
+    double one, sum = 0;
     int n = 0;
-    do {
-        bytes *= 4;
-        TRY(time_row(b, c, NULL, bytes, 2, &seconds));
-    } while (seconds < LONG && bytes < MOST_BYTES);
-    for (int i = 0; i < 2 && bytes <= MOST_BYTES; i++, bytes *= 4, n++) {
-        TRY(time_exchange(b, c, NULL, bytes, 1, &seconds));
-        log_sum += log(links * (double)bytes / MAX(seconds - latency * 1e-6, 1e-9));
-        if (seconds > 10 * LONG) {
-            n++;
-            break;
-        }
+    for (; bytes <= MOST_BYTES; bytes *= 4) {
+        TRY(rate_at(b, c, links, bytes, &one));
+        sum += log(one), n++;
+        if (links * (double)bytes / one > LONG) break;
     }
-    *rate = exp(log_sum / n);
+    *rate = exp(sum / n);
+    return NULL;
+}
+
+/* Networks may carry long messages more slowly: receivers are asked first, and many at once get in
+ * each other's way. */
+static Status find_rates(Bench *b, Comm *c, double links, Figures *f) {
+    const double different = 0.03;
+    double between;
+    TRY(rate_at(b, c, links, SHORT / 2, &f->rate));
+    TRY(rate_at(b, c, links, SHORT, &between));
+    TRY(mean_rate(b, c, links, 2 * SHORT, &f->long_rate));
+    f->from = between * between < f->rate * f->long_rate ? SHORT : 2 * SHORT;
+    if (fabs(f->long_rate / f->rate - 1) < different) f->long_rate = 0;
     return NULL;
 }
 
@@ -129,7 +143,7 @@ static Status measure_near(Bench *b, Figures *f) {
         f->latency = MIN(pair, all);
         f->overhead = MAX((all - f->latency) / (n - 2), LEAST_US);
     }
-    return find_rate(b, b->near, n * (n - 1), f->latency, &f->rate);
+    return mean_rate(b, b->near, n * (n - 1), 2 * SHORT, &f->rate);
 }
 
 /* Two equations: messages to other hosts after others, as grouped exchanges send them, and to all.
@@ -149,12 +163,16 @@ static Status measure_far(Bench *b, const Figures *near, Figures *f) {
         if (f->latency < LEAST_US)
             f->overhead = sqrt(few / (hosts - 2) * all / messages), f->latency = LEAST_US;
     }
-    return find_rate(b, b->all, here * (n - here), f->latency, &f->rate);
+    return find_rates(b, b->all, here * (n - here), f);
 }
 
 static void put_link(const char *name, const Figures *f, int64_t joins, bool bus, Buf *out) {
-    buf_printf(out, "link %s %.3gMB/s latency %.3gus overhead %.3gus joins %lld%s\n", name,
+    buf_printf(out, "link %s %.3gMB/s latency %.3gus overhead %.3gus joins %lld%s", name,
                f->rate / 1e6, f->latency, f->overhead, (long long)joins, bus ? " bus" : "");
+    if (f->long_rate > 0)
+        buf_printf(out, " long %.3gMB/s from %lldKiB", f->long_rate / 1e6,
+                   (long long)(f->from >> 10));
+    buf_puts(out, "\n");
 }
 
 static Status measure(Bench *b, Buf *out) {

@@ -81,19 +81,15 @@ static double link_bytes(const Topology *t, const CommPhase *p, int level) {
     const TopologyLevel *l = &t->level[level];
     double sharers = (double)topology_sharers(t, level);
     const CommTraffic *x = &p->level[level];
+    double own = x->bytes + x->messages * l->header;
     /* a bus carries what goes out of it and what comes in */
-    if (l->bus) return (x->bytes + 2 * x->through) * sharers;
-    return (x->bytes + x->through) * sharers / MIN((double)l->ports, sharers);
+    if (l->bus) return (own + 2 * x->through) * sharers;
+    return (own + x->through) * sharers / MIN((double)l->ports, sharers);
 }
 
-double comm_link_us(const Topology *t, const CommPlan *p, int level) {
-    double us = 0;
-    for (int i = 0; i < p->nphase; i++) {
-        const CommPhase *x = &p->phase[i];
-        double bytes = level < t->nlevel ? link_bytes(t, x, level) : x->fabric;
-        us += x->rounds * bytes / t->level[MIN(level, t->nlevel - 1)].rate * 1e6;
-    }
-    return us;
+static double link_rate(const TopologyLevel *l, const CommTraffic *x) {
+    bool is_long = l->long_rate > 0 && x->bytes >= l->long_from * x->messages;
+    return is_long ? l->long_rate : l->rate;
 }
 
 /* µs in which a level's busiest link carries a round's bytes, after `pause` µs with nothing to do:
@@ -101,7 +97,17 @@ double comm_link_us(const Topology *t, const CommPlan *p, int level) {
 static double link_us(const Topology *t, const CommPhase *p, int level, double pause) {
     const TopologyLevel *l = &t->level[level];
     double all = link_bytes(t, p, level), saved = MIN(l->burst, pause * l->rate / 1e6);
-    return MAX(all - saved, 0) / l->rate * 1e6;
+    return MAX(all - saved, 0) / link_rate(l, &p->level[level]) * 1e6;
+}
+
+double comm_link_us(const Topology *t, const CommPlan *p, int level) {
+    double us = 0;
+    for (int i = 0; i < p->nphase; i++) {
+        const CommPhase *x = &p->phase[i];
+        double fabric = x->fabric / t->level[t->nlevel - 1].rate * 1e6;
+        us += x->rounds * (level < t->nlevel ? link_us(t, x, level, 0) : fabric);
+    }
+    return us;
 }
 
 /* A latency, the outermost level's; then messages are posted while others are on their way, and the

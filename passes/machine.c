@@ -22,6 +22,8 @@
  *         ports 4         links of such a group to this level, shared by its devices (else: 1)
  *         bus             the group's devices share one link of this rate, instead of ports
  *         burst 64KB      bytes that a shaped link saves up in pauses, to be sent at once
+ *         header 88B      bytes that each message takes beside its own
+ *         long 21MB/s from 64KB           the rate of messages of at least so many bytes
  *         rails           port i leads to the ports i of other groups
  *         bigraph 8       so many switches in two layers, each linked to all of the other layer
  *     step "add gelu" [host] [product …] [copy device host] [flops 5e6] bytes 2e6 12.5us
@@ -346,6 +348,12 @@ static void read_link(Reader *r) {
     if (accept(r, "ports")) l.ports = integer(r, "ports of a group", 1 << 24);
     l.bus = accept(r, "bus");
     if (accept(r, "burst")) l.burst = quantity(r, UNIT_BYTES);
+    if (accept(r, "header")) l.header = quantity(r, UNIT_BYTES);
+    if (accept(r, "long")) {
+        l.long_rate = quantity(r, UNIT_RATE);
+        expect(r, "from");
+        l.long_from = quantity(r, UNIT_BYTES);
+    }
     l.rails = accept(r, "rails");
     if (accept(r, "bigraph")) l.bigraph = integer(r, "switches", 1 << 16);
     PUSH(r->m, &r->m->link, l);
@@ -572,6 +580,9 @@ static void put_link(const Link *l, Buf *out) {
     if (l->ports) buf_printf(out, " ports %lld", (long long)l->ports);
     if (l->bus) buf_puts(out, " bus");
     if (l->burst.value > 0) put(out, " burst ", &l->burst);
+    if (l->header.value > 0) put(out, " header ", &l->header);
+    if (l->long_rate.value > 0)
+        put(out, " long ", &l->long_rate), put(out, " from ", &l->long_from);
     if (l->rails) buf_puts(out, " rails");
     if (l->bigraph) buf_printf(out, " bigraph %lld", (long long)l->bigraph);
     buf_puts(out, "\n");

@@ -72,7 +72,8 @@ static bool add_level(Maker *k, uint32_t i, int64_t unit) {
     to->rate = l->rate.value;
     to->latency = l->latency.value;
     to->overhead = l->overhead.value > 0 ? l->overhead.value : to->latency;
-    to->burst = l->burst.value;
+    to->burst = l->burst.value, to->header = l->header.value;
+    to->long_rate = l->long_rate.value, to->long_from = l->long_from.value;
     to->bigraph = l->bigraph;
     int64_t ends = to->fan * to->ports;
     if (to->bigraph && (to->bigraph % 2 || ends % to->bigraph || i + 1 < m->link.n))
@@ -158,8 +159,7 @@ static int64_t most_in_one(const Topology *t, int level) {
     int64_t per = l->bus ? l->unit * l->fan : l->unit, last = 0, most = 0;
     for (int64_t r = 0; r < t->ranks; r++) last = MAX(last, topology_device(t, r) / per);
     int64_t *count = xcalloc((size_t)last + 1, sizeof *count);
-    for (int64_t r = 0; r < t->ranks; r++)
-        most = MAX(most, ++count[topology_device(t, r) / per]);
+    for (int64_t r = 0; r < t->ranks; r++) most = MAX(most, ++count[topology_device(t, r) / per]);
     free(count);
     return most;
 }

@@ -66,12 +66,15 @@ static Status late(const Mpi *c, const char *what, int64_t number, const int *pe
     return s;
 }
 
-/* Between two tests: at first nothing, then others may run, then a sleep. */
-static void pause_test(uint32_t turn) {
-    enum { SPIN = 20, YIELD = 200 };
-    if (turn > YIELD)
-        nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
-    else if (turn > SPIN)
+/* Between two tests: at first nothing, then others may run, then sleeps; the longer it has slept
+ * the longer they are, because each test takes time from what is computed meanwhile. */
+static void pause_test(uint32_t turn, long *slept_ns) {
+    enum { SPIN = 20, YIELD = 200, LEAST_NS = 20000, MOST_NS = 200000, PART = 16 };
+    if (turn > YIELD) {
+        long ns = MIN(MAX(*slept_ns / PART, (long)LEAST_NS), (long)MOST_NS);
+        nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
+        *slept_ns += ns;
+    } else if (turn > SPIN)
         sched_yield();
 }
 
@@ -95,12 +98,13 @@ static Status why_over(const World *w) {
 static Status await(const Mpi *c, int code, MpiHandle *request, const char *what, const int *peer) {
     const World *w = c->world;
     double end = 0, over = 0;
+    long slept = 0;
     int done = 0;
     for (uint32_t turn = 1; !code; turn++) {
         code = w->mpi->test(request, &done);
         if (!code && done) return NULL;
         if (is_over(w, &over)) return why_over(w);
-        pause_test(turn);
+        pause_test(turn, &slept);
         if (turn % 64) continue;
         double now = now_seconds();
         if (end == 0) end = now + w->timeout;

@@ -168,6 +168,7 @@ def raw_points(net, folder, hosts, per, rate, sizes, steps, cluster):
 # ---- predicting ----
 
 CALIBRATED = 200  # Mb/s; clusters of other rates are described: the same with another rate
+HEADER = 88  # bytes of a message's own frame and header: Ethernet, IP, TCP 66, Open MPI 22
 
 
 def calibrate(net, folder, per):
@@ -180,13 +181,16 @@ def calibrate(net, folder, per):
 
 
 def describe(calibrated, rate):
-    """The cluster with links of another rate, and with what shaped links save up."""
-    def link(found):
-        return (f"link net {float(found[1]) * rate / CALIBRATED:.4g}MB/s{found[2]} "
-                f"burst {BURST / 1e3:g}KB")
+    """The cluster with links of another rate, with headers and with what shaped links save up."""
+    def scaled(found):
+        return f"{found[1]}{float(found[2]) * rate / CALIBRATED:.4g}MB/s"
+
     path = calibrated.with_name(f"{calibrated.stem}-{rate}.m6c-machine")
     text = calibrated.read_text()
-    path.write_text(re.sub(r"link net ([\d.e+]+)MB/s(.*)", link, text))
+    for before in ("link net ", "link net.* long "):
+        text = re.sub(rf"({before})([\d.e+]+)MB/s", scaled, text)
+    text = re.sub(r"(link net.* joins \d+)", rf"\1 burst {BURST / 1e3:g}KB header {HEADER}B", text)
+    path.write_text(text)
     return path
 
 

@@ -2,7 +2,7 @@
 """m6c calibrate writes a profile that is sane and parses; with a plan's folder it adds the prices of
 the plan's steps; mistakes are told. No times are asserted: the machine may be busy."""
 # TIMEOUT: 300
-import json, os, pathlib, re, subprocess, sys, tempfile
+import json, os, pathlib, re, shutil, subprocess, sys, tempfile
 
 M6C = os.environ.get("M6C", "m6c")
 MODEL = pathlib.Path(__file__).resolve().parent.parent / "runtime/small.m6"
@@ -20,6 +20,14 @@ def m6c(*args, status=0):
     p = subprocess.run([M6C, *args], capture_output=True, text=True)
     check(p.returncode == status, f"m6c {' '.join(args)}: exit {p.returncode}\n{p.stderr}")
     return p
+
+
+def several(*args, status=0):
+    env = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+           "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+    p = subprocess.run(["mpirun", "-n", "2", M6C, *map(str, args)], capture_output=True, text=True,
+                       env=env)
+    check(p.returncode == status, f"2 ranks, {args}: exit {p.returncode}\n{p.stderr}")
 
 
 def lines(path, key):
@@ -65,6 +73,22 @@ with tempfile.TemporaryDirectory() as tmp:
     bad = m6c("compile", str(MODEL), "-o", str(plan), status=1)
     check("profile.txt:2:1: error: a machine has no 'lanch'; did you mean 'launch'?" in bad.stderr,
           "a profile with a mistake")
+
+    # Several ranks measure what is between them, and the steps of a plan for as many.
+    if shutil.which("mpirun"):
+        before = profile.read_text()
+        several("calibrate", "--quick", "-o", profile)
+        check(len(lines(profile, "link")) == 1 and lines(profile, "devices") == ["devices 2"] and
+              lines(profile, "nodes") == ["nodes 1"], f"links of one host: {lines(profile, 'link')}")
+        check([l for l in profile.read_text().splitlines() if l.split()[0] not in
+               ("link", "devices", "nodes")] == before.splitlines(), "all else stays")
+        two = tmp / "two"
+        m6c("compile", str(MODEL), "-o", str(two), "--mesh", "data=2", "--cluster", str(profile))
+        several("calibrate", two, "--quick", "-o", profile)
+        check(len(lines(profile, "step")) > len(steps), "prices of a rank's steps")
+        check(not any("all_reduce" in l for l in lines(profile, "step")), "collectives are links'")
+        m6c("calibrate", str(two), status=2)
+        several("calibrate", "--json", status=2)
 
     m6c("calibrate", str(tmp / "nothing"), status=1)
     m6c("calibrate", "--link", "fast", status=2)

@@ -80,6 +80,28 @@ static void check_by_hand(void) {
     session_free(s);
 }
 
+/* A shaped link of 25 MB/s: headers travel too, 750 B were saved up in the latency, long messages
+ * are slower. An all_to_all of one step is flat, however its messages cost. */
+static void check_shaped(void) {
+    Session *s = session_new();
+    const Topology *t = build(s,
+                              "devices 2\nnodes 2\nlink host 4GB/s latency 1us bus\n"
+                              "link net 25MB/s latency 30us burst 18KB header 88B long 20MB/s from "
+                              "32KB\n",
+                              4);
+    MeshGroup peers = group(2, 2), all = group(4, 1);
+    CommPlan p, best;
+    if (!t) return;
+    comm_plan(t, &peers, COLLECTIVE_ALL_TO_ALL, COMM_DIRECT, 2 * 1000, &p);
+    CHECK(near(p.us, 3 + 30 + (2 * 1088 - 750) / 25.));
+    comm_plan(t, &peers, COLLECTIVE_ALL_TO_ALL, COMM_DIRECT, 2 * 40000, &p);
+    CHECK(near(p.us, 3 + 30 + (2 * 40088 - 750) / 20.));
+    comm_plan(t, &all, COLLECTIVE_ALL_TO_ALL, COMM_DIRECT, 4, &p);
+    CHECK(near(comm_best(t, &all, COLLECTIVE_ALL_TO_ALL, 4, &best), p.us));
+    CHECK(best.how == COMM_DIRECT);
+    session_free(s);
+}
+
 /* Two networks differ only in rails: what stays on its rail spares the bus of the node. */
 static void check_rails(void) {
     Session *s = session_new();
@@ -328,6 +350,7 @@ int main(void) {
     check_bigraph();
     check_work();
     check_by_hand();
+    check_shaped();
     check_rails();
     check_formulas();
     check_flows();
