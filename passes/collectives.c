@@ -10,8 +10,8 @@
  * phases that suit the network (collectives_exchange.c).
  *
  * A pool of num_communicators: messages of gradients take its communicators in turn, from the last
- * to the first; whatever the next kernel waits for takes the first, which tokens have to themselves
- * where they are exchanged. */
+ * to the first; whatever the next kernel waits for takes the first, which tokens
+ * that are exchanged, and what stages send each other, have to themselves. */
 #include "passes/collectives.h"
 
 #include "ir/storage.h"
@@ -164,7 +164,7 @@ static bool has_exchanges(const Graph *g) {
 
 static void choose_streams(Graph *g, const Uses *uses) {
     int64_t n = MIN(g->set.num_communicators, (int64_t)COMM_STREAMS), last = n - 1, next = last;
-    int64_t least = n > 1 && has_exchanges(g);
+    int64_t least = n > 1 && (g->set.stages || has_exchanges(g));
     for (Value v = 0; v < g->node.n; v++) {
         Node *node = node_of(g, v);
         if (!is_collective(node)) continue;

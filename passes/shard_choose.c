@@ -162,9 +162,16 @@ static int through_place(const Shard *s, Value v, uint32_t i, int a) {
     return both || is_partial(s, operand(s->from, v, i), a) ? PLACE_SUM : PLACE_NONE;
 }
 
+/* Bytes of a sum that is left apart, each time that it is made up later: a gradient of several
+ * micro-batches is cast to f32, added to the others', and made up once for all. */
+static double bytes_later(const Shard *s, const Node *n) {
+    bool once = n->op == OP_cast && n->phase == PHASE_BACKWARD && n->micro >= 0;
+    return result_bytes(n->type) / (double)(once ? MAX(s->from->set.micro_batches, 1) : 1);
+}
+
 static double through_cost(const Shard *s, Value v, int a) {
     const Node *node = node_of(s->from, v);
-    double n = (double)s->size[a], cost = 2 * (n - 1) / n * result_bytes(node->type);
+    double n = (double)s->size[a], cost = 2 * (n - 1) / n * bytes_later(s, node);
     for (uint32_t i = 0; i < node->nin; i++)
         cost += operand_cost(s, operand(s->from, v, i), a, through_place(s, v, i, a));
     return cost;

@@ -24,7 +24,8 @@ typedef struct {
 typedef struct {
     int64_t from, to; /* of sends; collectives: -1 */
     Stream stream;
-    CommWork work; /* of collectives: whose group */
+    CommWork work;     /* of collectives: whose group */
+    const bool *takes; /* by class */
     VEC(uint32_t) op;
     uint32_t *taken; /* by class: how many it has steps for */
 } Channel;
@@ -48,18 +49,18 @@ typedef struct {
 
 /* ---- who meets whom ---- */
 
-static bool same_channel(const Channel *a, const Channel *b) {
+static bool same_channel(const Sim *s, const Channel *a, const Channel *b) {
     if (a->from != b->from || a->to != b->to) return false;
     if (a->from >= 0) return true;
     const CommWork *x = &a->work, *y = &b->work;
-    return a->stream == b->stream && x->nlevel == y->nlevel &&
-           memcmp(x->size, y->size, sizeof x->size) == 0 &&
+    return a->stream == b->stream && memcmp(a->takes, b->takes, s->nclass * sizeof(bool)) == 0 &&
+           x->nlevel == y->nlevel && memcmp(x->size, y->size, sizeof x->size) == 0 &&
            memcmp(x->stride, y->stride, sizeof x->stride) == 0;
 }
 
 static Channel *find_channel(Sim *s, const Channel *key) {
     for (uint32_t i = 0; i < s->channel.n; i++)
-        if (same_channel(&s->channel.p[i], key)) return &s->channel.p[i];
+        if (same_channel(s, &s->channel.p[i], key)) return &s->channel.p[i];
     vec_push(&s->channel, *key);
     Channel *c = &s->channel.p[s->channel.n - 1];
     c->taken = arena_array(s->arena, uint32_t, s->nclass);
@@ -70,8 +71,11 @@ static void find_op(Sim *s, uint32_t c, uint32_t i) {
     const RankComm *comm = &s->class[c].comm[i];
     uint32_t kind = links_kind(&s->links, c, comm);
     const CommKind *k = &s->links.kind.p[kind];
-    Channel key = {
-        .from = k->from, .to = -1, .stream = s->class[c].step[i].stream, .work = comm->work};
+    Channel key = {.from = k->from,
+                   .to = -1,
+                   .stream = s->class[c].step[i].stream,
+                   .work = comm->work,
+                   .takes = k->takes};
     for (uint32_t other = 0; k->from >= 0 && other < s->nclass; other++)
         if (k->takes[other] && other != k->from) key.to = other;
     Channel *channel = find_channel(s, &key);
