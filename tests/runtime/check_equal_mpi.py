@@ -72,7 +72,7 @@ def train(folder, name, mesh=None):
     compiled = json.loads(p.stdout)
     start = ["mpirun", "-n", ranks_of(mesh)] if mesh else []
     p, wrong = call(*start, M6C, "run", at, "--data", "random:1", "--steps", STEPS, "--json", "--save-every", 0,
-                    "--save", at / "params")
+                    "--comm-timeout", "60s", "--save", at / "params")
     if wrong:
         return None, None, wrong
     params = tensors(at / "params")
