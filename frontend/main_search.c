@@ -86,6 +86,12 @@ static void free_probes(SearchReport *r) {
 
 /* ---- what a candidate is called ---- */
 
+/* A size in the unit in which it is a whole number. */
+static const char *whole_size(Arena *a, int64_t bytes) {
+    if (bytes % 1000000000) return size_text(a, bytes);
+    return arena_printf(a, "%" PRId64 "GB", bytes / 1000000000);
+}
+
 ModelArgs search_args(Arena *a, const SearchReport *r, const SearchChoice *c) {
     ModelArgs args = *r->model;
     Buf b = {0};
@@ -95,9 +101,9 @@ ModelArgs search_args(Arena *a, const SearchReport *r, const SearchChoice *c) {
     args.zero = c->zero ? "1" : NULL;
     if (c->mesh.size[AXIS_MICRO] > 1)
         args.micros = arena_printf(a, "%" PRId64, c->mesh.size[AXIS_MICRO]);
-    if (r->space.place.memory) args.memory = size_text(a, r->space.place.memory);
+    if (r->space.place.memory) args.memory = whole_size(a, r->space.place.memory);
     args.host_memory =
-        c->offload && r->space.place.host_memory ? size_text(a, r->space.place.host_memory) : NULL;
+        c->offload && r->space.place.host_memory ? whole_size(a, r->space.place.host_memory) : NULL;
     if (c->keep == KEEP_NONE) args.checkpoint = "all";
     return args;
 }

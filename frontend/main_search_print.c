@@ -16,6 +16,14 @@ static const char *mesh_name(Arena *a, const SearchMesh *m) {
     return text;
 }
 
+/* The mesh, and in how many parts the batch goes through it. */
+static const char *choice_name(Arena *a, const SearchResult *x) {
+    const SearchMesh *m = &x->choice.mesh;
+    const char *name = mesh_name(a, m);
+    if (m->size[AXIS_MICRO] == 1) return name;
+    return arena_printf(a, "%s in %" PRId64 " micro-batches", name, m->size[AXIS_MICRO]);
+}
+
 static const char *keep_name(SearchKeep k) {
     static const char *const names[] = {"none", "some", "all"}; /* what is computed again */
     return names[k];
@@ -95,8 +103,8 @@ typedef struct {
 
 static const char *axes_name(Arena *a, const SearchResult *x) {
     const char *text = "";
-    for (int i = 0; i < AXIS_MICRO; i++)
-        if (x->axes >> i & 1)
+    for (int i = 0; i < AXIS_COUNT; i++)
+        if (x->axes >> i & 1 && x->choice.mesh.size[i] > 1)
             text = arena_printf(a, "%s%s%s=%" PRId64, text, *text ? " x " : "",
                                 search_axis_name((SearchAxis)i), x->choice.mesh.size[i]);
     return text;
@@ -137,11 +145,11 @@ static void print_losers(Arena *a, const SearchReport *r) {
         if (slow[p].n)
             printf("%7u slower by %-12s nearest: %+.1f %%, %s, %s\n", slow[p].n,
                    search_part_name((SearchPart)p), 100 * (slow[p].nearest->us / best - 1),
-                   mesh_name(a, &slow[p].nearest->choice.mesh), bound_by(a, slow[p].nearest));
+                   choice_name(a, slow[p].nearest), bound_by(a, slow[p].nearest));
     for (int l = LOST_NOT + 1; l < LOST_COUNT; l++)
         if (lost[l].n)
             printf("%7u %-22s nearest: %s, %s\n", lost[l].n, lost_names[l],
-                   mesh_name(a, &lost[l].nearest->choice.mesh), lost_text(a, lost[l].nearest));
+                   choice_name(a, lost[l].nearest), lost_text(a, lost[l].nearest));
 }
 
 /* ---- all ---- */
@@ -158,7 +166,7 @@ void search_print(const SearchReport *r) {
     if (r->space.place.memory) printf(", each with %.1f GB", (double)r->space.place.memory * 1e-9);
     if (r->space.place.host_memory)
         printf(" and %.1f GB of its host", (double)r->space.place.host_memory * 1e-9);
-    printf("\n%s candidates in %.1f s\n", with_commas(a, r->list.priced), r->seconds);
+    printf("\n%s candidates in %.2f s\n", with_commas(a, r->list.priced), r->seconds);
     if (n == 0) printf("\nnone of them can be done\n");
     if (n) print_best(a, r, (uint32_t)MIN((int64_t)n, r->limit));
     if (r->list.result.n > 1 || n == 0) print_losers(a, r);
@@ -190,8 +198,8 @@ static json_t *result_json(Arena *a, const SearchReport *r, uint32_t i) {
 
 static void add_loser(Arena *a, json_t *list, const char *why, const Losers *l, const char *text) {
     json_array_append_new(list, json_pack("{s:s, s:I, s:s, s:s}", "why", why, "candidates",
-                                          (json_int_t)l->n, "nearest",
-                                          mesh_name(a, &l->nearest->choice.mesh), "by", text));
+                                          (json_int_t)l->n, "nearest", choice_name(a, l->nearest),
+                                          "by", text));
 }
 
 static json_t *losers_json(Arena *a, const SearchReport *r) {

@@ -22,7 +22,8 @@ static bool changes_nothing(const SearchResult *r) {
 }
 
 static void price_choices(Search *s, const SearchBase *b, const SearchMesh *mesh, bool zero) {
-    for (int keep = KEEP_ALL; keep <= KEEP_NONE; keep++)
+    bool train = s->space->model[mesh->shared][zero]->train; /* or nothing is kept */
+    for (int keep = KEEP_ALL; keep <= (train ? KEEP_NONE : KEEP_ALL); keep++)
         for (int offload = 0; offload < 2; offload++) {
             SearchChoice c = {*mesh, zero, (SearchKeep)keep, offload};
             SearchResult r;
@@ -52,13 +53,14 @@ static bool price_mesh(Search *s, const SearchMesh *mesh, bool zero, bool tell) 
 
 /* With all numbers of micro-batches that divide the batch. */
 static void all_micros(Search *s, SearchMesh mesh) {
-    for (int64_t n = 1; n <= MOST_MICROS; n++) {
+    bool train = s->space->model[mesh.shared][0]->train;
+    for (int64_t n = 1; n <= (train ? MOST_MICROS : 1); n++) {
         mesh.size[AXIS_MICRO] = n;
         arena_free(s->a);
         s->a = arena_new();
         if (!price_mesh(s, &mesh, false, n == 1) && n == 1) return;
         bool replicas = mesh.size[AXIS_DATA] * mesh.size[AXIS_EXPERT] > 1;
-        if (replicas) price_mesh(s, &mesh, true, false);
+        if (replicas && train) price_mesh(s, &mesh, true, false);
     }
 }
 

@@ -36,6 +36,9 @@ int power_of(Power p, SearchAxis a);
 void power_factors(const int64_t then[AXIS_COUNT], const int64_t now[AXIS_COUNT],
                    double factor[POWERS]);
 
+/* Dimension 0 of the inputs that replicas divide: as one rank has it. 0: there are no inputs. */
+int64_t search_batch(const Graph *g);
+
 /* By value, of a sharded graph with SEARCH_PASSES behind it; of tuples POWER_NONE. *least gets the
  * greatest number of parts that every set of axes may have: the greatest common divisor of the
  * dimensions split over the set, by bit mask; 0: nothing is split over it. */
@@ -87,7 +90,8 @@ typedef struct {
 typedef struct {
     int64_t size[AXIS_COUNT]; /* the probe's mesh; micro-batches: 1 */
     bool shared;              /* experts use data's ranks */
-    bool zero;
+    bool train;
+    int64_t batch;        /* what replicas and micro-batches divide; 0: nothing */
     bool experts, tensor; /* something is split over the axis */
     int64_t divisor[1 << AXIS_COUNT];
     uint32_t nlayer;
@@ -157,7 +161,7 @@ typedef enum {
 typedef struct {
     SearchChoice choice;
     SearchLost lost;
-    unsigned axes;  /* LOST_DIVIDE: over these, whose product does not divide */
+    unsigned axes;  /* LOST_DIVIDE: over these, as bits, whose product does not divide */
     int64_t excess; /* that dimension; bytes too many; layers */
     double us;      /* of a step */
     double part[PART_COUNT];

@@ -399,7 +399,8 @@ static void read_mesh(const Graph *g, SearchModel *m) {
             else
                 m->size[a] = g->set.mesh[i].size;
         }
-    m->zero = g->set.zero > 0;
+    m->train = g->set.train;
+    m->batch = search_batch(g) * m->size[AXIS_DATA] * m->size[AXIS_EXPERT];
     m->tensor = m->divisor[1u << AXIS_TENSOR] > 0;
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);

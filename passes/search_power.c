@@ -181,7 +181,7 @@ static void by_spec(const Spec *spec, Shape *out) {
 
 /* ---- of the whole graph ---- */
 
-static int64_t batch_of(const Graph *g) {
+int64_t search_batch(const Graph *g) {
     int64_t any = 0;
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);
@@ -217,7 +217,7 @@ static Power total(const Shape *s, int rank) {
 }
 
 Power *power_of_values(const Graph *g, int64_t divisor[1 << AXIS_COUNT], Arena *a) {
-    Powers p = {.g = g, .a = a, .batch = batch_of(g)};
+    Powers p = {.g = g, .a = a, .batch = search_batch(g)};
     p.shape = arena_array(a, Shape, g->node.n + 1);
     Power *of = arena_array(a, Power, g->node.n + 1);
     memset(divisor, 0, sizeof(int64_t) << AXIS_COUNT);

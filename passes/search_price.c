@@ -123,17 +123,24 @@ static void price_class(const SearchBase *b, const SearchClass *c, const double 
 
 /* ---- the mesh ---- */
 
+static int64_t mesh_product(const SearchMesh *mesh, unsigned axes) {
+    int64_t n = 1;
+    for (int a = 0; a < AXIS_COUNT; a++) n *= axes >> a & 1 ? mesh->size[a] : 1;
+    return n;
+}
+
+static bool must_divide(const SearchMesh *mesh, unsigned axes, int64_t of, SearchResult *why) {
+    if (!of || of % mesh_product(mesh, axes) == 0) return true;
+    why->lost = LOST_DIVIDE, why->axes = axes, why->excess = of;
+    return false;
+}
+
 /* A mesh on which the shapes of the probe make sense. */
 static bool divides(const SearchModel *m, const SearchMesh *mesh, SearchResult *why) {
-    for (unsigned axes = 1; axes < 1u << AXIS_MICRO; axes++) {
-        bool batch = axes & (1u << AXIS_DATA) && !(axes & 1u << AXIS_TENSOR);
-        int64_t n = 1, of = m->divisor[axes];
-        for (int a = 0; a < AXIS_MICRO; a++) n *= axes >> a & 1 ? mesh->size[a] : 1;
-        if (batch && (m->shared || axes >> AXIS_EXPERT & 1)) n *= mesh->size[AXIS_MICRO];
-        if (!of || of % n == 0) continue;
-        why->lost = LOST_DIVIDE, why->axes = axes, why->excess = of;
-        return false;
-    }
+    enum { REPLICAS = 1 << AXIS_DATA | 1 << AXIS_EXPERT, MICROS = 1 << AXIS_MICRO };
+    if (!must_divide(mesh, REPLICAS | MICROS, m->batch, why)) return false;
+    for (unsigned axes = 1; axes < MICROS; axes++)
+        if (!must_divide(mesh, axes, m->divisor[axes], why)) return false;
     return true;
 }
 

@@ -123,7 +123,9 @@ static void test_one_product(void) {
 static void test_does_not_divide(void) {
     Fixture f = fixture(one_text, 4);
     SearchResult r = price(&f, (SearchMesh){{3, 1, 1, 1}, 1, false}, KEEP_ALL, false);
-    CHECK(r.lost == LOST_DIVIDE && r.axes == 1u << AXIS_DATA && r.excess == 4096);
+    CHECK(r.lost == LOST_DIVIDE && r.axes >> AXIS_DATA & 1 && r.excess == 4096);
+    r = price(&f, (SearchMesh){{4, 1, 1, 3}, 1, false}, KEEP_ALL, false);
+    CHECK(r.lost == LOST_DIVIDE && r.axes >> AXIS_MICRO & 1 && r.excess == 4096);
     r = price(&f, (SearchMesh){{4, 1, 1, 1}, 2, false}, KEEP_ALL, false);
     CHECK(r.lost == LOST_STAGES && r.excess == 1);
     end(&f);
