@@ -9,6 +9,7 @@
 
 typedef struct {
     bool params, steps, kernels, memory, comm, all, json, forward;
+    const char *cluster;
 } InspectArgs;
 
 static const double MIB = 1024.0 * 1024.0;
@@ -101,7 +102,8 @@ static void print_summary(const Plan *p) {
         printf("output %s\n", p->buffer.p[p->output.p[i].buffer].name);
 }
 
-static void print_json(const Plan *p, const InspectArgs *a) {
+/* m: the machine of --comm's prices; NULL without. */
+static void print_json(const Plan *p, const InspectArgs *a, const Machine *m) {
     json_t *o = json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:o}", "model",
                           p->model, "target", p->target, "train", p->train, "parameters",
                           (json_int_t)plan_whole_parameters(p), "rank_parameters",
@@ -111,6 +113,7 @@ static void print_json(const Plan *p, const InspectArgs *a) {
                           (json_int_t)p->tokens, "params", params_json(p));
     if (a->memory) json_object_set_new(o, "memory", memory_json(p));
     if (a->comm) json_object_set_new(o, "comm", inspect_comm_json(p));
+    if (m) json_object_set_new(o, "all_to_all", inspect_exchanges_json(p, m));
     json_dumpf(o, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     printf("\n");
     json_decref(o);
@@ -119,10 +122,12 @@ static void print_json(const Plan *p, const InspectArgs *a) {
 static int inspect(const InspectArgs *a, const char *dir) {
     Session *s = session_new();
     Plan *p = plan_load(s, dir, a->forward ? "forward.txt" : "plan.txt");
-    if (p) {
+    const Machine *m = p && a->comm ? machine_load(s, a->cluster, p->target) : NULL;
+    bool ok = p && (m || !a->comm);
+    if (ok) {
         plan_warn_stale(p);
         if (a->json)
-            print_json(p, a);
+            print_json(p, a, m);
         else if (!a->params && !a->steps && !a->kernels && !a->memory && !a->comm)
             print_summary(p);
         if (a->params && !a->json) print_params(p);
@@ -130,10 +135,11 @@ static int inspect(const InspectArgs *a, const char *dir) {
         if (a->kernels) print_kernels(p);
         if (a->memory && !a->json) memory_print(p, a->all, stdout);
         if (a->comm && !a->json) inspect_comm(p, a->all, stdout);
-        plan_free(p);
+        if (a->comm && !a->json) inspect_exchanges(p, m, stdout);
     }
+    if (p) plan_free(p);
     session_free(s);
-    return p ? EXIT_DONE : EXIT_INPUT;
+    return ok ? EXIT_DONE : EXIT_INPUT;
 }
 
 int main_inspect(int argc, char **argv) {
@@ -146,6 +152,8 @@ int main_inspect(int argc, char **argv) {
          "each memory's peak: when, by kind, layer and tensor; decisions and their price"},
         {"comm", OPT_FLAG, &a.comm, NULL,
          "what ranks send: groups, collectives by kind, phase and size"},
+        {"cluster", OPT_TEXT, &a.cluster, "FILE",
+         "with --comm: the machine that all_to_alls are priced on (this one)"},
         {"all", OPT_FLAG, &a.all, NULL, "with --memory, --comm: all tensors, decisions, messages"},
         {"forward", OPT_FLAG, &a.forward, NULL, "of the forward plan beside a training plan"},
         {"json", OPT_FLAG, &a.json, NULL,
