@@ -159,7 +159,10 @@ static int64_t most_in_one(const Topology *t, int level) {
     int64_t per = l->bus ? l->unit * l->fan : l->unit, last = 0, most = 0;
     for (int64_t r = 0; r < t->ranks; r++) last = MAX(last, topology_device(t, r) / per);
     int64_t *count = xcalloc((size_t)last + 1, sizeof *count);
-    for (int64_t r = 0; r < t->ranks; r++) most = MAX(most, ++count[topology_device(t, r) / per]);
+    for (int64_t r = 0; r < t->ranks; r++) {
+        int64_t here = ++count[topology_device(t, r) / per];
+        most = MAX(most, here);
+    }
     free(count);
     return most;
 }
