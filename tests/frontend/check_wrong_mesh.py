@@ -94,7 +94,8 @@ def clusters(folder):
 def run(folder):
     two = compile_small(folder / "two", "--mesh", "data=2")
     refused("compare", [M6C, "compare", two], 1, "the plan is for 2 ranks and m6c compare starts one")
-    refused("calibrate", [M6C, "calibrate", two, "-o", folder / "profile"], 1, "this one is for 2")
+    refused("calibrate", [M6C, "calibrate", two, "-o", folder / "profile"], 2,
+            "the plan is for 2 ranks, this run has 1: mpirun -n 2 m6c calibrate ")
     if not shutil.which("mpirun"):
         return
     steps = ["--data", "random:1", "--steps", "2"]

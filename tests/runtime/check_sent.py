@@ -15,7 +15,9 @@ SMALL = 64  # bytes: what ranks tell each other beside all_to_alls in a forward 
 PLANS = [("moe2", "expert=2", 2, [], {"all_to_all", "all_reduce"}),
          ("zero", "data=2,tensor=2", 4, [], {"reduce_scatter", "all_gather", "all_reduce"}),
          ("moe2", "data=4,expert=data", 4, [], {"all_to_all", "all_reduce"}),
+         ("moe2", "data=4,expert=data", 4, ["--all-to-all", "2"], {"all_to_all", "all_reduce"}),
          ("moe1", "data=8,expert=data", 8, [], {"all_to_all", "all_reduce"}),
+         ("moe1", "data=8,expert=data", 8, ["--all-to-all", "4"], {"all_to_all", "all_reduce"}),
          ("zero", "data=8", 8, [], {"reduce_scatter", "all_gather"})]
 
 
@@ -92,11 +94,16 @@ def sent_by_mpi(plan, ranks, count):
     return sent
 
 
-def check_mpi(plan, ranks):
+def check_mpi(plan, ranks, part):
     """Between each two ranks MPI sends what the all_to_alls of the plan say, and nothing else that is not small."""
     messages, group = planned(plan)
     exchanges = [m for m in messages.values() if m["kind"] == "all_to_all"]
     check(exchanges and all(m["sent_bytes"] < SMALL for m in messages.values() if m not in exchanges), plan.name)
+    if part:  # first among `part` neighbours, then among those that have the same place there
+        together, size = len(exchanges) // 2, exchanges[0]["bytes"]
+        want = part - 1 + ranks // part - 1, size * (part - 1) / part + size * (1 - part / ranks)
+        got = [sum(m[k] for m in exchanges) / together for k in ("messages", "sent_bytes")]
+        check(got == list(want), f"{plan.name}: an exchange in two phases sends {got}, the formula is {want}")
     few, more = sent_by_mpi(plan, ranks, 1), sent_by_mpi(plan, ranks, 4)
     for a in range(ranks):
         for b in range(ranks):
@@ -132,5 +139,5 @@ with workspace() as folder, concurrent.futures.ThreadPoolExecutor(2) as pool:
     for made, infer, (name, mesh, ranks, args, kinds) in zip(plans, forward, PLANS):
         check_run(made.result(), ranks, kinds)
         if infer and monitored():
-            n = check_mpi(infer.result(), ranks)
+            n = check_mpi(infer.result(), ranks, int(args[1]) if args else 0)
             print(f"{name} {mesh} {' '.join(args)}: {n} all_to_alls a forward step, as MPI counts them")
