@@ -4,7 +4,8 @@
  * forward or backward. Where every row between follows from the same rows alone, the region can be
  * done in pieces of rows: while one piece is multiplied the next one travels. What is read of a
  * region elsewhere is put together again. How many pieces: as `place { all_to_all_chunks }` says,
- * or as a model of two streams, one that exchanges and one that computes, finds fastest. Limits:
+ * or as a model of two streams, one that exchanges and one that computes, finds fastest; under a
+ * budget of the device's memory only if asked: M6-10T does not fit in pieces any more. Limits:
  * rows are the last but one dim of the blocks (dispatched rows of a token group); a region with an
  * op that collectives_rows.c does not know stays whole. */
 #include "passes/collectives.h"
@@ -144,7 +145,7 @@ static double region_us(const Find *f, Value first, Value last, int64_t pieces) 
 static int64_t best_pieces(const Find *f, Value first, Value last, int64_t rows) {
     static const int64_t tried[] = {2, 3, 4, 6, 8};
     int64_t best = 1;
-    if (!f->e->m || !f->e->topology->node) return 1;
+    if (!f->e->m || !f->e->topology->node || f->g->set.memory) return 1;
     double least = region_us(f, first, last, 1);
     for (size_t i = 0; i < COUNT(tried) && tried[i] <= rows; i++) {
         double us = region_us(f, first, last, tried[i]);
