@@ -128,7 +128,7 @@ static const char *const lost_names[LOST_COUNT] = {"", "do not divide the model"
                                                    "do not fit the host"};
 
 static void count_losers(const SearchReport *r, Losers lost[LOST_COUNT], Losers slow[PART_COUNT]) {
-    for (uint32_t i = 1; i < r->list.result.n; i++) {
+    for (uint32_t i = feasible(r) > 0; i < r->list.result.n; i++) {
         const SearchResult *x = &r->list.result.p[i], *best = &r->list.result.p[0];
         Losers *to = &lost[x->lost];
         if (x->lost == LOST_NOT) to = &slow[search_worse_in(x, best)];
@@ -138,6 +138,7 @@ static void count_losers(const SearchReport *r, Losers lost[LOST_COUNT], Losers 
 
 static void print_losers(Arena *a, const SearchReport *r) {
     Losers lost[LOST_COUNT] = {{0}}, slow[PART_COUNT] = {{0}};
+    if (r->list.result.n == 0) return;
     double best = r->list.result.p[0].us;
     count_losers(r, lost, slow);
     printf("\nwhy others lose:\n");
@@ -167,7 +168,10 @@ void search_print(const SearchReport *r) {
     if (r->space.place.host_memory)
         printf(" and %.1f GB of its host", (double)r->space.place.host_memory * 1e-9);
     printf("\n%s candidates in %.2f s\n", with_commas(a, r->list.priced), r->seconds);
-    if (n == 0) printf("\nnone of them can be done\n");
+    if (r->list.result.n == 0)
+        printf("\nnone: nothing in this model can be split over so many ranks\n");
+    else if (n == 0)
+        printf("\nnone of them can be done\n");
     if (n) print_best(a, r, (uint32_t)MIN((int64_t)n, r->limit));
     if (r->list.result.n > 1 || n == 0) print_losers(a, r);
     if (n) printf("\n%s\n", search_command(a, r, &r->list.result.p[0].choice));

@@ -62,17 +62,22 @@ const Made *shard_nearest(const Shard *s, Value v, const Part *want) {
     return best;
 }
 
+/* Parts into which axes other than a split w where it was made so. */
+static double split_parts(const Shard *s, Value w, const Part *p, int a) {
+    double parts = 1;
+    for (int k = 0; k < type_of(s->from, w)->rank; k++)
+        parts *= (double)axes_parts(s, p->dim[k] & (Axes) ~(1 << a));
+    return parts;
+}
+
 /* Cheapest of the ways in which operand w was made. */
 static double operand_cost(const Shard *s, Value w, int a, int to) {
     const Type *t = type_of(s->from, w);
     if (s->pending[w]) return 0;
     double least = INFINITY, bytes = bytes_of(t);
     for (const Made *m = s->made[w]; m; m = m->next) {
-        double split = 1; /* by the other axes */
-        for (int k = 0; k < t->rank; k++)
-            split *= (double)axes_parts(s, m->part.dim[k] & (Axes) ~(1 << a));
-        double cost =
-            move_cost((double)s->size[a], bytes / split, place_of(&m->part, t->rank, a), to);
+        double cost = move_cost((double)s->size[a], bytes / split_parts(s, w, &m->part, a),
+                                place_of(&m->part, t->rank, a), to);
         if (is_placed_param(s, w) && cost > 0) cost *= cost_of_placed;
         if (to == PLACE_NONE && has_axis(s->batch, a) && place_of(&m->part, t->rank, a) >= 0)
             cost *= cost_of_batch;
@@ -169,9 +174,21 @@ static double bytes_later(const Shard *s, const Node *n) {
     return result_bytes(n->type) / (double)(once ? MAX(s->from->set.micro_batches, 1) : 1);
 }
 
+/* Into how many parts the other axes split an operand that is a sum over axis a. */
+static double sum_parts(const Shard *s, Value v, int a) {
+    double parts = 1;
+    for (uint32_t i = 0; i < node_of(s->from, v)->nin; i++) {
+        Value w = operand(s->from, v, i);
+        for (const Made *m = s->made[w]; m; m = m->next)
+            if (has_axis(m->part.partial, a)) parts = MAX(parts, split_parts(s, w, &m->part, a));
+    }
+    return parts;
+}
+
 static double through_cost(const Shard *s, Value v, int a) {
     const Node *node = node_of(s->from, v);
-    double n = (double)s->size[a], cost = 2 * (n - 1) / n * bytes_later(s, node);
+    double n = (double)s->size[a];
+    double cost = 2 * (n - 1) / n * bytes_later(s, node) / sum_parts(s, v, a);
     for (uint32_t i = 0; i < node->nin; i++)
         cost += operand_cost(s, operand(s->from, v, i), a, through_place(s, v, i, a));
     return cost;
