@@ -154,6 +154,12 @@ static Status not_of_plan(const char *path, size_t event, const char *why) {
                        event, why);
 }
 
+/* Of a pipeline's ranks, those of other stages have other plans. */
+static bool is_other_stage(const Plan *p, json_t *event) {
+    json_int_t rank = json_integer_value(json_object_get(event, "pid"));
+    return p->stages && rank >= 0 && rank < p->ranks && plan_stage_of(p, rank) != p->stage;
+}
+
 /* Each event is the next step of the plan, and after the last the first. A round that is cut off at
  * the end does not count. */
 static Status read_events(json_t *events, const char *path, Samples *s) {
@@ -162,6 +168,7 @@ static Status read_events(json_t *events, const char *path, Samples *s) {
     json_array_foreach(events, i, o) {
         const char *ph = json_string_value(json_object_get(o, "ph"));
         if (!ph || strcmp(ph, "X") != 0) continue; /* names of tracks */
+        if (is_other_stage(s->plan, o)) continue;
         json_t *dur = json_object_get(o, "dur");
         json_t *step = json_object_get(json_object_get(o, "args"), "step");
         const char *name = json_string_value(json_object_get(o, "name"));

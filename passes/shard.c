@@ -304,6 +304,19 @@ static void warn_of_routing(Shard *s, Value v, const Choice *c) {
                  axes_name(s, s->batch));
 }
 
+/* A tensor axis that does not divide the heads leaves attention whole on all of its ranks. */
+static void warn_of_heads(const Shard *s, Value v) {
+    const Node *n = node_of(s->from, v);
+    int64_t ranks = axes_parts(s, s->tensor);
+    if (n->op != OP_attention || n->phase != PHASE_FORWARD) return;
+    int64_t heads = type_of(s->from, operand(s->from, v, 0))->dim[2];
+    if (heads % ranks != 0)
+        diag_warning(s->from->session, n->loc,
+                     "%lld heads cannot be shared by the %lld ranks of %s: each of them computes "
+                     "all heads",
+                     (long long)heads, (long long)ranks, axes_name(s, s->tensor));
+}
+
 static void visit_computed(Shard *s, Value v, Choice **choice) {
     const Node *n = node_of(s->from, v);
     Dims d;
@@ -311,6 +324,7 @@ static void visit_computed(Shard *s, Value v, Choice **choice) {
     choice[v] = arena_new_of(s->a, Choice);
     shard_choose(s, v, &d, choice[v]);
     warn_of_routing(s, v, choice[v]);
+    warn_of_heads(s, v);
     bool tuple = n->type->dtype == DT_TUPLE;
     if (!tuple) s->home[v] = choice_out(&d, choice[v], n->type->rank, 0);
     add_made(s, v, &s->home[v], emit(s, v, &d, choice[v]));

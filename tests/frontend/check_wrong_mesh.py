@@ -72,6 +72,8 @@ def compiled(folder):
     for mesh, said in MESHES.items():
         refused(mesh, compile_of(folder, "--mesh", mesh), 1, "error: " + said)
         check(not (folder / "refused").exists(), f"{mesh}: a plan was written")
+    _, err = m6c(*compile_of(folder, "--mesh", "tensor=4")[1:])
+    check(err.count("warning:") == 1 and "2 heads cannot be shared by the 4 ranks of tensor" in err, err)
     refused("micro-batches", compile_of(folder, "--mesh", "data=2", "--set", "batch=9"), 1,
             "batch = 9 cannot be shared by the 2 ranks of data")
     refused("check", [M6C, "check", *compile_of(folder)[2:3], "--mesh", "dat=2"], 1, MESHES["dat=2"])
@@ -105,6 +107,11 @@ def run(folder):
     out, _ = m6c("compare", two, "--trace", trace, "--json")
     compared = json.loads(out)
     check(compared["measured_steps"] == 4 and compared["kinds"]["collective"]["steps"] > 0, out)
+    stages = compile_small(folder / "stages", "--mesh", "pipeline=2")
+    subprocess.run(["mpirun", "-n", "2", M6C, "run", stages, *steps, "--trace", trace], check=True,
+                   capture_output=True, timeout=60)
+    compared = json.loads(m6c("compare", stages, "--trace", trace, "--json")[0])
+    check(compared["measured_steps"] == 2 and compared["kinds"]["collective"]["steps"] > 0, compared)
     run_three = ["mpirun", "-n", "3", M6C, "run"]
     four = compile_small(folder / "four", "--mesh", "data=4")
     refused("three of four", [*run_three, four, *steps], 2,
