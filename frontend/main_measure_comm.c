@@ -24,8 +24,9 @@ typedef struct {
 
 typedef struct {
     double latency, overhead, rate; /* us, us, bytes/s */
-    double long_rate;               /* of messages of `from` bytes and more; 0: as others */
-    int64_t from;
+    int nlong;                      /* rates of longer messages, where they differ */
+    int64_t long_from[LINK_RATES];
+    double long_rate[LINK_RATES];
 } Figures;
 
 /* ---- who is where ---- */
@@ -119,13 +120,18 @@ static Status mean_rate(Bench *b, Comm *c, double links, int64_t bytes, double *
 /* Networks may carry long messages more slowly: receivers are asked first, and many at once get in
  * each other's way. */
 static Status find_rates(Bench *b, Comm *c, double links, Figures *f) {
+    static const int64_t size[LINK_RATES] = {SHORT, 2 * SHORT, 8 * SHORT, 32 * SHORT};
     const double different = 0.03;
-    double between;
+    bool alike = true;
     TRY(rate_at(b, c, links, SHORT / 2, &f->rate));
-    TRY(rate_at(b, c, links, SHORT, &between));
-    TRY(mean_rate(b, c, links, 2 * SHORT, &f->long_rate));
-    f->from = between * between < f->rate * f->long_rate ? SHORT : 2 * SHORT;
-    if (fabs(f->long_rate / f->rate - 1) < different) f->long_rate = 0;
+    for (double took = 0; f->nlong < LINK_RATES && took < LONG; f->nlong++) {
+        double *rate = &f->long_rate[f->nlong];
+        TRY(rate_at(b, c, links, size[f->nlong], rate));
+        f->long_from[f->nlong] = size[f->nlong];
+        took = links * (double)size[f->nlong] / *rate;
+        alike &= fabs(*rate / f->rate - 1) < different;
+    }
+    if (alike) f->nlong = 0;
     return NULL;
 }
 
@@ -169,9 +175,9 @@ static Status measure_far(Bench *b, const Figures *near, Figures *f) {
 static void put_link(const char *name, const Figures *f, int64_t joins, bool bus, Buf *out) {
     buf_printf(out, "link %s %.3gMB/s latency %.3gus overhead %.3gus joins %lld%s", name,
                f->rate / 1e6, f->latency, f->overhead, (long long)joins, bus ? " bus" : "");
-    if (f->long_rate > 0)
-        buf_printf(out, " long %.3gMB/s from %lldKiB", f->long_rate / 1e6,
-                   (long long)(f->from >> 10));
+    for (int i = 0; i < f->nlong; i++)
+        buf_printf(out, " long %.3gMB/s from %lldKiB", f->long_rate[i] / 1e6,
+                   (long long)(f->long_from[i] >> 10));
     buf_puts(out, "\n");
 }
 

@@ -1,6 +1,7 @@
 /* comm_phase.c: one phase of a collective: who sends how much over which level, and how long that
  * takes. Where messages lie on links is counted rank by rank, so that any group and any placement
  * of ranks has its own figures. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,9 +88,15 @@ static double link_bytes(const Topology *t, const CommPhase *p, int level) {
     return (own + x->through) * sharers / MIN((double)l->ports, sharers);
 }
 
+/* Between two sizes that have a rate, on a line over the logarithm of sizes. */
 static double link_rate(const TopologyLevel *l, const CommTraffic *x) {
-    bool is_long = l->long_rate > 0 && x->bytes >= l->long_from * x->messages;
-    return is_long ? l->long_rate : l->rate;
+    double bytes = x->bytes / MAX(x->messages, 1e-9);
+    int i = 0;
+    while (i < l->nlong && bytes >= l->long_from[i]) i++;
+    if (i == 0) return l->rate;
+    if (i == l->nlong) return l->long_rate[i - 1];
+    double along = log(bytes / l->long_from[i - 1]) / log(l->long_from[i] / l->long_from[i - 1]);
+    return l->long_rate[i - 1] + along * (l->long_rate[i] - l->long_rate[i - 1]);
 }
 
 /* µs in which a level's busiest link carries a round's bytes, after `pause` µs with nothing to do:

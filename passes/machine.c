@@ -23,7 +23,8 @@
  *         bus             the group's devices share one link of this rate, instead of ports
  *         burst 64KB      bytes that a shaped link saves up in pauses, to be sent at once
  *         header 88B      bytes that each message takes beside its own
- *         long 21MB/s from 64KB           the rate of messages of at least so many bytes
+ *         long 21MB/s from 64KB           the rate of messages of at least so many bytes; more of
+ *                                         them, by size: rates between are interpolated
  *         rails           port i leads to the ports i of other groups
  *         bigraph 8       so many switches in two layers, each linked to all of the other layer
  *     step "add gelu" [host] [product …] [copy device host] [flops 5e6] bytes 2e6 12.5us
@@ -339,6 +340,16 @@ static void read_slow(Reader *r) {
     PUSH(r->m, &r->m->slow, s);
 }
 
+static void read_long(Reader *r, Link *l) {
+    Band *b = &l->longer[l->nlong++];
+    b->rate = quantity(r, UNIT_RATE);
+    expect(r, "from");
+    const char *at = (skip_spaces(r), r->p);
+    b->bytes = quantity(r, UNIT_BYTES);
+    if (l->nlong > 1 && b->bytes.value <= b[-1].bytes.value)
+        FAIL(r, at, "rates of longer messages follow those of shorter ones");
+}
+
 static void read_link(Reader *r) {
     Link l = {.name = word(r, "a name")};
     l.rate = quantity(r, UNIT_RATE);
@@ -349,11 +360,7 @@ static void read_link(Reader *r) {
     l.bus = accept(r, "bus");
     if (accept(r, "burst")) l.burst = quantity(r, UNIT_BYTES);
     if (accept(r, "header")) l.header = quantity(r, UNIT_BYTES);
-    if (accept(r, "long")) {
-        l.long_rate = quantity(r, UNIT_RATE);
-        expect(r, "from");
-        l.long_from = quantity(r, UNIT_BYTES);
-    }
+    while (l.nlong < LINK_RATES && accept(r, "long")) read_long(r, &l);
     l.rails = accept(r, "rails");
     if (accept(r, "bigraph")) l.bigraph = integer(r, "switches", 1 << 16);
     PUSH(r->m, &r->m->link, l);
@@ -581,8 +588,8 @@ static void put_link(const Link *l, Buf *out) {
     if (l->bus) buf_puts(out, " bus");
     if (l->burst.value > 0) put(out, " burst ", &l->burst);
     if (l->header.value > 0) put(out, " header ", &l->header);
-    if (l->long_rate.value > 0)
-        put(out, " long ", &l->long_rate), put(out, " from ", &l->long_from);
+    for (int i = 0; i < l->nlong; i++)
+        put(out, " long ", &l->longer[i].rate), put(out, " from ", &l->longer[i].bytes);
     if (l->rails) buf_puts(out, " rails");
     if (l->bigraph) buf_printf(out, " bigraph %lld", (long long)l->bigraph);
     buf_puts(out, "\n");

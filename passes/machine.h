@@ -9,6 +9,8 @@
 
 typedef struct Machine Machine; /* owned by the session */
 
+enum { LINK_RATES = 4 }; /* of a link, by the size of messages */
+
 /* Reads a profile or a cluster file. NULL after diagnostics with file:line:col. */
 Machine *machine_parse(Session *s, const char *file, const char *text, size_t n);
 void machine_print(const Machine *m, Buf *out); /* parses back to the same text */

@@ -35,7 +35,9 @@ typedef struct {
 /* One level of the network, from inner to outer: topology.h says what the figures mean. */
 typedef struct {
     const char *name;
-    Quantity rate, latency, overhead, burst, header, long_rate, long_from;
+    Quantity rate, latency, overhead, burst, header;
+    int nlong;
+    Band longer[LINK_RATES];       /* of messages from so many bytes on */
     int64_t joins, ports, bigraph; /* 0: not stated */
     bool bus, rails;
 } Link;

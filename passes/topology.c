@@ -73,7 +73,9 @@ static bool add_level(Maker *k, uint32_t i, int64_t unit) {
     to->latency = l->latency.value;
     to->overhead = l->overhead.value > 0 ? l->overhead.value : to->latency;
     to->burst = l->burst.value, to->header = l->header.value;
-    to->long_rate = l->long_rate.value, to->long_from = l->long_from.value;
+    to->nlong = l->nlong;
+    for (int k = 0; k < l->nlong; k++)
+        to->long_from[k] = l->longer[k].bytes.value, to->long_rate[k] = l->longer[k].rate.value;
     to->bigraph = l->bigraph;
     int64_t ends = to->fan * to->ports;
     if (to->bigraph && (to->bigraph % 2 || ends % to->bigraph || i + 1 < m->link.n))

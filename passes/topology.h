@@ -22,8 +22,9 @@ typedef struct {
     double overhead; /* µs that each further message costs who sends it */
     double burst;    /* bytes that a port saves up in pauses and sends at once */
     double header;   /* bytes that each message takes beside its own */
-    double long_rate, long_from; /* rate of messages of at least so many bytes; 0: as others */
-    bool bus;                    /* all that it joins share one link instead of having ports */
+    int nlong;       /* rates of messages from so many bytes on, by size */
+    double long_from[LINK_RATES], long_rate[LINK_RATES];
+    bool bus;        /* all that it joins share one link instead of having ports */
     bool rails;      /* port i leads to the ports i of other groups: devices of one index in their
                       * group reach each other without the levels below */
     int64_t bigraph; /* switches of a BiGraph; 0: none */

@@ -182,13 +182,12 @@ def calibrate(net, folder, per):
 
 def describe(calibrated, rate):
     """The cluster with links of another rate, with headers and with what shaped links save up."""
-    def scaled(found):
-        return f"{found[1]}{float(found[2]) * rate / CALIBRATED:.4g}MB/s"
+    def scaled(line):
+        return re.sub(r"([\d.e+]+)MB/s", lambda x: f"{float(x[1]) * rate / CALIBRATED:.4g}MB/s",
+                      line[0])
 
     path = calibrated.with_name(f"{calibrated.stem}-{rate}.m6c-machine")
-    text = calibrated.read_text()
-    for before in ("link net ", "link net.* long "):
-        text = re.sub(rf"({before})([\d.e+]+)MB/s", scaled, text)
+    text = re.sub(r"link net .*", scaled, calibrated.read_text())
     text = re.sub(r"(link net.* joins \d+)", rf"\1 burst {BURST / 1e3:g}KB header {HEADER}B", text)
     path.write_text(text)
     return path
@@ -247,6 +246,112 @@ def print_raw(points):
           f"{within} of {2 * len(points)} times are within 15 %\n", flush=True)
 
 
+# ---- whole training steps ----
+
+ALL = {"num_communicators": 2, "max_splits": 5, "fp16": 1, "all_to_all": "auto",
+       "all_to_all_chunks": 0}
+VARIANTS = {
+    "all techniques": {},
+    "without grouping": {"all_to_all": '"flat"'},
+    "always grouped": {"all_to_all": '"grouped"'},
+    "without fusion": {"max_splits": 0},
+    "without pieces": {"all_to_all_chunks": 1},
+    "one communicator": {"num_communicators": 1},
+    "without half precision": {"fp16": 0},
+    "none of them": {"all_to_all": '"flat"', "max_splits": 0, "all_to_all_chunks": 1,
+                     "num_communicators": 1, "fp16": 0},
+}
+
+
+def compile_step(folder, name, ranks, cluster):
+    plan = folder / name.replace(" ", "-")
+    place = "\n".join(f"    {k} {v}" for k, v in {**ALL, **VARIANTS[name]}.items())
+    text = (ROOT / "tests/bench/exchange.m6").read_text()
+    plan.with_suffix(".m6").write_text(f"{text}\nplace {{\n{place}\n}}\n")
+    m6c("compile", plan.with_suffix(".m6"), "-o", plan, "--mesh", f"data={ranks},expert=data",
+        "--cluster", cluster)
+    return plan
+
+
+def run_step(net, per, plan, steps, *more):
+    return net.mpirun(per, [M6C, "run", plan, "--data", "random:1", "--steps", steps, "--save-every",
+                            0, *more], env=ENV).stdout
+
+
+def step_times(net, per, plan, steps):
+    """ms of each step but the first; what the run prints is smoothed: 0.9 of the one before."""
+    said = [json.loads(line)["seconds"] for line in
+            run_step(net, per, plan, steps, "--json").splitlines()]
+    return [(b - 0.9 * a) / 0.1 * 1e3 for a, b in zip(said, said[1:])]
+
+
+def parts(net, folder, per, plan, steps):
+    """ms of kernels and of collectives in a step, one after the other; the mean over ranks."""
+    run_step(net, per, plan, steps, "--trace", folder / "trace.json")
+    ranks, sums = per * len(net.names), {}
+    events = [e for e in json.loads((folder / "trace.json").read_text()) if e["ph"] == "X"]
+    each = max(e["args"]["step"] for e in events) + 1
+    for rank in range(ranks):
+        own = sorted((e for e in events if e["pid"] == rank), key=lambda e: e["ts"])
+        for i in range(each, len(own), each):
+            for kind in (True, False):
+                us = sum(e["dur"] for e in own[i:i + each] if (e["cat"] == "collective") == kind)
+                sums.setdefault((i, kind), []).append(us)
+    return [statistics.median(statistics.mean(v) / 1e3 for (_, k), v in sums.items() if k == kind)
+            for kind in (False, True)]
+
+
+def predict_step(net, per, plan, cluster):
+    """ms of a step and the share of communication hidden, with the steps' prices on these ranks."""
+    priced = plan.with_suffix(".m6c-machine")
+    shutil.copy(cluster, priced)
+    net.mpirun(per, [M6C, "calibrate", plan, "--quick", "-o", priced], env=ENV)
+    said = json.loads(m6c("simulate", plan, "--cluster", priced, "--json"))
+    one = said["classes"][0]
+    return said["predicted_ms"], 1 - one["exposed_comm_ms"] / one["comm_ms"]
+
+
+def measure_steps(net, folder, per, cluster, rounds, steps):
+    ranks, points = per * len(net.names), []
+    plans = {name: compile_step(folder, name, ranks, cluster) for name in VARIANTS}
+    times = {name: [] for name in plans}
+    for i in range(rounds):
+        for name, plan in plans.items():
+            say(f"round {i + 1} of {rounds}: {name}")
+            times[name] += step_times(net, per, plan, steps)
+    for name, plan in plans.items():
+        say(f"alone and predicted: {name}")
+        kernels, comm = parts(net, folder, per, plan, 6)
+        ms = statistics.median(times[name])
+        predicted, hidden = predict_step(net, per, plan, cluster)
+        points.append({"name": name, "ms": ms, "kernels": kernels, "comm": comm,
+                       "hidden": (kernels + comm - ms) / comm, "predicted": predicted,
+                       "hidden_predicted": hidden})
+    return points
+
+
+def print_steps(points):
+    base = points[0]
+    print("| plan | ms a step | against all | kernels ms | collectives ms | hidden | predicted ms | "
+          "off | hidden, predicted |\n|---|---|---|---|---|---|---|---|---|")
+    for p in points:
+        print(f"| {p['name']} | {p['ms']:.1f} | {p['ms'] / base['ms']:.2f} | {p['kernels']:.1f} | "
+              f"{p['comm']:.1f} | {p['hidden']:.0%} | {p['predicted']:.1f} | "
+              f"{p['predicted'] / p['ms'] - 1:+.0%} | {p['hidden_predicted']:.0%} |")
+    print(flush=True)
+
+
+def bench_steps(args, folder, figures):
+    hosts, per = map(int, args.step_cluster.split("x"))
+    with Hosts(hosts) as net:
+        say(f"training steps: {hosts} hosts x {per} ranks, {args.step_rate} Mb/s")
+        calibrated = calibrate(net, folder, per)
+        net.shape(args.step_rate)
+        figures["steps"] = measure_steps(net, folder, per, describe(calibrated, args.step_rate),
+                                         args.rounds, 10)
+    print_steps(figures["steps"])
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--clusters", default=",".join(f"{h}x{p}" for h, p in CLUSTERS))
@@ -254,6 +359,10 @@ def main():
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="bytes for each pair")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--json", help="keep all figures in this file")
+    parser.add_argument("--only", choices=("raw", "steps"), help="one of the two parts")
+    parser.add_argument("--step-cluster", default="4x2")
+    parser.add_argument("--step-rate", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     clusters = [tuple(map(int, c.split("x"))) for c in args.clusters.split(",")]
     figures = {"raw": []}
@@ -261,7 +370,9 @@ def main():
         folder = pathlib.Path(name)
         os.environ["M6C_CACHE"] = str(folder / "cache")
         m6c("calibrate", "--quick", "-o", folder / "machine.m6c-machine")
-        for hosts, per in clusters:
+        if args.only != "raw":
+            bench_steps(args, folder, figures)
+        for hosts, per in clusters if args.only != "steps" else ():
             sizes = [s for s in map(int, args.sizes.split(","))
                      if out_of_host(hosts, per, s) <= MOST_OUT]
             with Hosts(hosts) as net:
@@ -271,7 +382,8 @@ def main():
                 for rate in map(int, args.rates.split(",")):
                     figures["raw"] += raw_points(net, folder, hosts, per, rate, sizes, args.steps,
                                                  describe(calibrated, rate))
-    print_raw(figures["raw"])
+    if figures["raw"]:
+        print_raw(figures["raw"])
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(figures, indent=1))
 

@@ -54,7 +54,7 @@ static const char everything[] =
     "copy read 3GB/s\ncopy write 1.5GB/s latency 1ms\nslow compute while in out 0.9\n"
     "link nvlink 300GB/s latency 2us\nlink roce 12.5GB/s\n"
     "link pcie 12GB/s latency 3us overhead 1us joins 2 bus\n"
-    "link cloud 25MB/s burst 18KB header 88B long 20MB/s from 32KiB\n"
+    "link cloud 25MB/s burst 18KB header 88B long 20MB/s from 32KiB long 22MB/s from 1MB\n"
     "link rail 12.5GB/s joins 4 ports 8 rails\nlink fabric 12.5GB/s ports 2 bigraph 8\n"
     "step \"add gelu\" flops 5e9 bytes 2000 12.5us\nstep \"add\" host bytes 7 3us\n"
     "step \"einsum\" product bf16 tn 3x4x5 batch 2 flops 240 bytes 164 1.5us\n"
@@ -94,6 +94,7 @@ static void check_errors(void) {
         {LEAST "step add bytes 3 1us\n", ":12:6: error: expected ops in quotes"},
         {LEAST "step \"add\" bytes 3\n", ":12:19: error: expected a time"},
         {LEAST "link a 1GB/s long 1MB/s\n", ":12:24: error: expected 'from'"},
+        {LEAST "link a 1GB/s long 1MB/s from 2KB long 1MB/s from 1KB\n", "follow those of shorter"},
         {LEAST "link a 1GB/s joins 0\n", ":12:20: error: expected groups that the link joins"},
         {LEAST "link a 1GB/s ports 2 joins 3\n", ":12:22: error: expected the end of the line"},
         {LEAST "devices 8 9\n", ":12:11: error: expected the end of the line"},
