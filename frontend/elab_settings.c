@@ -375,14 +375,25 @@ static Loc entry_loc(const File *f, const char *key) {
     return (Loc){0};
 }
 
+/* replicate(n) and split(n) say of how many ranks; the mesh says the same. On one rank they say
+ * nothing. */
 static bool check_annotations(Session *s, const Graph *g) {
+    int64_t all = mesh_scope_ranks(&g->set, true), replicas = mesh_scope_ranks(&g->set, false);
     bool ok = true;
     for (uint32_t i = 0; i < g->note.n; i++) {
         const Annotation *n = &g->note.p[i];
-        bool several = (!strcmp(n->kind, "replicate") || !strcmp(n->kind, "split")) && n->n > 1;
-        if (!several) continue;
-        diag_error(s, n->loc, "'%s' over several devices is not possible yet", n->kind);
+        bool split = strcmp(n->kind, "split") == 0;
+        if (n->n == 0 || all == 1 || !(split || strcmp(n->kind, "replicate") == 0)) continue;
+        if (split ? n->n == all / replicas : n->n == all || n->n == replicas) continue;
         ok = false;
+        if (split)
+            diag_error(s, n->loc, "split(%lld): the mesh has a tensor axis of %lld",
+                       (long long)n->n, (long long)(all / replicas));
+        else
+            diag_error(s, n->loc,
+                       "replicate(%lld): a stage of the mesh has %lld ranks, %lld without its "
+                       "tensor axis",
+                       (long long)n->n, (long long)all, (long long)replicas);
     }
     return ok;
 }

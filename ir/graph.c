@@ -2,6 +2,7 @@
  *
  * Nodes are in topological order: an operand has a smaller index than its user. Removing and
  * reordering rebuild the two arrays with a map of indices, in linear time. */
+#include "ir/storage.h"
 #include "ir/text.h"
 
 #include <stdlib.h>
@@ -169,7 +170,8 @@ void graph_compact(Graph *g, Value *map) {
     Value *order = xcalloc(n, sizeof *order), *own = map ? map : xcalloc(n, sizeof *own);
     for (Value v = n; v-- > 0;) {
         uint32_t flags = op_info(node_of(g, v)->op)->flags;
-        if (flags & (OPF_EFFECT | OPF_ACT) || node_of(g, v)->store) live[v] = true;
+        bool acts = flags & (OPF_EFFECT | OPF_ACT) || joins_stages(g, v);
+        if (acts || node_of(g, v)->store) live[v] = true;
         for (uint32_t i = 0; live[v] && i < node_of(g, v)->nin; i++) live[operand(g, v, i)] = true;
     }
     for (Value v = 0; v < n; v++)

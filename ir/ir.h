@@ -407,12 +407,16 @@ typedef struct {
     int64_t n;                                      /* members */
 } MeshGroup;
 int64_t mesh_ranks(const Settings *set);
+/* Of one stage of a pipeline; `tensor`: those of a tensor axis too, which are no replicas. */
+int64_t mesh_scope_ranks(const Settings *set, bool tensor);
 /* The axis itself, or the one whose devices it uses; NULL when it has one rank or is unknown. */
 const char *mesh_axis(const Settings *set, const char *name);
 /* False: an axis is unknown, or a part does not divide it. */
 bool mesh_group(const Settings *set, const char *over, MeshGroup *out);
 int64_t mesh_index(const MeshGroup *m, int64_t rank);                 /* of a rank in its group */
 int64_t mesh_member(const MeshGroup *m, int64_t rank, int64_t index); /* of rank's group */
+/* Is the axis one of the group's: "data" of "data%4.tensor"? */
+bool mesh_group_has(const char *over, const char *axis);
 /* Parts that dimension `dim` of a value is split into: 1 where it is whole. */
 int64_t mesh_parts(const Settings *set, const Spec *spec, int dim);
 /* Input of one rank's index along a group: "@index/data". */

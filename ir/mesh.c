@@ -22,6 +22,16 @@ static int find_axis(const Settings *set, const char *name, size_t n) {
     return -1;
 }
 
+int64_t mesh_scope_ranks(const Settings *set, bool tensor) {
+    int64_t n = 1;
+    for (int i = 0; i < set->nmesh; i++) {
+        bool in_tensor = strcmp(set->mesh[i].axis, "tensor") == 0;
+        bool in_stages = strcmp(set->mesh[i].axis, "pipeline") == 0;
+        if (!set->mesh[i].same && !in_stages && (tensor || !in_tensor)) n *= set->mesh[i].size;
+    }
+    return n;
+}
+
 const char *mesh_axis(const Settings *set, const char *name) {
     int i = find_axis(set, name, strlen(name));
     return i < 0 || set->mesh[i].size == 1 ? NULL : set->mesh[i].axis;
@@ -60,6 +70,16 @@ bool mesh_group(const Settings *set, const char *over, MeshGroup *out) {
         if (!add_level(set, &p, out)) return false;
         if (*p != '.') return *p == 0;
     }
+}
+
+bool mesh_group_has(const char *over, const char *axis) {
+    size_t n = strlen(axis);
+    for (const char *p = over; *p; p += *p == '.') {
+        size_t k = strcspn(p, ".");
+        if (strcspn(p, ".%/") == n && memcmp(p, axis, n) == 0) return true;
+        p += k;
+    }
+    return false;
 }
 
 int64_t mesh_index(const MeshGroup *m, int64_t rank) {

@@ -126,6 +126,9 @@ bool unit_may_overwrite(const Graph *g, const Units *us, uint32_t u, Value out, 
 /* Is it something that ranks do together, and what? */
 bool op_collective(Op op, Collective *kind);
 bool is_collective(const Node *n);
+/* Does it need all stages of a pipeline, whose graphs differ? Then none may leave it out, or make
+ * one of two that are equal there. */
+bool joins_stages(const Graph *g, Value v);
 /* Message i of a collective: operand i, or what a recv gets. */
 const Type *collective_type(const Graph *g, Value v, uint32_t i);
 /* The dtype in which a collective's operands travel. */

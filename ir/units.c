@@ -157,6 +157,11 @@ bool is_collective(const Node *n) {
     return op_collective((Op)n->op, &kind);
 }
 
+bool joins_stages(const Graph *g, Value v) {
+    const Node *n = node_of(g, v);
+    return g->set.stages && is_collective(n) && mesh_group_has(attr_str(n, "over"), "pipeline");
+}
+
 bool unit_may_overwrite(const Graph *g, const Units *us, uint32_t u, Value out, Value in) {
     const Space *s = &us->space[u];
     const Unit *unit = &us->unit[u];

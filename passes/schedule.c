@@ -84,17 +84,6 @@ static bool is_transfer(const Plan *p, uint32_t u) {
     return n->op == OP_send || n->op == OP_recv;
 }
 
-/* Does group `over` have this axis? */
-static bool has_axis(const char *over, const char *axis) {
-    size_t n = strlen(axis);
-    for (const char *p = over; *p; p += *p == '.') {
-        size_t k = strcspn(p, ".");
-        if (strcspn(p, ".%/") == n && memcmp(p, axis, n) == 0) return true;
-        p += k;
-    }
-    return false;
-}
-
 /* What is in order: transfers of micro-batches by their numbers, what all stages do together, and
  * the optimizer's transfers, which may follow from that. */
 typedef enum { ORDER_TRANSFER, ORDER_ALL, ORDER_APPLY } OrderKind;
@@ -142,7 +131,7 @@ static void chain_transfers(const Plan *p, Edges *hard) {
     for (Value v = 0; v < p->g->node.n; v++) {
         const Node *n = node_of(p->g, v);
         uint32_t u = p->us->of[v];
-        if (!is_collective(n) || !has_axis(attr_str(n, "over"), axis)) continue;
+        if (!is_collective(n) || !mesh_group_has(attr_str(n, "over"), axis)) continue;
         bool transfer = is_transfer(p, u);
         if (before[u] && !transfer) continue;
         vec_push(&t, ((Ordered){order_of(p, u), transfer ? attr_int(n, "tag") : (int64_t)v, u}));

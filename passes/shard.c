@@ -265,6 +265,7 @@ static void visit_leaf(Shard *s, Value v) {
     node_of(s->to, x)->spec = part_spec(s, n->type->rank, &p);
     s->home[v] = p;
     add_made(s, v, &p, x);
+    scope_leaf(s, v);
 }
 
 /* The result of a tuple lies as the tuple's choice says. */
@@ -278,6 +279,7 @@ static void visit_proj(Shard *s, Value v, Choice *const *choice) {
     Value x = graph_add(s->to, OP_proj, n->attr, 1, &s->made[tuple]->v);
     node_of(s->to, x)->spec = part_spec(s, n->type->rank, &s->home[v]);
     add_made(s, v, &s->home[v], x);
+    scope_proj(s, v, &d);
 }
 
 static void visit_assign(Shard *s, Value v) {
@@ -328,6 +330,7 @@ static void visit_computed(Shard *s, Value v, Choice **choice) {
     bool tuple = n->type->dtype == DT_TUPLE;
     if (!tuple) s->home[v] = choice_out(&d, choice[v], n->type->rank, 0);
     add_made(s, v, &s->home[v], emit(s, v, &d, choice[v]));
+    scope_result(s, v, &d);
 }
 
 static void visit(Shard *s, Value v, Choice **choice) {
@@ -418,6 +421,7 @@ bool pass_shard(Graph *g, PassContext *cx) {
     for (size_t i = 0; i < COUNT(s.index); i++) s.index[i] = NO_VALUE;
     s.uses = graph_uses(g, cx->scratch);
     find_axes(&s);
+    scope_begin(&s);
     if (s.tensor) shard_tensor(g, cx->scratch, s.axis[s.naxes - 1], s.size[s.naxes - 1]);
     Choice **choice = arena_array(cx->scratch, Choice *, n + 1);
     for (Value v = 0; v < n; v++) visit(&s, v, choice);

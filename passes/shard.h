@@ -57,14 +57,16 @@ typedef struct {
     int naxes;
     const char *axis[SHARD_AXES];
     int64_t size[SHARD_AXES];
-    bool *pending; /* by old value: made where and as it is asked for, not yet decided */
-    Part *home;    /* by old value: as it was made first */
-    Made **made;   /* by old value: all ways it was made */
-    Uses uses;     /* of old values */
-    Axes tensor;   /* the axis that parameters nobody placed may be split over */
-    bool warned;   /* of routing that is not shared */
-    Axes batch;    /* axes of replicas, which share the batch */
-    Axes reuse;    /* ZeRO: axes over which optimizer state is split */
+    bool *pending;       /* by old value: made where and as it is asked for, not yet decided */
+    Part *home;          /* by old value: as it was made first */
+    Made **made;         /* by old value: all ways it was made */
+    Uses uses;           /* of old values */
+    Axes tensor;         /* the axis that parameters nobody placed may be split over */
+    bool warned;         /* of routing that is not shared */
+    Axes batch;          /* axes of replicas, which share the batch */
+    Axes reuse;          /* ZeRO: axes over which optimizer state is split */
+    bool scoped;         /* the model has `replicate` scopes, and there is a tensor axis */
+    uint8_t *batch_dims; /* by old value: bit k: dimension k is the batch; only where scoped */
     Value index[1 << SHARD_AXES]; /* this rank's index over a set of axes, or NO_VALUE */
 } Shard;
 
@@ -97,6 +99,17 @@ Value shard_move(Shard *s, const Type *whole, Value x, Part have, const Part *wa
 Value shard_index(Shard *s, Axes axes); /* i32[]: this rank's */
 /* All ranks' reduction of x. */
 Value shard_reduce(Shard *s, Value x, Axes axes, ReduceOp reduce);
+
+/* ================================ shard_scope.c ================================ */
+
+void scope_begin(Shard *s);
+/* Which dimensions of a leaf, a result or a result of a tuple (d: the tuple's) are the batch. */
+void scope_leaf(Shard *s, Value v);
+void scope_result(Shard *s, Value v, const Dims *d);
+void scope_proj(Shard *s, Value v, const Dims *d);
+/* May, must or must not node v be split at the label over the tensor axis a? */
+typedef enum { SCOPE_FREE, SCOPE_WANTED, SCOPE_BANNED } ScopeRule;
+ScopeRule scope_rule(const Shard *s, Value v, const Dims *d, int label, int a);
 
 /* ================================ shard.c ================================ */
 

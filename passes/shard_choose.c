@@ -251,6 +251,9 @@ static Option choose_axis(const Shard *s, Value v, const Dims *d, const Choice *
     }
     for (int l = 0; l < d->n; l++) {
         if (d->kind[l] == LABEL_TIED || !divides(s, d, c, l, a)) continue;
+        ScopeRule rule = scope_rule(s, v, d, l, a);
+        if (rule == SCOPE_WANTED) return (Option){0, l, false};
+        if (rule == SCOPE_BANNED) continue;
         if (l == reuse || label_is_met(s, v, d, l, a))
             offer(&best, label_cost(s, v, d, a, l), l, false);
     }

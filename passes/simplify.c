@@ -7,6 +7,7 @@
  * Equal nodes of different phases stay apart when they are cheap (elementwise or views): the
  * backward phase computes such values again rather than keep them alive. Nodes at random sites and
  * nodes with effects are never merged. */
+#include "ir/storage.h"
 #include "passes/simplify.h"
 
 #include <stdlib.h>
@@ -60,6 +61,7 @@ static bool same_key(const Graph *g, Value v, Value w) {
  * out to share belongs to none of them. */
 static Value number_value(Table *t, const Graph *g, Value v) {
     if (op_info((Op)node_of(g, v)->op)->flags & (OPF_UNIQUE | OPF_EFFECT)) return v;
+    if (joins_stages(g, v)) return v;
     uint32_t i = (uint32_t)key_hash(g, v) & t->mask;
     for (; t->slot[i] != NO_VALUE; i = (i + 1) & t->mask)
         if (same_key(g, v, t->slot[i])) {

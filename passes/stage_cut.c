@@ -19,6 +19,7 @@ typedef struct {
     Graph *to;
     Arena *a;
     uint32_t stages, stage; /* how many; the one that is made */
+    Uses uses;              /* of the graph for all */
     int16_t *of;            /* by value: its stage, or EVERY_STAGE */
     bool *joint;            /* by value of every stage: follows from what stages computed */
     bool *sum;              /* by joint value: what the stages only add up */
@@ -62,8 +63,8 @@ static bool adds_up(const Cut *c, Value v) {
            is_joint(c, y) <= is_joint_sum(c, y);
 }
 
-/* One stage's number is added to what several add up. */
-static bool extends_sum(const Cut *c, Value v) {
+/* Does it choose, on every stage in the same way, between a number and none? */
+static bool is_linear_select(const Cut *c, Value v) {
     const Node *n = node_of(c->from, v);
     return n->op == OP_add &&
            (is_joint_sum(c, operand(c->from, v, 0)) || is_joint_sum(c, operand(c->from, v, 1)));
@@ -93,7 +94,7 @@ static void find_joint(Cut *c) {
 }
 
 /* A gradient that is the sum of others of a later stage is added up there, and sent once. */
-static void move_sums(Cut *c, const Uses *uses) {
+static void move_sums(Cut *c) {
     for (Value v = 0; v < c->from->node.n; v++) {
         const Node *n = node_of(c->from, v);
         if (n->op != OP_add || n->phase != PHASE_BACKWARD || every(c, v)) continue;
@@ -102,8 +103,8 @@ static void move_sums(Cut *c, const Uses *uses) {
         for (uint32_t i = 0; i < n->nin && moves; i++) {
             Value x = operand(c->from, v, i);
             moves = c->of[x] == there;
-            for (uint32_t u = uses->start[x]; u < uses->start[x + 1] && moves; u++)
-                moves = uses->use[u] == v || c->of[uses->use[u]] == there;
+            for (uint32_t u = c->uses.start[x]; u < c->uses.start[x + 1] && moves; u++)
+                moves = c->uses.use[u] == v || c->of[c->uses.use[u]] == there;
         }
         if (moves) c->of[v] = there;
     }
@@ -291,13 +292,19 @@ static Value here(Cut *c, Value v) {
     return c->map[v] = graph_copy_node(c->to, c->from, v, c->map);
 }
 
+/* Is the sum itself asked for, not only as part of a larger one? Then all stages add to it. */
+static bool is_read_whole(const Cut *c, Value v) {
+    for (uint32_t u = c->uses.start[v]; u < c->uses.start[v + 1]; u++)
+        if (!is_joint_sum(c, c->uses.use[u])) return true;
+    return false;
+}
+
 /* In the old order: what this stage computes, and what it sends as soon as it is there. */
 static void make_stage(Cut *c) {
     for (Value v = 0; v < c->from->node.n; v++) {
         bool effect = (op_info((Op)node_of(c->from, v)->op)->flags & OPF_EFFECT) != 0;
         if (c->of[v] == (int16_t)c->stage || (every(c, v) && (c->joint[v] || effect))) {
-            if (is_joint_sum(c, v)) continue; /* made where it is read */
-            here(c, v);
+            if (!is_joint_sum(c, v) || is_read_whole(c, v)) here(c, v);
         }
         for (uint32_t s = 0; s < c->stages && c->of[v] == (int16_t)c->stage; s++)
             if (*number_of(c, v, s)) send(c, v, s);
@@ -321,6 +328,7 @@ static Cut begin(Graph *g, PassContext *cx, const StagePlan *p) {
                  .stages = p->stages,
                  .stage = cx->stage,
                  .of = p->of,
+                 .uses = graph_uses(g, cx->scratch),
                  .joint = arena_array(cx->scratch, bool, n),
                  .sum = arena_array(cx->scratch, bool, n),
                  .after = arena_array(cx->scratch, bool, n),
@@ -353,9 +361,8 @@ bool pass_stages(Graph *g, PassContext *cx) {
     if (!stage_plan(g, &o, &plan, cx->scratch)) return false;
     share_outputs(g, plan.of);
     Cut c = begin(g, cx, &plan);
-    Uses uses = graph_uses(g, cx->scratch);
     find_joint(&c);
-    move_sums(&c, &uses);
+    move_sums(&c);
     find_readers(&c);
     find_positions(&c, o.kind);
     find_after(&c);

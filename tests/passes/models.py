@@ -46,6 +46,25 @@ model small(source: i32[batch, 5], text: i32[batch, length], target: i32[batch, 
     return cross_entropy(linear(norm(x), vocab) as head, target)
 }
 """.replace("MOE", MOE)
+# Two towers: the pictures' ranks are all replicas, the text's share the contractions.
+TOWERS = """model small(image: f32[batch, 4, 12], text: i32[batch, length], target: i32[batch, length]) {
+    replicate {
+        p = linear(image, hidden) as pixels + position(4, hidden)
+        repeat 2 as vision {
+            p = p + attention(norm(p), heads)
+            p = p + ffn(norm(p), 32)
+        }
+    }
+    x = concat(p, embedding(text, vocab, hidden), axis = 1) + position(4 + length, hidden) as places
+    split {
+        repeat 2 as language {
+            x = x + attention(norm(x), heads, prefix_mask(4))
+            x = x + ffn(norm(x), 32)
+        }
+    }
+    return cross_entropy(linear(norm(x[:, 4:, :]), vocab) as head, target)
+}
+"""
 SPLIT = """layer mlp(x: [b, t, d], width) {
     param up: [d, width] = normal(0.02) split(width: tensor)
     param bias: [width] = normal(0.02) split(width: tensor)
@@ -77,6 +96,8 @@ MODELS = {
     "rms": (decoder([ATTENTION, "ffn(rmsnorm(x), 32)"]), "sgd(lr = 0.1)"),
     "adafactor": (decoder([ATTENTION, FFN, MOE]), "adafactor(lr = 1e-2, relative = true)", "clip = 1.0"),
     "tensor": (SPLIT + decoder([ATTENTION, "mlp(norm(x), 32)"]), ADAMW, "clip = 1.0"),
+    "towers": (TOWERS, ADAMW, "clip = 1.0"),
+    "towers_micro": (TOWERS, ADAMW, "num_micro_batch = 2", "batch=16"),
     "moe1": (decoder([ATTENTION, MOE]), ADAMW),
     "moe2": (decoder([ATTENTION, MOE]), ADAMW, "clip = 1.0", "prototypes=2"),
     "moe4": (decoder([ATTENTION, MOE]), ADAMW, "", "prototypes=4"),
