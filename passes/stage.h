@@ -33,7 +33,7 @@ typedef struct {
  * forward value of a later layer where that is itself a gradient (of a in sum(a * b)). Everything
  * in the arena. False after diagnostics: annotated stages need each other's results. */
 bool stage_layers(const Graph *g, StageLayers *out, Arena *a);
-bool stage_annotated(const Graph *g); /* has `stage` annotations */
+bool stage_annotated(const Graph *g);       /* has `stage` annotations */
 size_t stage_layer_part(const char *scope); /* letters of the scope that name the layer */
 
 /* ================================ stage.c ================================ */

@@ -63,8 +63,8 @@ static bool adds_up(const Cut *c, Value v) {
            is_joint(c, y) <= is_joint_sum(c, y);
 }
 
-/* Does it choose, on every stage in the same way, between a number and none? */
-static bool is_linear_select(const Cut *c, Value v) {
+/* One stage's number is added to what several add up. */
+static bool extends_sum(const Cut *c, Value v) {
     const Node *n = node_of(c->from, v);
     return n->op == OP_add &&
            (is_joint_sum(c, operand(c->from, v, 0)) || is_joint_sum(c, operand(c->from, v, 1)));
