@@ -87,11 +87,14 @@ static bool record_prices(Session *s, const CompileArgs *a, const char *cluster,
     return true;
 }
 
+typedef VEC(Graph *) Graphs;
+
 /* One of the plans of a folder. */
 typedef struct {
     bool forward;
     int64_t stage;
     uint64_t hash; /* of the model; 0: of the graph */
+    Graphs *made;  /* of all stages so far */
 } Part;
 
 /* The model as a graph that is ready for code. A training step that does not fit is an error; of
@@ -127,7 +130,7 @@ static Plan *make_plan(Session *s, const CompileArgs *a, const Part *part) {
         plan->disk = disk_folder(s, &a->model);
     }
     vec_free(&memory.decision);
-    graph_free(g);
+    vec_push(part->made, g);
     if (!plan) return NULL;
     record_sources(s, plan);
     bool good = record_prices(s, a, cluster, plan);
@@ -136,10 +139,8 @@ static Plan *make_plan(Session *s, const CompileArgs *a, const Part *part) {
     return NULL;
 }
 
-/* The plans of all stages, or the one that is all; the first knows the others. NULL after
- * diagnostics. */
-static Plan *make_plans(Session *s, const CompileArgs *a, bool forward) {
-    Part part = {.forward = forward};
+static Plan *make_stages(Session *s, const CompileArgs *a, bool forward, Graphs *made) {
+    Part part = {.forward = forward, .made = made};
     Plan *first = make_plan(s, a, &part);
     if (!first || !first->stages) return first;
     Plan **of = arena_array(session_arena(s), Plan *, (size_t)first->stages);
@@ -153,6 +154,26 @@ static Plan *make_plans(Session *s, const CompileArgs *a, bool forward) {
         plan_free_stages(first);
         return NULL;
     }
+    return first;
+}
+
+/* All ranks come to the end of their plans, whoever waits for whom. */
+static void prove_order(const Graphs *made) {
+    RanksOrder order;
+    Buf err = {0};
+    bool alone = !made->p[0]->set.sharded;
+    if (!alone && !ranks_check_order(made->p, made->n, true, &order, &err)) BUG("%s", err.p);
+    buf_free(&err);
+}
+
+/* The plans of all stages, or the one that is all; the first knows the others. NULL after
+ * diagnostics. */
+static Plan *make_plans(Session *s, const CompileArgs *a, bool forward) {
+    Graphs made = {0};
+    Plan *first = make_stages(s, a, forward, &made);
+    if (first) prove_order(&made);
+    for (uint32_t i = 0; i < made.n; i++) graph_free(made.p[i]);
+    vec_free(&made);
     return first;
 }
 
