@@ -23,16 +23,15 @@ typedef struct {
     Session *s;
     Graph *g;           /* of all ranks; of the first stage, once there are stages */
     VEC(Graph *) stage; /* g and those of the later stages */
-    Graph *before;      /* as `shard` found it; NULL: it has not run yet */
+    Graph *before;      /* as the last pass that divides it found it; NULL: none has run yet */
     Equal *equal;
-    ShardMap map;
-    Buf mesh; /* "data=4,expert=data" */
-    Buf said; /* diagnostics, where one mesh of many has a line of its own */
+    VEC(ShardMap) map; /* by stage: from `before` */
+    Buf mesh;          /* "data=4,expert=data" */
+    Buf said;          /* diagnostics, where one mesh of many has a line of its own */
     RanksOrder order;
     Buf stuck;        /* why ranks do not get through */
     const char *pass; /* after which they do not, or something differs; NULL: all is well */
-    Value at;         /* of `before`: the first value that differs, or NO_VALUE */
-    Distance distance;
+    ValueDistance at; /* of `before`: the first value that differs */
 } Verdict;
 
 /* ---- one mesh ---- */
@@ -68,39 +67,49 @@ static bool check_order(Verdict *v, const char *pass) {
     return ranks_check_order(v->stage.p, v->stage.n, settled, &v->order, &v->stuck);
 }
 
+/* Makes one rank's part of every tensor, or one stage's of the graph. */
+static bool divides(const char *pass) {
+    return strcmp(pass, "shard") == 0 || strcmp(pass, "stages") == 0;
+}
+
 /* Names the first thing that differs after the pass. */
 static void blame(Verdict *v, const char *pass) {
     v->pass = pass;
-    v->at = NO_VALUE;
     if (equal_stuck(v->equal)) buf_puts(&v->stuck, equal_stuck(v->equal));
-    if (v->stuck.n || !v->before || strcmp(pass, "shard") != 0) return;
-    v->at =
-        equal_locate(v->equal, v->before, v->g, &v->map, equal_first(v->equal).step, &v->distance);
+    if (v->stuck.n || !divides(pass)) return;
+    v->at = equal_locate(v->equal, v->before, v->stage.p, v->map.p, v->stage.n,
+                         equal_first(v->equal).step);
 }
 
 /* A graph for each stage to become. */
 static void part(Verdict *v) {
     MeshGroup m;
     if (!mesh_axis(&v->g->set, "pipeline") || !mesh_group(&v->g->set, "pipeline", &m)) return;
-    while (v->stage.n < m.n) vec_push(&v->stage, graph_copy(v->g));
+    while (v->stage.n < m.n) {
+        vec_push(&v->stage, graph_copy(v->g));
+        vec_push(&v->map, (ShardMap){0});
+    }
 }
 
 static bool run_pass(const Verdict *v, const char *pass, PassContext *cx) {
-    for (cx->stage = 0; cx->stage < v->stage.n; cx->stage++)
+    for (cx->stage = 0; cx->stage < v->stage.n; cx->stage++) {
+        cx->shard = &v->map.p[cx->stage];
         if (!pipeline_run(v->stage.p[cx->stage], pass, cx)) return false;
+    }
     return true;
 }
 
 /* Runs one pass and compares; false when there is no need to go on. */
 static bool check_pass(Verdict *v, const char *pass, PassContext *cx) {
-    bool divides = strcmp(pass, "shard") == 0;
-    if (divides) {
+    bool shards = strcmp(pass, "shard") == 0;
+    if (shards) equal_mark(v->equal);
+    if (divides(pass)) {
+        if (v->before) graph_free(v->before);
         v->before = graph_copy(v->g);
-        equal_mark(v->equal);
     }
     if (strcmp(pass, "stages") == 0) part(v);
     if (!run_pass(v, pass, cx)) return false;
-    if (divides && mesh_ranks(&v->g->set) > 1 && !v->g->set.sharded) {
+    if (shards && mesh_ranks(&v->g->set) > 1 && !v->g->set.sharded) {
         diag_error(v->s, (Loc){0}, "mesh %s: the model was not divided", v->mesh.p);
         return false;
     }
@@ -115,7 +124,7 @@ static bool check_passes(Verdict *v) {
     static const char *const passes[] = {
         "simplify", "raise",       "precision", "differentiate", "optimize", "shard",   "simplify",
         "stages",   "collectives", "lower",     "epilogue",      "fuse",     "schedule"};
-    PassContext cx = {.session = v->s, .opt = v->args->model.pass, .shard = &v->map};
+    PassContext cx = {.session = v->s, .opt = v->args->model.pass};
     pass_options_env(&cx.opt);
     cx.machine = machine_load(v->s, v->g->set.cluster, v->args->model.target);
     if (!cx.machine) return false;
@@ -133,10 +142,11 @@ static bool check_passes(Verdict *v) {
 static bool check_mesh(Verdict *v) {
     v->s = session_new();
     if (v->args->all) diag_capture(v->s, &v->said);
-    v->at = NO_VALUE;
+    v->at.v = NO_VALUE;
     v->g = model_elaborate(v->s, &v->args->model);
     if (!v->g) return false;
     vec_push(&v->stage, v->g);
+    vec_push(&v->map, (ShardMap){0});
     mesh_text(&v->g->set, &v->mesh);
     exact(v->s, &v->g->set);
     v->equal = equal_new(v->g, (uint64_t)v->args->seed, v->args->steps);
@@ -147,6 +157,7 @@ static void verdict_free(Verdict *v) {
     equal_free(v->equal);
     for (uint32_t i = 0; i < v->stage.n; i++) graph_free(v->stage.p[i]);
     vec_free(&v->stage);
+    vec_free(&v->map);
     if (v->before) graph_free(v->before);
     buf_free(&v->mesh);
     buf_free(&v->said);
@@ -182,7 +193,10 @@ static void say_node(const Graph *g, Value v, const Spec *spec, Buf *out) {
     if (n->micro >= 0) buf_printf(out, ", micro-batch %d", n->micro);
 }
 
-static const Spec *spec_at(const Verdict *v) { return node_of(v->g, v->map.to[v->at])->spec; }
+static const Spec *spec_at(const Verdict *v) {
+    int64_t s = v->at.stage;
+    return node_of(v->stage.p[s], v->map.p[s].to[v->at.v])->spec;
+}
 
 /* The difference as an error in the model's text. */
 static void say_difference(const Verdict *v) {
@@ -195,13 +209,14 @@ static void say_difference(const Verdict *v) {
     buf_printf(&sink, "%s '%s' of step %lld ", sink_name(first.kind), first.name,
                (long long)first.step);
     say_distance(&first.distance, first.type, &sink);
-    if (v->at == NO_VALUE) {
+    if (v->at.v == NO_VALUE) {
         diag_error(v->s, first.loc, "mesh %s: after '%s' %s", v->mesh.p, v->pass, sink.p);
     } else {
-        say_node(v->before, v->at, spec_at(v), &text);
+        say_node(v->before, v->at.v, spec_at(v), &text);
+        if (v->stage.n > 1) buf_printf(&text, " in stage %lld", (long long)v->at.stage);
         buf_puts(&text, " ");
-        say_distance(&v->distance, type_of(v->before, v->at), &text);
-        diag_error(v->s, node_of(v->before, v->at)->loc, "mesh %s: after '%s' %s", v->mesh.p,
+        say_distance(&v->at.distance, v->at.type, &text);
+        diag_error(v->s, node_of(v->before, v->at.v)->loc, "mesh %s: after '%s' %s", v->mesh.p,
                    v->pass, text.p);
         diag_note(v->s, first.loc, "the first result that differs: %s", sink.p);
     }
@@ -293,13 +308,14 @@ static json_t *sink_json(const SinkDistance *s) {
 }
 
 static json_t *value_json(const Verdict *v) {
-    const Node *n = node_of(v->before, v->at);
+    const Node *n = node_of(v->before, v->at.v);
     Buf spec = {0};
     if (spec_at(v)) spec_print(spec_at(v), &spec);
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:b}", "op", op_info((Op)n->op)->name, "scope",
                           n->scope, "source", loc_text(v->s, n->loc), "spec", spec.p ? spec.p : "",
                           "backward", n->phase == PHASE_BACKWARD);
-    put_distance(o, &v->distance);
+    if (v->stage.n > 1) json_object_set_new(o, "stage", json_integer(v->at.stage));
+    put_distance(o, &v->at.distance);
     buf_free(&spec);
     return o;
 }
@@ -325,7 +341,7 @@ static void print_json(const Verdict *v, bool made) {
         if (worst.name) json_object_set_new(o, "worst", sink_json(&worst));
         if (v->pass) json_object_set_new(o, "pass", json_string(v->pass));
         if (first.name) json_object_set_new(o, "result", sink_json(&first));
-        if (v->at != NO_VALUE) json_object_set_new(o, "first", value_json(v));
+        if (v->at.v != NO_VALUE) json_object_set_new(o, "first", value_json(v));
     }
     json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));
     putchar('\n');

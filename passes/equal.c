@@ -326,25 +326,33 @@ static bool is_compared(const Graph *g, Value v) {
            n->op != OP_state;
 }
 
-static Distance value_distance(const Ranks *one, Value v, const Ranks *many, Value to) {
-    const Tensor *t = one->rank[0]->value[v];
-    return compare(many, 0, to, t->type, t->data, LOCATE_TINY);
+/* Value v of `one`, where a stage has it differently. */
+static ValueDistance locate(const Ranks *one, Value v, const Ranks *many, const ShardMap *map) {
+    ValueDistance found = {.v = NO_VALUE};
+    Arena *a = arena_new();
+    double *want;
+    const Graph *before = one->stage[0];
+    bool known = is_compared(before, v) && (!before->set.sharded || node_of(before, v)->spec);
+    if (known) whole_of(a, one, 0, v, &found.type, &want);
+    for (int64_t s = 0; s < many->stages && known && found.v == NO_VALUE; s++) {
+        Value to = v < map[s].n ? map[s].to[v] : NO_VALUE;
+        if (to == NO_VALUE || !node_of(many->stage[s], to)->spec) continue;
+        found.distance = compare(many, s, to, found.type, want, LOCATE_TINY);
+        if (!distance_within(&found.distance, EQUAL_BOUND)) found.v = v, found.stage = s;
+    }
+    arena_free(a);
+    return found;
 }
 
-Value equal_locate(Equal *e, Graph *before, Graph *after, const ShardMap *map, int64_t step,
-                   Distance *d) {
-    Ranks *one = start(e, &before, 1), *many = start(e, &after, 1);
-    Value found = NO_VALUE;
-    for (int64_t i = 1; i <= step; i++) {
-        ranks_run(one, e->seed, i);
-        ranks_run(many, e->seed, i);
-    }
-    for (Value v = 0; v < before->node.n && v < map->n && found == NO_VALUE; v++) {
-        Value to = map->to[v];
-        if (to == NO_VALUE || !node_of(after, to)->spec || !is_compared(before, v)) continue;
-        *d = value_distance(one, v, many, to);
-        if (!distance_within(d, EQUAL_BOUND)) found = v;
-    }
+ValueDistance equal_locate(Equal *e, Graph *before, Graph *const *stage, const ShardMap *map,
+                           int64_t stages, int64_t step) {
+    Ranks *one = start(e, &before, 1), *many = start(e, stage, stages);
+    ValueDistance found = {.v = NO_VALUE};
+    bool ok = true;
+    for (int64_t i = 1; i <= step && ok; i++)
+        ok = ranks_run(one, e->seed, i) && ranks_run(many, e->seed, i);
+    for (Value v = 0; v < before->node.n && ok && found.v == NO_VALUE; v++)
+        found = locate(one, v, many, map);
     ranks_free(one);
     ranks_free(many);
     return found;

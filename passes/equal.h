@@ -61,10 +61,17 @@ const char *equal_stuck(const Equal *e);
 SinkDistance equal_worst(const Equal *e, Sink kind, int64_t *compared);
 void equal_mark(Equal *e);
 
-/* The first value of `before` that is something else in `after`, whose graph `map` leads to, run up
- * to `step`: NO_VALUE when all that the map knows are equal. */
-Value equal_locate(Equal *e, Graph *before, Graph *after, const ShardMap *map, int64_t step,
-                   Distance *d);
+/* A value of a graph, and how far it is from what it should be. */
+typedef struct {
+    Value v;          /* NO_VALUE: all are equal */
+    int64_t stage;    /* which has it so */
+    const Type *type; /* of the whole tensor */
+    Distance distance;
+} ValueDistance;
+/* The first value of `before` that is something else in a stage, to whose graph map[stage] leads,
+ * run up to `step`. One stage: what all ranks run. */
+ValueDistance equal_locate(Equal *e, Graph *before, Graph *const *stage, const ShardMap *map,
+                           int64_t stages, int64_t step);
 
 /* g with its nodes, as it is now. */
 Graph *graph_copy(const Graph *g);

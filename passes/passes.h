@@ -25,7 +25,7 @@ typedef struct {
 
 /* Of every value before `shard`, the value after it that holds one rank's part: its Spec says
  * which. NO_VALUE: it has none, or one whose numbers mean something else (slots of routed tokens).
- */
+ * Of every value before `stages`, the same value in this stage; NO_VALUE: only others have it. */
 typedef struct {
     uint32_t n;
     Value *to; /* in the session's arena */
@@ -39,7 +39,7 @@ typedef struct {
     bool dumped;                   /* opt.dump_after was reached */
     const struct Machine *machine; /* prices; NULL: no step is priced, no budget can be kept */
     uint32_t stage;                /* of a pipeline: whose part the graph becomes */
-    ShardMap *shard;               /* filled by `shard`; NULL: nobody asks */
+    ShardMap *shard;               /* filled by `shard` and `stages`; NULL: nobody asks */
     struct MemoryReport *memory;   /* filled by `memory`; NULL: nobody asks */
     /* Plans that do not fit the budgets: an error (false), or the smallest plan found. */
     bool smallest;

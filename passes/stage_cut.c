@@ -368,6 +368,10 @@ bool pass_stages(Graph *g, PassContext *cx) {
     find_after(&c);
     number_transfers(&c);
     make_stage(&c);
+    if (cx->shard) {
+        *cx->shard = (ShardMap){g->node.n, no_values(session_arena(g->session), g->node.n)};
+        memcpy(cx->shard->to, c.map, g->node.n * sizeof *c.map);
+    }
     g->set.stages = m.n;
     g->set.stage = cx->stage;
     Rewrite r = {g, c.to, NULL};

@@ -412,11 +412,10 @@ static void test_fault(Session *s, const Fault *f) {
         CHECK_STR(first.name, f->name);
         CHECK(first.step == f->step);
         ShardMap map = {COUNT(layer_map), layer_map};
-        Distance d = {0};
-        Value at = equal_locate(e, one, two, &map, first.step, &d);
-        CHECK(at == f->at);
-        CHECK(at == NO_VALUE || d.apart == f->apart);
-        if (at != f->at) fprintf(stderr, "found %%%u\n", at);
+        ValueDistance at = equal_locate(e, one, &two, &map, 1, first.step);
+        CHECK(at.v == f->at);
+        CHECK(at.v == NO_VALUE || at.distance.apart == f->apart);
+        if (at.v != f->at) fprintf(stderr, "found %%%u\n", at.v);
     }
     if (check_failures > before) fprintf(stderr, "in '%s'\n", f->what);
     equal_free(e);
@@ -445,9 +444,8 @@ static void test_order_of_blocks(Session *s) {
         Graph *a = parse(s, one), *b = parse(s, text);
         Equal *e = equal_new(a, 3, 2);
         CHECK(equal_form(e, a) && equal_form(e, b) == !swapped);
-        Distance d;
         ShardMap map = {4, (Value[]){0, 6, 7, 8}};
-        CHECK(equal_locate(e, a, b, &map, 1, &d) == (swapped ? 1 : NO_VALUE));
+        CHECK(equal_locate(e, a, &b, &map, 1, 1).v == (swapped ? 1 : NO_VALUE));
         equal_free(e);
         graph_free(a);
         graph_free(b);

@@ -95,13 +95,12 @@ static void plant(Model *m, Value v, Fault f) {
     ShardMap map = {m->map->n, arena_array(session_arena(s), Value, m->map->n)};
     for (uint32_t i = 0; i < map.n; i++)
         map.to[i] = m->map->to[i] == NO_VALUE ? NO_VALUE : to[m->map->to[i]];
-    Distance d;
     bool equal = equal_form(m->e, g);
     m->planted++;
     m->found += !equal;
     m->harmless += equal;
     if (!equal) {
-        Value at = equal_locate(m->e, m->one, g, &map, 1, &d);
+        Value at = equal_locate(m->e, m->one, &g, &map, 1, 1).v;
         if (CHECK(at != NO_VALUE)) CHECK(reaches(m->many, v, m->map->to[at]));
     } else if (f == FAULT_ALONE) {
         Buf text = {0};
@@ -145,8 +144,7 @@ static void test_model(ModelKind kind, const char *mesh, const char *batch) {
     CHECK(equal_form(m.e, g));
     CHECK(pipeline_run(g, "shard", &cx) && g->set.sharded);
     CHECK(equal_form(m.e, g));
-    Distance d;
-    CHECK(equal_locate(m.e, m.one, g, &map, 1, &d) == NO_VALUE);
+    CHECK(equal_locate(m.e, m.one, &g, &map, 1, 1).v == NO_VALUE);
     for (Fault f = 0; f < FAULT_COUNT; f++)
         for (Value v = 0; v < g->node.n; v++)
             if (is_candidate(g, v, f) && (f != FAULT_SCALED || v % 7 == 0)) plant(&m, v, f);

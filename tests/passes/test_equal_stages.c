@@ -80,14 +80,16 @@ static void put_broken(Graph *g, const Graph *from, Value v, Value *map, Fault f
     } else if (f == FAULT_RECEIVED) {
         Value x = graph_copy_node(g, from, v, map);
         map[v] = b_ew2(g, OP_mul, x, b_like(g, 1.5, x));
+        node_of(g, map[v])->spec = node_of(from, v)->spec;
     } else if (f != FAULT_LOST) {
         map[v] = graph_copy_node(g, from, v, map);
     }
 }
 
-static Graph *with_fault(const Graph *from, Value v, Fault f) {
+/* map leads from one to the other. */
+static Graph *with_fault(const Graph *from, Value v, Fault f, Value *map) {
     Graph *g = graph_like(from);
-    Value *map = xcalloc(from->node.n, sizeof *map), next = next_send(from, v);
+    Value next = f == FAULT_SWAPPED ? next_send(from, v) : NO_VALUE;
     for (Value w = 0; w < from->node.n; w++)
         if (w == v)
             put_broken(g, from, w, map, f);
@@ -99,7 +101,6 @@ static Graph *with_fault(const Graph *from, Value v, Fault f) {
         node_of(g, map[v])->attr = numbered(g, map[v], attr_int(node_of(g, map[next]), "tag"));
         node_of(g, map[next])->attr = numbered(g, map[next], tag);
     }
-    free(map);
     return g;
 }
 
@@ -137,10 +138,48 @@ static void plant(Test *t, int stage, Value v, Fault f) {
             for (at = 0; !meets_stages(node_of(t->stage[s], at)) || skip--;) at++;
         }
         bool here = s == stage || f == FAULT_ALL;
-        g[s] = here ? with_fault(t->stage[s], at, f) : graph_copy(t->stage[s]);
+        Value *map = xcalloc(t->stage[s]->node.n, sizeof *map);
+        g[s] = here ? with_fault(t->stage[s], at, f, map) : graph_copy(t->stage[s]);
+        free(map);
     }
     judge(t, g, f, v);
     for (int s = 0; s < STAGES; s++) graph_free(g[s]);
+}
+
+/* The value that one stage has otherwise than the whole program is the one that it received. */
+static void locate(Test *t, Graph *before, const ShardMap *map, int stage, Value v) {
+    Session *s = before->session;
+    Value *to = xcalloc(t->stage[stage]->node.n, sizeof *to);
+    Graph *g[STAGES];
+    ShardMap broken[STAGES];
+    for (int i = 0; i < STAGES; i++) g[i] = t->stage[i], broken[i] = map[i];
+    g[stage] = with_fault(t->stage[stage], v, FAULT_RECEIVED, to);
+    broken[stage].to = arena_array(session_arena(s), Value, map[stage].n);
+    for (Value w = 0; w < map[stage].n; w++) {
+        Value x = map[stage].to[w];
+        broken[stage].to[w] = x == NO_VALUE ? x : to[x];
+    }
+    ValueDistance at = equal_locate(t->e, before, g, broken, STAGES, 1);
+    CHECK(at.v != NO_VALUE && map[stage].to[at.v] == v && at.stage == stage);
+    graph_free(g[stage]);
+    free(to);
+}
+
+/* Of all that is received right after `stages`. */
+static void test_locate(Test *t, Graph *g) {
+    Graph *before = graph_copy(g);
+    ShardMap map[STAGES];
+    for (uint32_t i = 0; i < STAGES; i++) {
+        PassContext cx = {.session = g->session, .stage = i, .shard = &map[i]};
+        t->stage[i] = graph_copy(g);
+        CHECK(pipeline_run(t->stage[i], "stages", &cx));
+    }
+    CHECK(equal_locate(t->e, before, t->stage, map, STAGES, 2).v == NO_VALUE);
+    for (int i = 0; i < STAGES; i++)
+        for (Value v = 0; v < t->stage[i]->node.n; v++)
+            if (is_op(t->stage[i], v, OP_recv)) locate(t, before, map, i, v);
+    for (int i = 0; i < STAGES; i++) graph_free(t->stage[i]);
+    graph_free(before);
 }
 
 int main(void) {
@@ -155,6 +194,7 @@ int main(void) {
     CHECK(equal_form(t.e, g));
     model_pipeline(g, "simplify,raise,precision,differentiate,optimize,shard,simplify");
     CHECK(equal_form(t.e, g));
+    test_locate(&t, g);
     for (uint32_t i = 0; i < STAGES; i++) {
         PassContext cx = {.session = s, .stage = i, .opt = {.verify = true, .roundtrip = true}};
         t.stage[i] = graph_copy(g);
