@@ -16,7 +16,8 @@ Machine *machine_parse(Session *s, const char *file, const char *text, size_t n)
 void machine_print(const Machine *m, Buf *out); /* parses back to the same text */
 /* The machine that `cluster` names (a path; NULL: the profile of this machine in the cache folder,
  * or built-in figures for the target where none was measured; "nccl:FILE": that, with the network
- * of a node as NCCL wrote it to NCCL_TOPO_DUMP_FILE). NULL after diagnostics. */
+ * of a node as NCCL wrote it to NCCL_TOPO_DUMP_FILE; "hwloc" or "hwloc:FILE": with what hwloc sees
+ * of this machine, or wrote of another). NULL after diagnostics. */
 Machine *machine_load(Session *s, const char *cluster, const char *target);
 const char *machine_name(const Machine *m);   /* "AMD EPYC 7B13, 2 threads" */
 const char *machine_target(const Machine *m); /* "cpu", "sm_80" */

@@ -126,6 +126,12 @@ static void put_lines(const Dump *d, Buf *out) {
     buf_printf(out, " ports %lld\n", (long long)ports);
 }
 
+Loc xml_loc(const void *parser, uint16_t file) {
+    XML_Parser xml = (XML_Parser)(uintptr_t)parser;
+    return (Loc){file, (uint16_t)MIN(XML_GetCurrentColumnNumber(xml) + 1, UINT16_MAX),
+                 (uint32_t)XML_GetCurrentLineNumber(xml)};
+}
+
 bool nccl_network(Session *s, const char *file, const char *text, size_t n, Buf *out) {
     Dump d = {.s = s, .xml = XML_ParserCreate(NULL)};
     uint16_t number = session_add_file(s, file, text, n);
@@ -133,10 +139,8 @@ bool nccl_network(Session *s, const char *file, const char *text, size_t n, Buf 
     XML_SetUserData(d.xml, &d);
     XML_SetElementHandler(d.xml, on_start, on_end);
     bool ok = XML_Parse(d.xml, text, (int)n, 1) == XML_STATUS_OK;
-    Loc at = {number, (uint16_t)MIN(XML_GetCurrentColumnNumber(d.xml) + 1, UINT16_MAX),
-              (uint32_t)XML_GetCurrentLineNumber(d.xml)};
     if (!ok)
-        diag_error(s, at, "%s", XML_ErrorString(XML_GetErrorCode(d.xml)));
+        diag_error(s, xml_loc(d.xml, number), "%s", XML_ErrorString(XML_GetErrorCode(d.xml)));
     else if (strcmp(d.root, "system") != 0 || d.gpus == 0)
         diag_error(s, (Loc){number, 1, 1}, "not a topology of NCCL: no <system> with a <gpu>");
     else if (d.gpus > 1 && d.linked < d.gpus && d.pcie == 0)

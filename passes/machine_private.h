@@ -86,6 +86,14 @@ struct CommPrices *comm_prices_new(Arena *a);
 /* The device and link lines of a node that NCCL described (machine_nccl.c). False after a
  * diagnostic. */
 bool nccl_network(Session *s, const char *file, const char *text, size_t n, Buf *out);
+/* Where an expat parser is, or stopped. */
+Loc xml_loc(const void *parser, uint16_t file);
+/* The same of what hwloc sees: of this machine (text is not read), an XML file, or its synthetic
+ * descriptions ("pack:2 core:4"). For GPUs where the profile's target is one, else for cores
+ * (machine_hwloc.c). */
+typedef enum { HWLOC_HERE, HWLOC_XML, HWLOC_SYNTHETIC } HwlocKind;
+bool hwloc_network(Session *s, HwlocKind kind, const char *name, const char *text, size_t n,
+                   const Machine *profile, Buf *out);
 /* Figures for targets whose machine was never measured. */
 const char *machine_builtin(const char *target);
 

@@ -10,6 +10,7 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -155,6 +156,18 @@ static Status compile(const char *cu, Words *w, const char *so) {
     return s;
 }
 
+/* One process compiles, others that want the same wait for it. */
+static Status compile_once(const char *cu, Words *w, const char *so) {
+    Buf lock = {0};
+    buf_printf(&lock, "%s.lock", so);
+    int fd = open(lock.p, O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+    buf_free(&lock);
+    if (fd < 0 || flock(fd, LOCK_EX) != 0) return status_errno("cannot lock %s", so);
+    Status s = access(so, R_OK) == 0 ? NULL : compile(cu, w, so);
+    close(fd);
+    return s;
+}
+
 static Status object_path(const char *cu, Races races, Buf *so) {
     uint64_t key;
     Words w = {0};
@@ -165,7 +178,7 @@ static Status object_path(const char *cu, Races races, Buf *so) {
     Status s = module_key(cu, &w, &key);
     if (!s) {
         buf_printf(so, "/%016llx.so", (unsigned long long)key);
-        if (access(so->p, R_OK) != 0) s = compile(cu, &w, so->p);
+        if (access(so->p, R_OK) != 0) s = compile_once(cu, &w, so->p);
     }
     vec_free(&w);
     return s;

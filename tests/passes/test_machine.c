@@ -200,6 +200,77 @@ static void check_nccl(const char *root) {
     check_nccl_text("", "topo.xml:1:1: error: ");
 }
 
+/* ---- what hwloc sees of a machine ---- */
+
+#define PROFILE                                                                                    \
+    "m6c-machine 1\nname \"x\"\ntarget %s\nlaunch 1us\nvector 1TOPS\nbandwidth 120GB/s\n"          \
+    "host-launch 1us\nhost-vector 1TOPS\nhost-bandwidth 80GB/s\npeak f32 1TFLOPS\n"                \
+    "copy in 12GB/s\ncopy out 12GB/s\ncopy read 2GB/s\ncopy write 1GB/s\n"
+
+static void check_hwloc_text(const char *target, HwlocKind kind, const char *text,
+                             const char *lines) {
+    Session *s = session_new();
+    Buf out = {0}, said = {0};
+    char *profile = arena_printf(session_arena(s), PROFILE, target);
+    diag_capture(s, &said);
+    Machine *m = machine_parse(s, "profile", profile, strlen(profile));
+    bool ok = m && hwloc_network(s, kind, "topo", text, strlen(text), m, &out);
+    CHECK(ok == (said.p == NULL));
+    if (ok) CHECK(machine_set_network(m, out.p));
+    if (!CHECK(ok ? strcmp(out.p, lines) == 0 : strstr(said.p, lines) != NULL))
+        fprintf(stderr, "%.40s: got\n%s\nexpected\n%s\n", text, ok ? out.p : said.p, lines);
+    buf_free(&out);
+    buf_free(&said);
+    session_free(s);
+}
+
+static void check_hwloc_cores(void) {
+    static const struct {
+        const char *text, *lines;
+    } seen[] = {
+        {"core:1 pu:2", "devices 1\n"},
+        {"core:4 pu:1", "devices 4\nlink numa 60GB/s latency 1us joins 4 bus\n"},
+        {"pack:2 [numa] core:4 pu:2", "devices 8\nlink numa 30GB/s latency 1us joins 4 bus\n"
+                                      "link machine 30GB/s latency 2us joins 2\n"},
+        {"pack:2 numa:2 core:4 pu:1", "devices 16\nlink numa 15GB/s latency 1us joins 4 bus\n"
+                                      "link package 15GB/s latency 2us joins 2\n"
+                                      "link machine 15GB/s latency 2us joins 2\n"},
+        /* one memory for two packages, places to run without cores */
+        {"pack:2 pu:3", "devices 6\nlink numa 60GB/s latency 1us joins 6 bus\n"},
+    };
+    for (size_t i = 0; i < COUNT(seen); i++)
+        check_hwloc_text("cpu", HWLOC_SYNTHETIC, seen[i].text, seen[i].lines);
+    check_hwloc_text("cpu", HWLOC_SYNTHETIC, "pack:2 what:3 pu:1", "topo:1:1: error: ");
+    check_hwloc_text("sm_80", HWLOC_SYNTHETIC, "pack:2 core:4 pu:1", "no NVIDIA GPU here");
+}
+
+/* Two packages of two cores and two GPUs behind a bridge, one of these with half a link; the other
+ * package is 2.1 times as far away. */
+static void check_hwloc_file(const char *root) {
+    Session *s = session_new();
+    char *text, *path = arena_printf(session_arena(s), "%s/tests/passes/two_packages.xml", root);
+    size_t n;
+    if (!CHECK(file_read(path, &text, &n) == NULL)) return;
+    check_hwloc_text("sm_80", HWLOC_XML, text,
+                     "devices 4\nlink pcie 11.82GB/s latency 3us joins 2\n"
+                     "link machine 23.63GB/s latency 3us joins 2\n");
+    check_hwloc_text("cpu", HWLOC_XML, text,
+                     "devices 4\nlink numa 30GB/s latency 1us joins 2 bus\n"
+                     "link machine 28.57GB/s latency 2.1us joins 2\n");
+    check_hwloc_text("cpu", HWLOC_XML, "<topology version=\"2.0\">\n<object>\n</topology>",
+                     "topo:3:");
+    check_hwloc_text("cpu", HWLOC_XML, "<system><gpu/></system>", "not a topology of hwloc");
+    check_hwloc_text("cpu", HWLOC_XML, "", "topo:1:1: error: ");
+    free(text);
+    Machine *m = machine_load(s, arena_printf(session_arena(s), "hwloc:%s", path), "sm_80");
+    const Topology *t = m ? topology_of(m, 4) : NULL;
+    CHECK(t && t->nlevel == 2 && t->level[0].fan == 2 && t->level[1].fan == 2);
+    CHECK(machine_load(s, "hwloc:/nowhere.xml", "cpu") == NULL);
+    m = machine_load(s, "hwloc", "cpu"); /* this machine, whatever it is */
+    CHECK(m && machine_devices(m) >= 1 && topology_of(m, machine_devices(m)));
+    session_free(s);
+}
+
 /* ---- prices ---- */
 
 static Work product(int64_t m, int64_t n, int64_t k, int64_t batch) {
@@ -387,6 +458,8 @@ int main(int argc, char **argv) {
     check_errors();
     if (argc > 1) check_files(argv[1]);
     if (argc > 1) check_nccl(argv[1]);
+    check_hwloc_cores();
+    if (argc > 1) check_hwloc_file(argv[1]);
     check_roofline();
     check_points();
     check_monotone();
