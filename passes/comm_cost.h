@@ -57,8 +57,8 @@ bool comm_plan(const Topology *t, const MeshGroup *g, Collective c, CommAlgorith
 /* By the fastest algorithm; returns its µs. */
 double comm_best(const Topology *t, const MeshGroup *g, Collective c, double bytes, CommPlan *out);
 double comm_phase_us(const Topology *t, const CommPhase *p);
-/* µs in which the busiest link of a level moves bytes, over all rounds; level t->nlevel: the busiest
- * link between switches of a BiGraph. */
+/* µs in which the busiest link of a level moves bytes, over all rounds; level t->nlevel: the
+ * busiest link between switches of a BiGraph. */
 double comm_link_us(const Topology *t, const CommPlan *p, int level);
 /* All that a rank sends, over all rounds, by level. */
 void comm_traffic(const CommPlan *p, CommTraffic out[TOPOLOGY_LEVELS]);
