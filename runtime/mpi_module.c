@@ -111,12 +111,11 @@ static int find_neighbours(int rank, int *place, int *shared) {
     return MPI_Comm_free(&here);
 }
 
-/* What Open MPI 4.1 does unasked, between hosts, takes longer than it must. Who sets these variables
- * keeps what they say.
- * Of a large message over TCP the receiver asks for the rest to be "put", which leaves the
- * directions of a link idle in turns: exchanges took 1.3 to 1.6 times as long over links of 200 and
- * 500 Mb/s as when they are sent (flags 9: send, in place).
- * A nonblocking all_reduce in place goes up and down a tree, whole at each hop: 3 to 4 times as long
+/* What Open MPI 4.1 does unasked, between hosts, takes longer than it must. Who sets these
+ * variables keeps what they say. Of a large message over TCP the receiver asks for the rest to be
+ * "put", which leaves the directions of a link idle in turns: exchanges took 1.3 to 1.6 times as
+ * long over links of 200 and 500 Mb/s as when they are sent (flags 9: send, in place). A
+ * nonblocking all_reduce in place goes up and down a tree, whole at each hop: 3 to 4 times as long
  * on four hosts of two ranks as scattered and gathered by halves (3: Rabenseifner's). */
 static void prefer_fast(void) {
     setenv("OMPI_MCA_btl_tcp_flags", "9", 0);
