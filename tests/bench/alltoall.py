@@ -47,6 +47,12 @@ void swap_%(name)s(void *const *arg, long lo, long hi) {
 """
 
 
+TENSORS = 16  # that are added up, one by one or fused
+# The steps that one of a variant is, by the name of the first.
+PARTS = {"flat": ("flat", 1), "swap": ("grouped", 4), "half": ("half", 1), "sums": ("sums", TENSORS),
+         "fused": ("fused", 1), "fused half": ("fused half", 1)}
+
+
 class PlanText:
     def __init__(self, hosts, per):
         self.hosts, self.per, self.n = hosts, per, hosts * per
@@ -88,10 +94,34 @@ class PlanText:
         self.swap(size, self.per, self.hosts)
         self.exchange(2, size, "b1,b0", "grouped")
 
+    def half(self, size):
+        """The flat exchange, as half-precision numbers."""
+        count = self.n * size // 4
+        self.step(f"collective all_to_all group=g0 count={count} dtype=f32 wire=f16 room stream=6 "
+                  "args=b0,b1,b2", size, "half")
+
+    def sums(self, size):
+        """TENSORS tensors of `size` bytes are added up over all ranks, each alone."""
+        for i in range(TENSORS):
+            self.step(f"collective all_reduce group=g0 reduce=sum count={size // 4} dtype=f32 "
+                      f"stream=6 args=b0+{i * size},b0+{i * size}", size, "sums")
+
+    def fused(self, size, wire="f32"):
+        """All of them as one message."""
+        args = ",".join(f"b0+{i * size}" for i in range(TENSORS))
+        scale = " wire=f16 scale=128" if wire == "f16" else ""
+        self.step(f"collective all_reduce group=g0 reduce=sum count="
+                  f"{','.join([str(size // 4)] * TENSORS)} dtype=f32{scale} room stream=6 "
+                  f"args={args},{args},b2", size, "fused" if wire == "f32" else "fused half")
+
+    def fused_half(self, size):
+        self.fused(size, "f16")
+
     def text(self, most):
         n, per, hosts = self.n, self.per, self.hosts
+        most = max(most, TENSORS * most // n)
         words = n * most // 4
-        room = 2 * n * most
+        room = 3 * n * most
         lines = ["m6c-plan 1", "model exchange", "target cpu", 'command ""', "train yes",
                  "hashes model=0000000000000001 compiler=0000000000000001",
                  f"arena device={room} host=0 disk=0", f"lower-bound device={room} host=0 disk=0", 
@@ -99,16 +129,17 @@ class PlanText:
                  f"ranks {n}", f"mesh data={n}", f"group data {n}/1", f"group data%{per} {per}/1",
                  f"group data/{per} {hosts}/{per}",
                  f'buffer 0 temp "a" f32[{words}] device+0 -',
-                 f'buffer 1 temp "b" f32[{words}] device+{n * most} -']
+                 f'buffer 1 temp "b" f32[{words}] device+{n * most} -',
+                 f'buffer 2 temp "room" f32[{words}] device+{2 * n * most} -']
         return "\n".join([*lines, *self.kernels, *self.steps, "end", ""])
 
 
-def write_plan(folder, hosts, per, sizes):
+def write_plan(folder, hosts, per, sizes, variants):
     p = PlanText(hosts, per)
     for size in sizes:
-        for variant in (p.flat, p.grouped):  # in blocks: a pause of one would be the other's gain
+        for variant in variants:  # in blocks: a pause of one would be the other's gain
             for _ in range(repeats(hosts, per, size)):
-                variant(size)
+                getattr(p, variant)(size)
     folder.mkdir()
     (folder / "plan.txt").write_text(p.text(max(sizes)))
     (folder / "plan_0.c").write_text(p.source)
@@ -131,17 +162,17 @@ def read_trace(path, ranks, steps):
     i = length
     while i < len(rank[0]):
         name, size = rank[0][i][2:4]
-        parts = 1 if name == "flat" else 4
+        variant, parts = PARTS[name]
         us = sum(x[4] for r in rank for x in r[i:i + parts]) / ranks
-        found.setdefault((size, "flat" if parts == 1 else "grouped"), []).append(us)
+        found.setdefault((size, variant), []).append(us)
         i += parts
     return found
 
 
-def measure_raw(net, folder, hosts, per, rate, sizes, steps):
-    plan = folder / f"raw-{hosts}x{per}"
+def measure_raw(net, folder, hosts, per, rate, sizes, steps, variants=("flat", "grouped")):
+    plan = folder / f"{variants[0]}-{hosts}x{per}"
     if not plan.exists():
-        write_plan(plan, hosts, per, sizes)
+        write_plan(plan, hosts, per, sizes, variants)
     net.shape(rate)
     trace = folder / "trace.json"
     net.mpirun(per, [M6C, "run", plan, "--data", "random:1", "--steps", steps, "--save-every", 0,
@@ -151,8 +182,12 @@ def measure_raw(net, folder, hosts, per, rate, sizes, steps):
 
 def raw_points(net, folder, hosts, per, rate, sizes, steps, cluster):
     say(f"{hosts} hosts x {per} ranks, {rate} Mb/s")
+    before = net.sent(0)
     measured = measure_raw(net, folder, hosts, per, rate, sizes, steps)
-    predicted = predict_raw(folder / f"raw-{hosts}x{per}", cluster)
+    # only what leaves the host may be on its link: ranks of one host share memory
+    wanted = 2 * steps * sum(repeats(hosts, per, s) * out_of_host(hosts, per, s) for s in sizes)
+    say(f"host 0 sent {(net.sent(0) - before) / wanted:.3f} times the bytes of its exchanges")
+    predicted = predict_raw(folder / f"flat-{hosts}x{per}", cluster)
     points = []
     for size in sizes:
         p = {"hosts": hosts, "per": per, "rate": rate, "size": size}
@@ -205,8 +240,7 @@ def predict_raw(plan, cluster):
     steps = json.loads(m6c("simulate", plan, "--cluster", cluster, "--json", "--steps"))["steps"]
     found, i = {}, 0
     while i < len(steps):
-        parts = 1 if steps[i]["what"] == "flat" else 4
-        variant = "flat" if parts == 1 else "grouped"
+        variant, parts = PARTS[steps[i]["what"]]
         us = sum(s["alone_us"] for s in steps[i:i + parts])
         found[int(steps[i]["scope"]), variant] = us
         i += parts
@@ -244,6 +278,42 @@ def print_raw(points):
     print(f"\n{len(points)} points: the choice is right in {verdicts.count('right')}, as good (within "
           f"{NEAR:.0%}) in {verdicts.count('as good')}, wrong in {verdicts.count('WRONG')}; "
           f"{within} of {2 * len(points)} times are within 15 %\n", flush=True)
+
+
+# ---- half precision and fusion ----
+
+MESSAGES = ("half", "sums", "fused", "fused_half")
+BASE = {"half": "flat", "fused": "sums", "fused half": "sums"}
+
+
+def bench_messages(args, folder, figures):
+    hosts, per = map(int, args.step_cluster.split("x"))
+    sizes = [KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB]
+    with Hosts(hosts) as net:
+        say(f"half precision and fusion: {hosts} hosts x {per} ranks, {args.step_rate} Mb/s")
+        cluster = describe(calibrate(net, folder, per), args.step_rate)
+        measured = measure_raw(net, folder, hosts, per, args.step_rate, sizes, args.steps,
+                               (*MESSAGES, "flat"))
+    predicted = predict_raw(folder / f"half-{hosts}x{per}", cluster)
+    for size in sizes:
+        for variant, base in BASE.items():
+            ms = [statistics.median(measured[size, v]) / 1e3 for v in (base, variant)]
+            figures["messages"].append({"size": size, "variant": variant, "base": base, "ms": ms,
+                                        "predicted": [predicted[size, v] / 1e3 for v in (base, variant)]})
+    print_messages(figures["messages"])
+
+
+def print_messages(points):
+    what = {"half": "an exchange as f16 instead of f32, a pair",
+            "fused": f"{TENSORS} sums as one message, a tensor",
+            "fused half": f"{TENSORS} sums as one message of f16, a tensor"}
+    print("| what, size | ms before | ms | times as fast | predicted ms | off | predicted ms | off | "
+          "predicted times as fast |\n|---|---|---|---|---|---|---|---|---|")
+    for p in sorted(points, key=lambda p: list(BASE).index(p["variant"])):
+        (a, b), (c, d) = p["ms"], p["predicted"]
+        print(f"| {what[p['variant']]} {size_text(p['size'])} | {a:.3f} | {b:.3f} | {a / b:.2f} | "
+              f"{c:.3f} | {c / a - 1:+.0%} | {d:.3f} | {d / b - 1:+.0%} | {c / d:.2f} |")
+    print(flush=True)
 
 
 # ---- whole training steps ----
@@ -286,29 +356,41 @@ def step_times(net, per, plan, steps):
 
 
 def parts(net, folder, per, plan, steps):
-    """ms of kernels and of collectives in a step, one after the other; the mean over ranks."""
+    """ms of a step whose parts come one after the other, and ms of it in which collectives are under
+    way: from when the last rank came to one to when the last has its result."""
     run_step(net, per, plan, steps, "--trace", folder / "trace.json")
-    ranks, sums = per * len(net.names), {}
     events = [e for e in json.loads((folder / "trace.json").read_text()) if e["ph"] == "X"]
     each = max(e["args"]["step"] for e in events) + 1
-    for rank in range(ranks):
-        own = sorted((e for e in events if e["pid"] == rank), key=lambda e: e["ts"])
-        for i in range(each, len(own), each):
-            for kind in (True, False):
-                us = sum(e["dur"] for e in own[i:i + each] if (e["cat"] == "collective") == kind)
-                sums.setdefault((i, kind), []).append(us)
-    return [statistics.median(statistics.mean(v) / 1e3 for (_, k), v in sums.items() if k == kind)
-            for kind in (False, True)]
+    whole, comm = [], []
+    ranks = [sorted((e for e in events if e["pid"] == r), key=lambda e: e["ts"])
+             for r in range(per * len(net.names))]
+    for i in range(each, each * steps, each):  # the first step does not count
+        whole.append(max(r[i + each - 1]["ts"] + r[i + each - 1]["dur"] for r in ranks) -
+                     min(r[i]["ts"] for r in ranks))
+        comm.append(sum(max(0, max(e["ts"] + e["dur"] for e in same) - max(e["ts"] for e in same))
+                        for same in zip(*(r[i:i + each] for r in ranks))
+                        if same[0]["cat"] == "collective"))
+    return statistics.median(whole) / 1e3, statistics.median(comm) / 1e3
+
+
+def share_cores(machine, ranks):
+    """Ranks take turns on the cores there are: each kernel takes so many times as long as alone."""
+    turns = max(1, ranks / len(os.sched_getaffinity(0)))
+    text = re.sub(r"(?m)^(step .* )([\d.e+-]+)us$", lambda x: f"{x[1]}{float(x[2]) * turns:.4g}us",
+                  machine.read_text())
+    machine.write_text(text)
 
 
 def predict_step(net, per, plan, cluster):
-    """ms of a step and the share of communication hidden, with the steps' prices on these ranks."""
+    """ms of a step, of its collectives and the share of them hidden, with the steps' prices on these
+    ranks."""
     priced = plan.with_suffix(".m6c-machine")
     shutil.copy(cluster, priced)
     net.mpirun(per, [M6C, "calibrate", plan, "--quick", "-o", priced], env=ENV)
+    share_cores(priced, per * len(net.names))
     said = json.loads(m6c("simulate", plan, "--cluster", priced, "--json"))
     one = said["classes"][0]
-    return said["predicted_ms"], 1 - one["exposed_comm_ms"] / one["comm_ms"]
+    return said["predicted_ms"], one["comm_ms"], 1 - one["exposed_comm_ms"] / one["comm_ms"]
 
 
 def measure_steps(net, folder, per, cluster, rounds, steps):
@@ -321,23 +403,25 @@ def measure_steps(net, folder, per, cluster, rounds, steps):
             times[name] += step_times(net, per, plan, steps)
     for name, plan in plans.items():
         say(f"alone and predicted: {name}")
-        kernels, comm = parts(net, folder, per, plan, 6)
+        alone, comm = parts(net, folder, per, plan, 8)
         ms = statistics.median(times[name])
-        predicted, hidden = predict_step(net, per, plan, cluster)
-        points.append({"name": name, "ms": ms, "kernels": kernels, "comm": comm,
-                       "hidden": (kernels + comm - ms) / comm, "predicted": predicted,
-                       "hidden_predicted": hidden})
+        predicted, comm_predicted, hidden = predict_step(net, per, plan, cluster)
+        points.append({"name": name, "ms": ms, "alone": alone, "comm": comm,
+                       "hidden": (alone - ms) / comm, "predicted": predicted,
+                       "comm_predicted": comm_predicted, "hidden_predicted": hidden})
     return points
 
 
 def print_steps(points):
     base = points[0]
-    print("| plan | ms a step | against all | kernels ms | collectives ms | hidden | predicted ms | "
-          "off | hidden, predicted |\n|---|---|---|---|---|---|---|---|---|")
+    print("| plan | ms a step | against all | one after the other ms | of it collectives | hidden | "
+          "predicted ms | off | collectives, predicted | hidden, predicted |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for p in points:
-        print(f"| {p['name']} | {p['ms']:.1f} | {p['ms'] / base['ms']:.2f} | {p['kernels']:.1f} | "
+        print(f"| {p['name']} | {p['ms']:.1f} | {p['ms'] / base['ms']:.2f} | {p['alone']:.1f} | "
               f"{p['comm']:.1f} | {p['hidden']:.0%} | {p['predicted']:.1f} | "
-              f"{p['predicted'] / p['ms'] - 1:+.0%} | {p['hidden_predicted']:.0%} |")
+              f"{p['predicted'] / p['ms'] - 1:+.0%} | {p['comm_predicted']:.1f} | "
+              f"{p['hidden_predicted']:.0%} |")
     print(flush=True)
 
 
@@ -359,20 +443,22 @@ def main():
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="bytes for each pair")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--json", help="keep all figures in this file")
-    parser.add_argument("--only", choices=("raw", "steps"), help="one of the two parts")
+    parser.add_argument("--only", choices=("raw", "messages", "steps"), help="one of the parts")
     parser.add_argument("--step-cluster", default="4x2")
     parser.add_argument("--step-rate", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     clusters = [tuple(map(int, c.split("x"))) for c in args.clusters.split(",")]
-    figures = {"raw": []}
+    figures = {"raw": [], "messages": []}
     with tempfile.TemporaryDirectory(prefix="m6c-bench-") as name:
         folder = pathlib.Path(name)
         os.environ["M6C_CACHE"] = str(folder / "cache")
         m6c("calibrate", "--quick", "-o", folder / "machine.m6c-machine")
-        if args.only != "raw":
+        if args.only in (None, "steps"):
             bench_steps(args, folder, figures)
-        for hosts, per in clusters if args.only != "steps" else ():
+        if args.only in (None, "messages"):
+            bench_messages(args, folder, figures)
+        for hosts, per in clusters if args.only in (None, "raw") else ():
             sizes = [s for s in map(int, args.sizes.split(","))
                      if out_of_host(hosts, per, s) <= MOST_OUT]
             with Hosts(hosts) as net:

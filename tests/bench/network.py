@@ -4,7 +4,7 @@ To be run in a network, mount and PID namespace of its own (alltoall.sh starts i
 namespaces of processes in there, and the system takes all of it away when the last one ends,
 however that happens. A host has its own network, host name, shared memory and /dev/shm, without
 which Open MPI takes ranks of two hosts for neighbours. Ranks of one host share memory."""
-import os, pathlib, shlex, subprocess, tempfile
+import json, os, pathlib, shlex, subprocess, tempfile
 
 NET = "10.77.0"
 # A link lets what it saved up go at once: two frames of the largest size, and no more.
@@ -71,6 +71,12 @@ class Hosts:
 
     def inside(self, i, *args):
         sh("nsenter", "-t", self.process[i].pid, "-n", *args)
+
+    def sent(self, i):
+        """Bytes that host i has sent over its link."""
+        said = subprocess.run(["nsenter", "-t", str(self.process[i].pid), "-n", "ip", "-s", "-j", "link",
+                               "show", "eth0"], check=True, capture_output=True, text=True).stdout
+        return json.loads(said)[0]["stats64"]["tx"]["bytes"]
 
     def shape(self, mbits):
         """So many Mb/s out of each host, and as many into it."""
