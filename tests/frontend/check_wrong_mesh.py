@@ -112,6 +112,13 @@ def run(folder):
                    capture_output=True, timeout=60)
     compared = json.loads(m6c("compare", stages, "--trace", trace, "--json")[0])
     check(compared["measured_steps"] == 2 and compared["kinds"]["collective"]["steps"] > 0, compared)
+    (stages / "plan-1.txt").unlink()
+    refused("a stage that is not there", ["mpirun", "-n", "2", M6C, "run", stages, *steps], 1,
+            "plan-1.txt: No such file or directory")
+    other = compile_small(folder / "other", "--mesh", "pipeline=2", "--set", "hidden=48")
+    shutil.copy(other / "plan-1.txt", stages)
+    refused("a stage of another model", ["mpirun", "-n", "2", M6C, "run", stages, *steps], 1,
+            "the plans of stages 0 and 1 are of different models")
     run_three = ["mpirun", "-n", "3", M6C, "run"]
     four = compile_small(folder / "four", "--mesh", "data=4")
     refused("three of four", [*run_three, four, *steps], 2,

@@ -128,7 +128,8 @@ def main():
             equal += 1
             off, name = compare(got, want)
             loss = max(abs(a - b) / abs(b) for a, b in zip(losses, want_losses)) if len(losses) == STEPS else math.inf
-            print(f"{n:8} {m:32} {len(want)} parameters, off by {off:.1e} at most: {name}; losses {loss:.1e}", flush=True)
+            print(f"{n:8} {m:32} {len(want)} parameters, off by {off:.1e} at most: {name}; losses {loss:.1e}",
+                  flush=True)
             worst = max(worst, (off, f"{n} {m}: {name}"))
             if not (off <= BOUND and loss <= BOUND):
                 bad.append(f"{n} {m}")

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What ranks send in a step: the formulas, `inspect --comm`, what runs count of each collective on each rank, and,
-of all_to_alls, the messages and bytes that MPI itself counts between each two ranks (Open MPI's monitoring). TIMEOUT: 600"""
+of all_to_alls, the messages and bytes that MPI itself counts between each two ranks (Open MPI's monitoring).
+TIMEOUT: 600"""
 import collections, concurrent.futures, json, os, pathlib, re, shutil, subprocess, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
