@@ -12,6 +12,7 @@ from system import M6C, check, m6c, steps, workspace
 os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                   OMPI_MCA_rmaps_base_oversubscribe="1", M6C_THREADS="1")
 RANKS, STEPS, EVERY, LIMIT = 4, 120, 15, 60
+MESHES = "data=4,expert=data", "data=2,pipeline=2"
 TIMEOUT = 3  # seconds that the others wait
 # the signal, seconds until the rank goes on, exit statuses that mpirun may have, what the others say
 FAULTS = {"killed": (signal.SIGKILL, None, {137}, "rank {} was lost"),
@@ -87,22 +88,30 @@ def trial(plan, want, fault, rank, step):
     m6c("checkpoint", "verify", plan)
 
 
+def undisturbed(plan, mesh):
+    """Compiles into the folder; the losses that any run must have."""
+    text, sets = text_of("moe2")
+    plan.mkdir()
+    (plan / "model.m6").write_text(text)
+    m6c("compile", plan / "model.m6", "-o", plan, "--mesh", mesh, *(x for s in sets for x in s.split("=", 1)))
+    p = subprocess.run(command(plan), capture_output=True, text=True, timeout=LIMIT)
+    want = losses(p.stdout.splitlines(True))
+    check(sorted(want) == list(range(1, STEPS + 1)), f"undisturbed on {mesh}: {p.returncode}\n{p.stderr}")
+    return want
+
+
 def main():
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else 8
     seed = int(os.environ.get("M6C_SEED", time.time_ns() % 10 ** 6))
     print("seed", seed, flush=True)
     dice = random.Random(seed)
     with workspace() as folder:
-        plan = pathlib.Path(folder)
-        text, sets = text_of("moe2")
-        (plan / "model.m6").write_text(text)
-        m6c("compile", plan / "model.m6", "-o", plan, "--mesh", "data=4,expert=data",
-            *(x for s in sets for x in s.split("=", 1)))
-        p = subprocess.run(command(plan), capture_output=True, text=True, timeout=LIMIT)
-        want = losses(p.stdout.splitlines(True))
-        check(sorted(want) == list(range(1, STEPS + 1)), f"undisturbed: {p.returncode}\n{p.stderr}")
+        plans = [(pathlib.Path(folder) / mesh, mesh) for mesh in MESHES]
+        want = [undisturbed(*p) for p in plans]
         for i in range(trials):
-            trial(plan, want, list(FAULTS)[i % len(FAULTS)], dice.randrange(RANKS), dice.randrange(2, STEPS - 20))
+            k = i // len(FAULTS) % len(MESHES)
+            trial(plans[k][0], want[k], list(FAULTS)[i % len(FAULTS)], dice.randrange(RANKS),
+                  dice.randrange(2, STEPS - 20))
 
 
 if not shutil.which("mpirun"):

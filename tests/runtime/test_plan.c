@@ -1,6 +1,6 @@
 /* Checks runtime/plan: text that parses and prints the same, complaints with their place, and that
  * no bytes whatever break the reader. argv[1]: the folder with plan.txt and plan_ranks.txt. */
-#include "runtime/plan.h"
+#include "runtime/slice.h"
 #include "tests/check.h"
 
 #include <stdlib.h>
@@ -72,6 +72,72 @@ static void test_ranks(void) {
     buf_free(&b);
     plan_free(p);
     session_free(s);
+}
+
+/* All of `old` replaced. */
+static void replace(Buf *b, const char *old, const char *new) {
+    Buf out = {0};
+    const char *from = b->p;
+    for (const char *at; (at = strstr(from, old)); from = at + strlen(old))
+        buf_printf(&out, "%.*s%s", (int)(at - from), from, new);
+    buf_puts(&out, from);
+    buf_free(b);
+    *b = out;
+}
+
+/* The plan of a stage of two, the tensor axis' ranks; a word of its text is replaced. */
+static Plan *stage_plan(Session *s, int stage, const char *old, const char *new) {
+    Buf b = {0};
+    char header[64];
+    snprintf(header, sizeof header, "expert=data\nstages 2\nstage %d\n", stage);
+    buf_puts(&b, ranks);
+    replace(&b, "tensor", "pipeline");
+    replace(&b, "pipeline b0", "tensor b0");
+    replace(&b, "expert=data\n", header);
+    replace(&b, old, new);
+    const char *text = arena_strdup(session_arena(s), b.p, b.n);
+    Plan *p = plan_parse(s, "stage.txt", text, b.n);
+    buf_free(&b);
+    return p;
+}
+
+/* What is wrong with two plans that shall run together. */
+static void check_stages(int second, const char *old, const char *new, const char *want) {
+    Session *s = session_new();
+    Plan *of[] = {stage_plan(s, 0, "model m6", "model m6"), stage_plan(s, second, old, new)};
+    Buf why = {0};
+    if (!CHECK(of[0] && of[1])) exit(1);
+    of[0]->of_stage = of[1]->of_stage = of;
+    plan_check_stages(of[0], &why);
+    CHECK_STR(why.p ? why.p : "", want);
+    buf_free(&why);
+    plan_free(of[0]);
+    plan_free(of[1]);
+    session_free(s);
+}
+
+static void test_stages(void) {
+    Session *s = session_new();
+    Plan *of[] = {stage_plan(s, 0, "model m6", "model m6"), stage_plan(s, 1, "\"w\"", "\"v\"")};
+    if (!CHECK(of[0] && of[1])) exit(1);
+    CHECK(of[1]->stages == 2 && of[1]->stage == 1 && plan_count(of[1]) == 1);
+    CHECK(plan_stage_of(of[0], 6) == 0 && plan_stage_of(of[0], 5) == 1);
+    of[0]->of_stage = of[1]->of_stage = of;
+    CHECK(plan_count(of[1]) == 2 && plan_at(of[1], 0) == of[0]);
+    CHECK(plan_has_tensor(of[0], "w") && !plan_has_tensor(of[1], "w"));
+    CHECK(plan_tensor_before(of[1], "w") && !plan_tensor_before(of[1], "v"));
+    CHECK(!plan_tensor_before(of[0], "v"));
+    CHECK(slice_owner(of[1], &of[1]->buffer.p[3], 5) == 1); /* rank 0 is of the other stage */
+    plan_free(of[0]);
+    plan_free(of[1]);
+    session_free(s);
+    check_stages(1, "model m6", "model m6", "");
+    check_stages(0, "model m6", "model m6", "the plan of stage 1 says that it is of stage 0");
+    check_stages(1, "model m6", "model m7", "the plans of stages 0 and 1 are of different models");
+    check_stages(1, "compiler=0000000000000002", "compiler=0000000000000003",
+                 "the plans of stages 0 and 1 are of different versions of m6c");
+    check_stages(1, "target cpu", "target null",
+                 "the plans of stages 0 and 1 are of different targets");
 }
 
 static void test_span(void) {
@@ -200,6 +266,12 @@ static const Broken broken_ranks[] = {
     {"mesh data=4,", "mesh data=0,", "10:6: error: an axis has a size"},
     {"mesh data=4,", "mesh data=4,,", "10:6: error: expected an axis of the mesh"},
     {"mesh data=4,", "mesh data=9000000000000000000,data=9,", "error: too many ranks"},
+    {"expert=data\n", "expert=data\nstages 9\n",
+     "11:8: error: a number of stages must be from 2 to 8"},
+    {"expert=data\n", "expert=data\nstages 2\nstage 2\n",
+     "error: a stage, from 0 must be from 0 to 1"},
+    {"expert=data\n", "expert=data\nstages 2\n",
+     "error: a plan of 2 stages has a group pipeline of so many ranks"},
     {"group data 4/2", "group data 3/2", "error: these groups do not part the 8 ranks"},
     {"group data 4/2", "group data 8/2", "error: these groups do not part the 8 ranks"},
     {"group data 4/2", "group data 0/2", "error: a number of ranks must be from 1 to 8"},
@@ -329,6 +401,7 @@ int main(int argc, char **argv) {
     load(folder, "plan_ranks.txt", &ranks, &ranks_size);
     test_round_trip();
     test_ranks();
+    test_stages();
     test_span();
     test_broken(golden, broken, COUNT(broken));
     test_broken(ranks, broken_ranks, COUNT(broken_ranks));
