@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { NO_BUFFER = UINT32_MAX };
+static const uint32_t NO_BUFFER = UINT32_MAX;
 
 /* One file that all ranks write. */
 typedef struct {
