@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tests/setup.sh build network
+[ -x "${M6C:=build/m6c}" ] || { echo "there is no $M6C: build it first"; exit 1; }
 
 skip() {
     echo "skipped: $*"
@@ -18,7 +19,7 @@ for tool in ip tc unshare nsenter mpirun cc; do
     command -v $tool >/dev/null || skip "there is no '$tool' here"
 done
 own=(unshare --net --mount --pid --fork --kill-child --mount-proc)
-[ "$(id -u)" = 0 ] || own+=(--user --map-root-user)
+"${own[@]}" true 2>/dev/null || own+=(--user --map-root-user)
 "${own[@]}" true 2>/dev/null || skip "no namespaces may be made here (root, or user namespaces)"
 "${own[@]}" sh -c 'ip link add name one type veth peer name two && ip link add name bridge0 type bridge &&
     tc qdisc add dev one root tbf rate 1mbit burst 9000 limit 9000' 2>/dev/null ||
