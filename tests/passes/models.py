@@ -114,7 +114,7 @@ MODELS = {
     # pipelines: GPipe's order, one forward step more in flight, layers for 8 stages, stages by annotation
     "gpipe": (decoder([ATTENTION, FFN]), ADAMW, "num_micro_batch = 4\n    clip = 0.1", "batch=32",
               'place: pipeline "PreferForward"'),
-    "ahead": (decoder([ATTENTION, MOE], repeat="repeat 6 as block"), ADAMW, "num_micro_batch = 4", "batch=32",
+    "ahead": (decoder([FFN], repeat="repeat 6 as block"), ADAMW, "num_micro_batch = 4", "batch=32",
               'place: pipeline "PreferBackwardOptimizer"'),
     "staged": (STAGED, ADAMW, "num_micro_batch = 2", "batch=16"),
     "groups": (decoder([ATTENTION, MOE]), ADAMW, "groups = 3\n    clip = 1.0"),
