@@ -6,6 +6,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "codegen/codegen.h"
 
@@ -27,7 +29,7 @@ static const char *probe_mesh(Arena *a, unsigned axes, int64_t size, bool shared
     Buf b = {0};
     for (int i = 0; i < AXIS_COUNT; i++) m.size[i] = axes >> i & 1 ? size : 1;
     search_mesh_print(&m, &b);
-    const char *text = b.n ? arena_strdup(a, b.p, b.n) : NULL;
+    const char *text = arena_strdup(a, b.p, b.n);
     buf_free(&b);
     return text;
 }
@@ -96,10 +98,10 @@ ModelArgs search_args(Arena *a, const SearchReport *r, const SearchChoice *c) {
     ModelArgs args = *r->model;
     Buf b = {0};
     search_mesh_print(&c->mesh, &b);
-    args.mesh = b.n ? arena_strdup(a, b.p, b.n) : NULL;
+    args.mesh = arena_strdup(a, b.p, b.n);
     buf_free(&b);
-    args.zero = c->zero ? "1" : NULL;
-    if (c->mesh.size[AXIS_MICRO] > 1)
+    if (c->zero != r->zero) args.zero = c->zero ? "1" : "0";
+    if (c->mesh.size[AXIS_MICRO] != r->micros)
         args.micros = arena_printf(a, "%" PRId64, c->mesh.size[AXIS_MICRO]);
     if (r->space.place.memory) args.memory = whole_size(a, r->space.place.memory);
     args.host_memory =
@@ -134,10 +136,19 @@ const char *search_command(Arena *a, const SearchReport *r, const SearchChoice *
 
 /* ---- what its plans say ---- */
 
+/* A pipeline's stages are compiled one by one: that takes as long as they are many. */
+static void say_progress(uint32_t i, const SearchMesh *m) {
+    Buf b = {0};
+    search_mesh_print(m, &b);
+    if (isatty(STDERR_FILENO)) fprintf(stderr, "compiling candidate %u, %s\n", i, b.p);
+    buf_free(&b);
+}
+
 static void prove_best(Arena *a, SearchReport *r, int64_t most) {
     SearchProof *proof = arena_array(a, SearchProof, MAX(most, 1));
     for (uint32_t i = 0; i < r->list.result.n && i < most; i++) {
         if (r->list.result.p[i].lost != LOST_NOT) break;
+        say_progress(i + 1, &r->list.result.p[i].choice.mesh);
         proof[r->nproof++] = search_prove(a, r, &r->list.result.p[i].choice);
     }
     r->proof = proof;
@@ -170,12 +181,12 @@ static Status search(const SearchOptions *o, Arena *a, SearchReport *r, const To
     make_probes(a, r);
     if (!r->space.model[0][0] && !r->space.model[1][0])
         return status_make(EXIT_INPUT, "no part of this model can be placed on a mesh");
-    double begin = now_seconds();
+    clock_t begin = clock();
     r->space.place.prices = search_prices(t, a);
     r->space.ranks = r->ranks;
     r->space.stages = o->stages;
     search_candidates(&r->space, &r->list);
-    r->seconds = now_seconds() - begin;
+    r->seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
     prove_best(a, r, o->verify);
     o->json ? search_print_json(r) : search_print(r);
     return NULL;
@@ -185,12 +196,16 @@ static Status search(const SearchOptions *o, Arena *a, SearchReport *r, const To
 static int run(const SearchOptions *o, Arena *a) {
     SearchReport r = {.model = &o->model, .limit = o->limit};
     Session *s = session_new();
-    Graph *g = model_elaborate(s, &o->model);
+    ModelArgs one = o->model;
+    one.mesh = "data=1";
+    Graph *g = model_elaborate(s, &one);
     Machine *m = g ? machine_load(s, g->set.cluster, o->model.target) : NULL;
     Status bad = m ? choose_ranks(o, m, &r) : NULL;
     const Topology *t = m && !bad ? topology_of(m, r.ranks) : NULL;
     if (t) {
         r.machine = machine_name(m);
+        r.zero = g->set.zero > 0;
+        r.micros = g->set.micro_batches;
         set_place(&r, &g->set, m);
         bad = search(o, a, &r, t);
     }

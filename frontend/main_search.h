@@ -18,9 +18,11 @@ typedef struct {
     const ModelArgs *model;
     const char *machine;
     int64_t ranks, tokens; /* of a step */
+    bool zero;             /* as the model says, as */
+    int64_t micros;        /* its micro-batches */
     SearchSpace space;
     SearchList list;
-    double seconds; /* for all candidates */
+    double seconds; /* of a core, for all candidates */
     uint32_t nproof;
     const SearchProof *proof; /* of the first ones */
     int64_t limit;            /* rows shown */

@@ -11,7 +11,7 @@
 static const char *mesh_name(Arena *a, const SearchMesh *m) {
     Buf b = {0};
     search_mesh_print(m, &b);
-    const char *text = b.n ? arena_strdup(a, b.p, b.n) : "one rank";
+    const char *text = arena_strdup(a, b.p, b.n);
     buf_free(&b);
     return text;
 }
@@ -117,8 +117,8 @@ static const char *lost_text(Arena *a, const SearchResult *x) {
         return arena_printf(a, "%s does not divide a dimension of %" PRId64, axes_name(a, x),
                             x->excess);
     case LOST_STAGES: return arena_printf(a, "more stages than layers, %" PRId64, x->excess);
-    case LOST_DEVICE: return arena_printf(a, "%.2f GB too much on the device", gb);
-    case LOST_HOST: return arena_printf(a, "%.2f GB too much in the host", gb);
+    case LOST_DEVICE: return arena_printf(a, "%.3g GB too much on the device", gb);
+    case LOST_HOST: return arena_printf(a, "%.3g GB too much in the host", gb);
     default: return "";
     }
 }
@@ -167,7 +167,7 @@ void search_print(const SearchReport *r) {
     if (r->space.place.memory) printf(", each with %.1f GB", (double)r->space.place.memory * 1e-9);
     if (r->space.place.host_memory)
         printf(" and %.1f GB of its host", (double)r->space.place.host_memory * 1e-9);
-    printf("\n%s candidates in %.2f s\n", with_commas(a, r->list.priced), r->seconds);
+    printf("\n%s candidates in %.2f s of a core\n", with_commas(a, r->list.priced), r->seconds);
     if (r->list.result.n == 0)
         printf("\nnone: nothing in this model can be split over so many ranks\n");
     else if (n == 0)

@@ -132,6 +132,8 @@ SearchPart search_worse_in(const SearchResult *r, const SearchResult *best) {
 
 void search_mesh_print(const SearchMesh *m, Buf *out) {
     const char *comma = "";
+    if (m->pipeline * m->size[AXIS_DATA] * m->size[AXIS_EXPERT] * m->size[AXIS_TENSOR] == 1)
+        buf_puts(out, "data=1");
     if (m->pipeline > 1) buf_printf(out, "pipeline=%" PRId64, m->pipeline), comma = ",";
     for (int a = 0; a < AXIS_MICRO; a++) {
         if (m->size[a] > 1)

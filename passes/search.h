@@ -203,7 +203,7 @@ void search_candidates(const SearchSpace *s, SearchList *out);
 
 /* In what the one loses most against the other. */
 SearchPart search_worse_in(const SearchResult *r, const SearchResult *best);
-/* "data=8,expert=data,tensor=2": as --mesh takes it; "" for one rank. */
+/* "data=8,expert=data,tensor=2": as --mesh takes it; "data=1" for one rank. */
 void search_mesh_print(const SearchMesh *m, Buf *out);
 
 #endif

@@ -330,7 +330,7 @@ static StageTime time_stage(const SearchBase *b, const Stage *s) {
 /* ---- the candidate ---- */
 
 static bool too_much(SearchResult *out, SearchLost lost, double bytes, int64_t has) {
-    if (!has || bytes <= (double)has) return false;
+    if (!has || bytes < (double)has + 1) return false; /* what is moved is a fraction */
     int64_t excess = (int64_t)(bytes - (double)has);
     if (out->lost == LOST_NOT || excess > out->excess) out->excess = excess;
     out->lost = lost;
