@@ -54,7 +54,6 @@ typedef struct {
     Power power[AMOUNT_PARTS];
 } Amount;
 void amount_add(Amount *a, double bytes, Power p);
-void amount_join(Amount *a, const Amount *b);
 double amount_at(const Amount *a, const double factor[POWERS]);
 
 /* Equal units of a layer. */
@@ -96,7 +95,6 @@ typedef struct {
     int64_t divisor[1 << AXIS_COUNT];
     uint32_t nlayer;
     uint32_t *class; /* by layer, in the order of the data */
-    const char **name;
     VEC(SearchClass) kind;
     VEC(SearchUnit) unit;
     VEC(SearchComm) comm;

@@ -6,10 +6,9 @@
 
 #include "passes/search.h"
 
-enum { SIZES = 56, TABLES = 1 << 12 };
+enum { SIZES = 56, TABLES = 1 << 16 };
 
 typedef struct {
-    bool used;
     Collective kind;
     MeshGroup group;
     double us[SIZES]; /* by log2 of the bytes; below 0: not known yet */
@@ -53,9 +52,8 @@ static bool group_equal(const MeshGroup *a, const MeshGroup *b) {
 
 static Table *table_new(SearchPrices *p, const MeshGroup *g, Collective kind) {
     Table *t = arena_new_of(p->arena, Table);
-    *t = (Table){.used = true, .kind = kind, .group = *g};
+    *t = (Table){.kind = kind, .group = *g};
     for (int i = 0; i < SIZES; i++) t->us[i] = -1;
-    if (++p->used > TABLES / 2) BUG("more than %d groups of ranks", TABLES / 2);
     return t;
 }
 
@@ -66,7 +64,9 @@ static Table *table_of(SearchPrices *p, const MeshGroup *g, Collective kind) {
     uint32_t i = (uint32_t)h & (TABLES - 1);
     for (; p->table[i]; i = (i + 1) & (TABLES - 1))
         if (p->table[i]->kind == kind && group_equal(&p->table[i]->group, g)) return p->table[i];
-    return p->table[i] = table_new(p, g, kind);
+    Table *t = table_new(p, g, kind);
+    if (p->used < TABLES / 2) p->table[i] = t, p->used++; /* else priced again each time */
+    return t;
 }
 
 static double price_at(SearchPrices *p, Table *t, int size) {

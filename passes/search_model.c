@@ -15,10 +15,6 @@ void amount_add(Amount *a, double bytes, Power p) {
     a->bytes[i] += bytes;
 }
 
-void amount_join(Amount *a, const Amount *b) {
-    for (int i = 0; i < b->n; i++) amount_add(a, b->bytes[i], b->power[i]);
-}
-
 double amount_at(const Amount *a, const double factor[POWERS]) {
     double sum = 0;
     for (int i = 0; i < a->n; i++) sum += a->bytes[i] * factor[a->power[i]];
@@ -435,12 +431,8 @@ SearchModel *search_model(const Graph *g, Arena *a) {
     r.sum = arena_array(scratch, SearchClass, r.name.n);
     m->nlayer = r.name.n;
     m->class = arena_array(a, uint32_t, m->nlayer);
-    m->name = arena_array(a, const char *, m->nlayer);
     add_bytes(&r);
-    for (uint32_t i = 0; i < m->nlayer; i++) {
-        m->name[i] = arena_strdup(a, r.name.p[i], strlen(r.name.p[i]));
-        add_layer(&r, i);
-    }
+    for (uint32_t i = 0; i < m->nlayer; i++) add_layer(&r, i);
     vec_free(&r.name);
     arena_free(scratch);
     return m;

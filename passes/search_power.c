@@ -47,8 +47,7 @@ typedef struct {
 
 typedef struct {
     const Graph *g;
-    Shape *shape; /* by value */
-    Arena *a;
+    Shape *shape;  /* by value */
     int64_t batch; /* dim 0 of the inputs that micro-batches divide */
 } Powers;
 
@@ -217,7 +216,7 @@ static Power total(const Shape *s, int rank) {
 }
 
 Power *power_of_values(const Graph *g, int64_t divisor[1 << AXIS_COUNT], Arena *a) {
-    Powers p = {.g = g, .a = a, .batch = search_batch(g)};
+    Powers p = {.g = g, .batch = search_batch(g)};
     p.shape = arena_array(a, Shape, g->node.n + 1);
     Power *of = arena_array(a, Power, g->node.n + 1);
     memset(divisor, 0, sizeof(int64_t) << AXIS_COUNT);
