@@ -12,7 +12,8 @@ COMPILE_FIELDS = ["steps", "kernels", "parameters", "rank_parameters", "device_b
                   "disk_bytes", "predicted_ms", "bound_ms", "unconstrained_ms", "compile_seconds"]
 PASSES = ["simplify", "raise", "precision", "differentiate", "optimize", "shard", "stages",
           "collectives", "lower", "epilogue", "fuse", "schedule", "memory", "allocate"]
-MODELS = [HERE / "small.m6", *sorted((HERE.parent.parent / "examples").glob("*.m6")),
+EXAMPLES = HERE.parent.parent / "examples"
+MODELS = [HERE / "small.m6", EXAMPLES / "m6-tiny.m6", EXAMPLES / "m6-100b.m6",
           *sorted((HERE.parent / "bench").glob("*.m6"))]
 
 
