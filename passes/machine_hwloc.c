@@ -58,11 +58,11 @@ static bool set_source(Session *s, hwloc_topology_t t, HwlocKind kind, const cha
     return false;
 }
 
-static bool load(Session *s, hwloc_topology_t t, HwlocKind kind, const char *name, const char *text,
+static bool load(Session *s, const Node *d, HwlocKind kind, const char *name, const char *text,
                  size_t n) {
-    if (!set_source(s, t, kind, name, text, n)) return false;
-    hwloc_topology_set_io_types_filter(t, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
-    if (hwloc_topology_load(t) == 0) return true;
+    if (!set_source(s, d->t, kind, name, text, n)) return false;
+    if (d->gpus) hwloc_topology_set_io_types_filter(d->t, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
+    if (hwloc_topology_load(d->t) == 0) return true;
     diag_error(s, (Loc){session_find_file(s, name), 1, 1},
                "not a topology of hwloc (lstopo FILE.xml writes one)");
     return false;
@@ -221,7 +221,7 @@ bool hwloc_network(Session *s, HwlocKind kind, const char *name, const char *tex
                    const Machine *profile, Buf *out) {
     Node d = {.profile = profile, .gpus = strncmp(machine_target(profile), "sm_", 3) == 0};
     if (hwloc_topology_init(&d.t) != 0) BUG("no memory for hwloc");
-    bool ok = load(s, d.t, kind, name, text, n);
+    bool ok = load(s, &d, kind, name, text, n);
     if (ok) {
         d.local = local_rate(&d);
         d.gpus ? add_gpus(&d) : add_cores(&d);
