@@ -7,5 +7,6 @@
 
 /* NULL after diagnostics. */
 Graph *model_from_text(Session *s, const char *text);
+Graph *model_from_file(Session *s, const char *path);
 
 #endif

@@ -308,11 +308,9 @@ static void test_random(int seeds) {
 static void test_example(const char *root, const char *name, uint32_t stages) {
     Session *s = session_new();
     Arena *a = arena_new();
-    char *text;
-    size_t n;
-    Status st = file_read(arena_printf(a, "%s/examples/%s", root, name), &text, &n);
-    if (!CHECK(st == NULL)) exit(1);
-    Graph *g = graph_of(s, text, whole);
+    Graph *g = model_from_file(s, arena_printf(a, "%s/examples/%s", root, name));
+    if (!CHECK(g != NULL)) exit(1);
+    model_pipeline(g, whole);
     StagePlan p;
     Machine *m = machine_load(s, NULL, "cpu");
     if (check_plan(g, &(StageOptions){.stages = stages, .machine = m}, &p, a)) {
@@ -325,7 +323,6 @@ static void test_example(const char *root, const char *name, uint32_t stages) {
         if (getenv("M6C_SHOW")) fputs(out.p, stdout);
         buf_free(&out);
     }
-    free(text);
     graph_free(g);
     arena_free(a);
     session_free(s);
