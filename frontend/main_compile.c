@@ -95,16 +95,19 @@ typedef struct {
     int64_t stage;
     uint64_t hash; /* of the model; 0: of the graph */
     Graphs *made;  /* of all stages so far */
+    Graph *shared; /* what they are cut from; NULL: not yet */
 } Part;
 
 /* The model as a graph that is ready for code. A training step that does not fit is an error; of
  * the forward half the smallest plan is taken. */
-static Graph *make_graph(Session *s, const CompileArgs *a, const Part *part, MemoryReport *r) {
+static Graph *make_graph(Session *s, const CompileArgs *a, Part *part, MemoryReport *r) {
     ModelArgs model = a->model;
     model.infer |= part->forward;
     model.stage = part->stage;
+    model.shared = &part->shared;
     Graph *g = model_graph(s, &model, pipeline_default, r);
     if (!g || r->fits || part->forward) return g;
+    model.shared = NULL; /* edits change what stages are cut from */
     explain_misfit(s, &model, g, r);
     if (g->set.stages)
         diag_note(s, (Loc){0}, "this is stage %" PRId64 " of the pipeline", part->stage);
@@ -113,7 +116,7 @@ static Graph *make_graph(Session *s, const CompileArgs *a, const Part *part, Mem
 }
 
 /* Compiles the model, or a part of it, to DIR/NAME.txt. NULL after diagnostics. */
-static Plan *make_plan(Session *s, const CompileArgs *a, const Part *part) {
+static Plan *make_plan(Session *s, const CompileArgs *a, Part *part) {
     MemoryReport memory = {0};
     Graph *g = make_graph(s, a, part, &memory);
     if (!g) return NULL;
@@ -139,16 +142,15 @@ static Plan *make_plan(Session *s, const CompileArgs *a, const Part *part) {
     return NULL;
 }
 
-static Plan *make_stages(Session *s, const CompileArgs *a, bool forward, Graphs *made) {
-    Part part = {.forward = forward, .made = made};
-    Plan *first = make_plan(s, a, &part);
+static Plan *make_stages(Session *s, const CompileArgs *a, Part *part) {
+    Plan *first = make_plan(s, a, part);
     if (!first || !first->stages) return first;
     Plan **of = arena_array(session_arena(s), Plan *, (size_t)first->stages);
     of[0] = first;
     first->of_stage = of;
-    part.hash = first->model_hash;
-    for (part.stage = 1; part.stage < first->stages; part.stage++) {
-        Plan *p = of[part.stage] = make_plan(s, a, &part);
+    part->hash = first->model_hash;
+    for (part->stage = 1; part->stage < first->stages; part->stage++) {
+        Plan *p = of[part->stage] = make_plan(s, a, part);
         if (p) p->of_stage = of;
         if (p) continue;
         plan_free_stages(first);
@@ -170,8 +172,10 @@ static void prove_order(const Graphs *made) {
  * diagnostics. */
 static Plan *make_plans(Session *s, const CompileArgs *a, bool forward) {
     Graphs made = {0};
-    Plan *first = make_stages(s, a, forward, &made);
+    Part part = {.forward = forward, .made = &made};
+    Plan *first = make_stages(s, a, &part);
     if (first) prove_order(&made);
+    if (part.shared) graph_free(part.shared);
     for (uint32_t i = 0; i < made.n; i++) graph_free(made.p[i]);
     vec_free(&made);
     return first;

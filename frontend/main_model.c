@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "frontend/elab.h"
+#include "passes/equal.h"
 #include "passes/topology.h"
 
 /* "DIR:SIZE" or "SIZE". */
@@ -95,8 +96,25 @@ static const char *pipeline_of(Session *s, const Graph *g, const char *passes) {
     return text;
 }
 
+static bool has_stages(const Graph *g) {
+    MeshGroup m;
+    return mesh_group(&g->set, "pipeline", &m) && m.n > 1;
+}
+
+/* Runs the passes; of a pipeline it keeps the graph as it was before `stages`. */
+static bool run_passes(Session *s, const ModelArgs *a, Graph *g, const char *passes,
+                       PassContext *cx) {
+    const char *cut = strstr(passes, "stages");
+    if (!a->shared || !cut || !has_stages(g)) return pipeline_run(g, passes, cx);
+    if (!*a->shared) {
+        if (!pipeline_run(g, intern_n(s, passes, (size_t)(cut - passes - 1)), cx)) return false;
+        *a->shared = graph_copy(g);
+    }
+    return pipeline_run(g, cut, cx);
+}
+
 Graph *model_graph(Session *s, const ModelArgs *a, const char *passes, MemoryReport *memory) {
-    Graph *g = model_elaborate(s, a);
+    Graph *g = a->shared && *a->shared ? graph_copy(*a->shared) : model_elaborate(s, a);
     if (!g) return NULL;
     PassContext cx = {.session = s,
                       .opt = a->pass,
@@ -108,7 +126,7 @@ Graph *model_graph(Session *s, const ModelArgs *a, const char *passes, MemoryRep
     pass_options_env(&cx.opt);
     cx.machine = machine_load(s, g->set.cluster, a->target);
     bool placed = cx.machine && topology_of(cx.machine, mesh_ranks(&g->set));
-    if (placed && pipeline_run(g, pipeline_of(s, g, passes), &cx)) return g;
+    if (placed && run_passes(s, a, g, pipeline_of(s, g, passes), &cx)) return g;
     graph_free(g);
     return NULL;
 }

@@ -12,6 +12,8 @@ typedef struct {
     bool infer;         /* forward only */
     bool grads;         /* gradients are outputs */
     int64_t stage;      /* of a pipeline: whose part the graph becomes */
+    Graph **shared;     /* NULL, or where the graph that all stages are cut from is kept between
+                           calls that differ in `stage` alone; NULL at first, the caller frees it */
     bool describe;      /* also what cannot be compiled yet: for dumps */
     const char *name;   /* which model of the file; NULL: the only one */
     const char *target; /* NULL: cpu */

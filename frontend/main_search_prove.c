@@ -43,7 +43,10 @@ SearchProof search_prove(Arena *a, const SearchReport *r, const SearchChoice *c)
     Buf said = {0};
     ClusterRun run;
     diag_capture(s, &said);
+    Graph *shared = NULL;
+    args.shared = &shared;
     Plan *first = make_stages(s, &args, c->mesh.pipeline, &p);
+    if (shared) graph_free(shared);
     p.made = first && cluster_simulate(first, args.cluster, scratch, &run);
     if (p.made)
         p.us = run.class[0].run.us;

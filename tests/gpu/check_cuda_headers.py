@@ -64,7 +64,7 @@ def bare(signature):
                    r"|CUfunction_attribute|CUstreamCaptureMode|CUdevice|CudaDevice|nccl(Result|DataType|RedOp)_t"}
     for name, others in same.items():
         signature = re.sub(others, name, signature)
-    return re.sub(r"\s+", " ", signature)
+    return re.sub(r"\s+", " ", signature).replace("(void)", "()")  # nccl.h has the latter
 
 
 def check_signatures(text):
