@@ -515,43 +515,58 @@ static bool await_news(Watch *w, double end) {
     return pthread_cond_timedwait(&w->news, &w->lock, &t) == 0;
 }
 
-static int unanswered(const Watch *w, const int *member, int n) {
+static bool has_answered(const Watch *w, int rank) {
+    return rank == w->rank || w->answer[rank].head.kind == MSG_HERE;
+}
+
+static int unanswered(const Watch *w) {
     int left = 0;
-    for (int i = 0; i < n; i++)
-        left += member[i] != w->rank && w->answer[member[i]].head.kind != MSG_HERE;
+    for (int r = 0; r < w->size; r++) left += !has_answered(w, r);
     return left;
 }
 
 #define STOPPED "does not answer (its process was stopped, or its machine is out of reach)"
 
+enum { MOST_TOLD = 4 };
+
+static void put_rest(int told, Buf *out) {
+    if (told > MOST_TOLD) buf_printf(out, "; and %d more", told - MOST_TOLD);
+}
+
+/* Those of all ranks that stand still: whoever has not come may well be waiting for one of them. */
+static int put_silent(const Watch *w, Buf *out) {
+    int told = 0;
+    for (int r = 0; r < w->size; r++)
+        if (!has_answered(w, r) && told++ < MOST_TOLD)
+            buf_printf(out, "%srank %d " STOPPED, told > 1 ? "; " : "", r);
+    put_rest(told, out);
+    return told;
+}
+
 static void put_answers(const Watch *w, const int *member, int n, Buf *out) {
-    enum { MOST = 4 };
     int told = 0;
     /* All answers come by way of rank 0, which has one itself. */
-    if (w->rank != 0 && w->answer[0].head.kind != MSG_HERE) {
+    if (!has_answered(w, 0)) {
         buf_puts(out, "rank 0 " STOPPED);
         return;
     }
+    if (put_silent(w, out)) return;
     for (int i = 0; i < n; i++) {
         const Message *m = &w->answer[member[i]];
-        if (member[i] == w->rank || (m->head.kind == MSG_HERE && m->head.number)) continue;
-        if (told++ >= MOST) continue;
-        buf_printf(out, "%srank %d ", told > 1 ? "; " : "", member[i]);
-        if (m->head.kind == MSG_HERE)
-            buf_printf(out, "has not come to it, it is %s", m->text);
-        else
-            buf_puts(out, STOPPED);
+        if (member[i] != w->rank && !m->head.number && told++ < MOST_TOLD)
+            buf_printf(out, "%srank %d has not come to it, it is %s", told > 1 ? "; " : "",
+                       member[i], m->text);
     }
-    if (told > MOST) buf_printf(out, "; and %d more", told - MOST);
+    put_rest(told, out);
     if (told == 0) buf_puts(out, "all have come to it, but the data do not arrive");
 }
 
-static void ask_all(Watch *w, const Message *question, const int *member, int n) {
+static void ask_all(Watch *w, const Message *question) {
     double end = now_seconds() + ANSWER;
     for (int r = 0; r < w->size; r++) w->answer[r].head.kind = -1;
     w->asking = true;
     tell_all(w, question);
-    while (unanswered(w, member, n) > 0 && await_news(w, end)) {
+    while (unanswered(w) > 0 && await_news(w, end)) {
     }
     w->asking = false;
     pthread_cond_broadcast(&w->news);
@@ -564,7 +579,7 @@ void watch_ask(Watch *w, int id, int64_t number, const int *member, int n, Buf *
     bool waited = w->asking; /* another thread of this rank, about its collective */
     while (w->asking) pthread_cond_wait(&w->news, &w->lock);
     /* Who did not answer that will not answer this. */
-    if (!waited || unanswered(w, member, n) == 0) ask_all(w, &m, member, n);
+    if (!waited || unanswered(w) == 0) ask_all(w, &m);
     put_answers(w, member, n, out);
     pthread_mutex_unlock(&w->lock);
 }

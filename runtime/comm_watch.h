@@ -32,8 +32,8 @@ Status watch_status(Watch *w);
 void watch_position(Watch *w, CommPosition *say, const void *ctx);
 /* The place `id` among the communicators that were made: rank has begun so many collectives. */
 void watch_begun(Watch *w, int id, int64_t n);
-/* Which of the n ranks `member` have not begun number `n` of communicator `id`, and where they are:
- * asks them and waits at most two seconds. */
+/* Why `number` of communicator `id` does not end: which of all ranks do not answer within two
+ * seconds; where all do, which of the n ranks `member` have not begun it, and where they are. */
 void watch_ask(Watch *w, int id, int64_t number, const int *member, int n, Buf *out);
 
 /* The run of this rank is over, with s: NULL, then it must end within so many seconds or the
