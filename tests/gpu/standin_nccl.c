@@ -108,7 +108,8 @@ static int called(const char *name) {
 
 static size_t put(Ring *r, const char *from, size_t n) {
     uint64_t at = atomic_load(&r->written);
-    n = MIN(n, (size_t)(RING - (at - atomic_load(&r->read))));
+    size_t room = (size_t)(RING - (at - atomic_load(&r->read))); /* grows: it is read once */
+    n = MIN(n, room);
     for (size_t i = 0; i < n; i++) r->data[(at + i) % RING] = from[i];
     atomic_store(&r->written, at + n);
     return n;
@@ -116,7 +117,8 @@ static size_t put(Ring *r, const char *from, size_t n) {
 
 static size_t take(Ring *r, char *to, size_t n) {
     uint64_t at = atomic_load(&r->read);
-    n = MIN(n, (size_t)(atomic_load(&r->written) - at));
+    size_t there = (size_t)(atomic_load(&r->written) - at);
+    n = MIN(n, there);
     for (size_t i = 0; i < n; i++) to[i] = r->data[(at + i) % RING];
     atomic_store(&r->read, at + n);
     return n;
