@@ -509,7 +509,9 @@ typedef struct {
 
 /* What a byte above the device's budget costs: it leaves and comes back. */
 static double us_a_byte_over(const Graph *g, const Machine *m) {
-    Work out = {.copy = true, .from = MEM_DEVICE, .to = MEM_HOST, .bytes = 1e9}, in = out;
+    Work out = {.what = "copy_start", .copy = true, .from = MEM_DEVICE, .to = MEM_HOST};
+    out.bytes = 1e9;
+    Work in = out;
     in.from = MEM_HOST, in.to = MEM_DEVICE;
     return g->set.memory && m ? (cost_us(m, &out) + cost_us(m, &in)) / out.bytes : 0;
 }

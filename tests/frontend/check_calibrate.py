@@ -64,6 +64,10 @@ with tempfile.TemporaryDirectory() as tmp:
           "what was measured before stays")
     m6c("calibrate", str(plan), "--quick", "-o", str(profile))
     check([re.sub(r" \S+us$", "", l) for l in lines(profile, "step")] == keys, "measured again")
+    # Prices of steps, and a budget below what is kept: copies and what they replace are priced too.
+    whole = json.loads(m6c("compile", str(MODEL), "-o", str(plan), "--json").stdout)["device_bytes"]
+    m6c("compile", str(MODEL), "-o", str(plan), "--cluster", str(profile), "--memory", f"{int(0.8 * whole)}B",
+        "--host-memory", "1GB")
 
     # Without -o: into the cache folder, where compile finds it.
     m6c("calibrate", str(plan), "--quick")
