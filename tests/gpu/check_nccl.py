@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """GPUs of several ranks, by the stand-ins for the driver, cuBLASLt and NCCL (standin.h), under mpirun:
 collectives of plans; compiled models whose losses are those of one rank's CPU, on several meshes and in
-stages, with messages in f16 and put together, in whatever order that streams allow; a rank that is lost, stopped, fails or does something else is named
-by the others, with the step, and nobody hangs; what is missing is said before anything starts.
+stages, with messages in f16 and put together, in whatever order that streams allow; a rank that is lost, stopped,
+fails or does something else is named by the others, with the step, and nobody hangs; what is missing is said before
+anything starts.
 TIMEOUT: 600"""
 import os, pathlib, re, shutil, subprocess, sys
 
