@@ -57,12 +57,19 @@ int status_exit(Status s);
 
 /* Reads DIR/NAME. NULL after diagnostics. `dir` may also be the plan file itself. */
 Plan *plan_load(Session *s, const char *dir, const char *name);
-/* Name of a stage's plan in its folder: "plan" (or "forward"), "plan-1", … */
-const char *plan_stage_name(Session *s, const char *base, int64_t stage);
-/* Reads DIR/BASE.txt and, of a pipeline, the plans of the other stages: the first knows all
- * (of_stage). NULL after diagnostics. */
-Plan *plan_load_stages(Session *s, const char *dir, const char *base);
-void plan_free_stages(Plan *first); /* all of them */
+/* The plans of a mesh: one, or one for each stage of its pipeline. The first knows all (of_stage)
+ * and stands for them. */
+
+/* Makes plan i of a mesh: 0, which says how many there are, comes before the others and has no
+ * `first`. NULL after diagnostics. */
+typedef Plan *MakePlan(Session *s, void *with, int64_t i, const Plan *first);
+/* All plans, or NULL after diagnostics. */
+Plan *mesh_plans(Session *s, MakePlan *make, void *with);
+/* Name of plan i in its folder: "plan" (or "forward"), "plan-1", … */
+const char *mesh_plan_name(Session *s, const char *base, int64_t i);
+/* Reads DIR/BASE.txt, DIR/BASE-1.txt, …, which must belong together. NULL after diagnostics. */
+Plan *mesh_plans_load(Session *s, const char *dir, const char *base);
+void mesh_plans_free(Plan *first);
 /* Warns on stderr when a source changed since the plan was made or another m6c made it. */
 void plan_warn_stale(const Plan *p);
 

@@ -414,7 +414,7 @@ static int verify(const CheckpointArgs *a) {
     Session *session = session_new();
     char *folder = folder_of(a->path);
     bool planned = folder && is_there(a->path, "plan.txt");
-    Plan *plan = planned ? plan_load_stages(session, a->path, "plan") : NULL;
+    Plan *plan = planned ? mesh_plans_load(session, a->path, "plan") : NULL;
     if (planned && !plan)
         problem(&v, "%s: its plan cannot be read", a->path);
     else if (folder)
@@ -422,7 +422,7 @@ static int verify(const CheckpointArgs *a) {
     else
         verify_one(&v, a->path, NULL);
     int code = report_verify(&v);
-    if (plan) plan_free_stages(plan);
+    if (plan) mesh_plans_free(plan);
     session_free(session);
     json_decref(v.problems);
     free(folder);

@@ -89,19 +89,19 @@ static bool record_prices(Session *s, const CompileArgs *a, const char *cluster,
 
 typedef VEC(Graph *) Graphs;
 
-/* One of the plans of a folder. */
+/* The plan of a folder that is made now. */
 typedef struct {
+    const CompileArgs *args;
     bool forward;
     int64_t stage;
-    uint64_t hash; /* of the model; 0: of the graph */
     Graphs *made;  /* of all stages so far */
     Graph *shared; /* what they are cut from; NULL: not yet */
 } Part;
 
 /* The model as a graph that is ready for code. A training step that does not fit is an error; of
  * the forward half the smallest plan is taken. */
-static Graph *make_graph(Session *s, const CompileArgs *a, Part *part, MemoryReport *r) {
-    ModelArgs model = a->model;
+static Graph *make_graph(Session *s, Part *part, MemoryReport *r) {
+    ModelArgs model = part->args->model;
     model.infer |= part->forward;
     model.stage = part->stage;
     model.shared = &part->shared;
@@ -115,17 +115,21 @@ static Graph *make_graph(Session *s, const CompileArgs *a, Part *part, MemoryRep
     return NULL;
 }
 
-/* Compiles the model, or a part of it, to DIR/NAME.txt. NULL after diagnostics. */
-static Plan *make_plan(Session *s, const CompileArgs *a, Part *part) {
+/* Compiles a part of the model to DIR/NAME.txt. NULL after diagnostics. */
+static Plan *make_plan(Session *s, void *with, int64_t stage, const Plan *first) {
+    Part *part = with;
+    const CompileArgs *a = part->args;
     MemoryReport memory = {0};
-    Graph *g = make_graph(s, a, part, &memory);
+    part->stage = stage;
+    Graph *g = make_graph(s, part, &memory);
     if (!g) return NULL;
     const char *cluster = g->set.cluster;
+    const char *base = part->forward ? "forward" : "plan";
     CodegenOptions o = {.dir = a->dir,
-                        .name = plan_stage_name(s, part->forward ? "forward" : "plan", part->stage),
+                        .name = mesh_plan_name(s, base, stage),
                         .target = a->model.target,
                         .command = a->command,
-                        .model_hash = part->hash,
+                        .model_hash = first ? first->model_hash : 0,
                         .plan_only = a->plan_only};
     Plan *plan = codegen_plan(g, &o);
     if (plan) {
@@ -142,23 +146,6 @@ static Plan *make_plan(Session *s, const CompileArgs *a, Part *part) {
     return NULL;
 }
 
-static Plan *make_stages(Session *s, const CompileArgs *a, Part *part) {
-    Plan *first = make_plan(s, a, part);
-    if (!first || !first->stages) return first;
-    Plan **of = arena_array(session_arena(s), Plan *, (size_t)first->stages);
-    of[0] = first;
-    first->of_stage = of;
-    part->hash = first->model_hash;
-    for (part->stage = 1; part->stage < first->stages; part->stage++) {
-        Plan *p = of[part->stage] = make_plan(s, a, part);
-        if (p) p->of_stage = of;
-        if (p) continue;
-        plan_free_stages(first);
-        return NULL;
-    }
-    return first;
-}
-
 /* All ranks come to the end of their plans, whoever waits for whom. */
 static void prove_order(const Graphs *made) {
     RanksOrder order;
@@ -172,8 +159,8 @@ static void prove_order(const Graphs *made) {
  * diagnostics. */
 static Plan *make_plans(Session *s, const CompileArgs *a, bool forward) {
     Graphs made = {0};
-    Part part = {.forward = forward, .made = &made};
-    Plan *first = make_stages(s, a, &part);
+    Part part = {.args = a, .forward = forward, .made = &made};
+    Plan *first = mesh_plans(s, make_plan, &part);
     if (first) prove_order(&made);
     if (part.shared) graph_free(part.shared);
     for (uint32_t i = 0; i < made.n; i++) graph_free(made.p[i]);
@@ -237,8 +224,8 @@ static int compile(const CompileArgs *a) {
     Plan *forward = plan && plan->train ? make_plans(s, a, true) : NULL;
     bool good = plan && (forward || !plan->train);
     if (good) report(a, plan, now_seconds() - begin);
-    if (forward) plan_free_stages(forward);
-    if (plan) plan_free_stages(plan);
+    if (forward) mesh_plans_free(forward);
+    if (plan) mesh_plans_free(plan);
     int code = good ? EXIT_DONE : MAX(diag_exit(s), EXIT_INPUT);
     session_free(s);
     return code;

@@ -1,4 +1,4 @@
-/* main_plan.c: reading plans for run and inspect. */
+/* main_plan.c: the plans of a mesh, made and read; plans that are stale. */
 #include "frontend/main.h"
 
 #include <inttypes.h>
@@ -28,43 +28,59 @@ Plan *plan_load(Session *s, const char *dir, const char *name) {
     return plan_parse(s, path, text, n); /* the text stays for diagnostics */
 }
 
-const char *plan_stage_name(Session *s, const char *base, int64_t stage) {
-    return stage ? arena_printf(session_arena(s), "%s-%" PRId64, base, stage) : base;
+const char *mesh_plan_name(Session *s, const char *base, int64_t i) {
+    return i ? arena_printf(session_arena(s), "%s-%" PRId64, base, i) : base;
 }
 
-void plan_free_stages(Plan *first) {
+Plan *mesh_plans(Session *s, MakePlan *make, void *with) {
+    Plan *first = make(s, with, 0, NULL);
+    if (!first || !first->stages) return first;
+    Plan **of = arena_array(session_arena(s), Plan *, (size_t)first->stages);
+    of[0] = first;
+    first->of_stage = of;
+    for (int64_t i = 1; i < first->stages; i++) {
+        Plan *p = of[i] = make(s, with, i, first);
+        if (p) p->of_stage = of;
+        if (p) continue;
+        mesh_plans_free(first);
+        return NULL;
+    }
+    return first;
+}
+
+void mesh_plans_free(Plan *first) {
     Plan *const *of = first->of_stage;
     for (int64_t i = of ? first->stages : 1; i-- > 0;)
         if (!of || of[i]) plan_free(of ? of[i] : first);
 }
 
-static Plan *load_stage(Session *s, const char *dir, const char *base, int64_t stage) {
-    return plan_load(s, dir,
-                     arena_printf(session_arena(s), "%s.txt", plan_stage_name(s, base, stage)));
+/* Where plans are read from. */
+typedef struct {
+    const char *dir, *base;
+} Folder;
+
+static Plan *load_one(Session *s, void *with, int64_t i, const Plan *first) {
+    const Folder *f = with;
+    (void)first;
+    return plan_load(s, f->dir,
+                     arena_printf(session_arena(s), "%s.txt", mesh_plan_name(s, f->base, i)));
 }
 
 /* False after diagnostics. */
-static bool load_others(Session *s, const char *dir, const char *base, Plan *first) {
-    Plan **of = arena_array(session_arena(s), Plan *, (size_t)first->stages);
+static bool belong_together(Session *s, const char *dir, const Plan *first) {
     Buf why = {0};
-    bool good = true;
-    first->of_stage = of;
-    of[0] = first;
-    for (int64_t i = 1; i < first->stages && good; i++) {
-        good = (of[i] = load_stage(s, dir, base, i)) != NULL;
-        if (good) of[i]->of_stage = of;
-    }
-    if (good) plan_check_stages(first, &why);
+    plan_check_stages(first, &why);
     if (why.n) diag_error(s, (Loc){0}, "%s: %s: compile the model again", dir, why.p);
-    good = good && !why.n;
+    bool good = !why.n;
     buf_free(&why);
     return good;
 }
 
-Plan *plan_load_stages(Session *s, const char *dir, const char *base) {
-    Plan *first = load_stage(s, dir, base, 0);
-    if (!first || !first->stages || load_others(s, dir, base, first)) return first;
-    plan_free_stages(first);
+Plan *mesh_plans_load(Session *s, const char *dir, const char *base) {
+    Folder f = {dir, base};
+    Plan *first = mesh_plans(s, load_one, &f);
+    if (!first || !first->of_stage || belong_together(s, dir, first)) return first;
+    mesh_plans_free(first);
     return NULL;
 }
 

@@ -120,10 +120,10 @@ static Status start_ranks(RunArgs *a, const Plan *plan) {
 
 /* A training plan has its forward half beside it. */
 static Plan *load(Session *s, const RunArgs *a, const char *dir) {
-    Plan *plan = plan_load_stages(s, dir, "plan");
+    Plan *plan = mesh_plans_load(s, dir, "plan");
     if (!plan || !a->o.validate || !plan->train) return plan;
-    plan_free_stages(plan);
-    return plan_load_stages(s, dir, "forward");
+    mesh_plans_free(plan);
+    return mesh_plans_load(s, dir, "forward");
 }
 
 /* The plan of this rank's stage. */
@@ -144,7 +144,7 @@ static int run(RunArgs *a, const char *dir) {
     Status status = start_ranks(a, plan);
     if (!status) status = run_stage(a, plan);
     int code = comm_finish(a->o.comm, status, status_exit);
-    if (plan) plan_free_stages(plan);
+    if (plan) mesh_plans_free(plan);
     session_free(s);
     return code;
 }

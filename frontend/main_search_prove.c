@@ -3,58 +3,50 @@
 #include "frontend/main_search.h"
 #include "frontend/main_simulate.h"
 
+/* The model and what its plans turned out to be. */
+typedef struct {
+    ModelArgs args;
+    SearchProof proof;
+} Proving;
+
 /* The plan of one stage, or of all; what it holds goes to the proof. NULL after diagnostics. */
-static Plan *make_stage(Session *s, const ModelArgs *args, uint64_t hash, SearchProof *p) {
+static Plan *make_plan(Session *s, void *with, int64_t stage, const Plan *first) {
+    Proving *v = with;
     MemoryReport memory = {0};
-    Graph *g = model_graph(s, args, pipeline_default, &memory);
+    v->args.stage = stage;
+    Graph *g = model_graph(s, &v->args, pipeline_default, &memory);
     if (!g) return NULL;
-    const CodegenOptions o = {.target = args->target, .model_hash = hash, .plan_only = true};
+    const CodegenOptions o = {
+        .target = v->args.target, .model_hash = first ? first->model_hash : 0, .plan_only = true};
     Plan *plan = codegen_plan(g, &o);
-    p->fits &= memory.fits;
-    p->device = MAX(p->device, memory.arena[MEM_DEVICE]);
-    p->host = MAX(p->host, memory.arena[MEM_HOST]);
+    v->proof.fits &= memory.fits;
+    v->proof.device = MAX(v->proof.device, memory.arena[MEM_DEVICE]);
+    v->proof.host = MAX(v->proof.host, memory.arena[MEM_HOST]);
     vec_free(&memory.decision);
     graph_free(g);
     return plan;
 }
 
-/* All stages; the first knows the others. */
-static Plan *make_stages(Session *s, ModelArgs *args, int64_t stages, SearchProof *p) {
-    Plan *first = make_stage(s, args, 0, p);
-    if (!first || !first->stages) return first;
-    Plan **of = arena_array(session_arena(s), Plan *, (size_t)stages);
-    of[0] = first;
-    first->of_stage = of;
-    for (args->stage = 1; args->stage < stages; args->stage++) {
-        Plan *next = of[args->stage] = make_stage(s, args, first->model_hash, p);
-        if (next) next->of_stage = of;
-        if (next) continue;
-        plan_free_stages(first);
-        return NULL;
-    }
-    return first;
-}
-
 SearchProof search_prove(Arena *a, const SearchReport *r, const SearchChoice *c) {
-    SearchProof p = {.fits = true};
-    ModelArgs args = search_args(a, r, c);
+    Proving v = {.args = search_args(a, r, c), .proof = {.fits = true}};
+    SearchProof *p = &v.proof;
     Session *s = session_new();
     Arena *scratch = arena_new();
     Buf said = {0};
     ClusterRun run;
     diag_capture(s, &said);
     Graph *shared = NULL;
-    args.shared = &shared;
-    Plan *first = make_stages(s, &args, c->mesh.pipeline, &p);
+    v.args.shared = &shared;
+    Plan *first = mesh_plans(s, make_plan, &v);
     if (shared) graph_free(shared);
-    p.made = first && cluster_simulate(first, args.cluster, scratch, &run);
-    if (p.made)
-        p.us = run.class[0].run.us;
+    p->made = first && cluster_simulate(first, v.args.cluster, scratch, &run);
+    if (p->made)
+        p->us = run.class[0].run.us;
     else
-        p.error = first_error(a, &said);
-    if (first) plan_free_stages(first);
+        p->error = first_error(a, &said);
+    if (first) mesh_plans_free(first);
     buf_free(&said);
     arena_free(scratch);
     session_free(s);
-    return p;
+    return v.proof;
 }

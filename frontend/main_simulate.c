@@ -258,14 +258,14 @@ static int run(const SimulateArgs *a, const char *dir) {
     Session *s = session_new();
     Arena *arena = arena_new();
     ClusterRun c;
-    Plan *p = plan_load_stages(s, dir, a->forward ? "forward" : "plan");
+    Plan *p = mesh_plans_load(s, dir, a->forward ? "forward" : "plan");
     bool ok = p != NULL;
     if (p) {
         plan_warn_stale(p);
         ok = cluster_simulate(p, a->cluster, arena, &c);
     }
     int code = ok ? status_exit(tell(a, &c)) : EXIT_INPUT;
-    if (p) plan_free_stages(p);
+    if (p) mesh_plans_free(p);
     arena_free(arena);
     session_free(s);
     return code;
