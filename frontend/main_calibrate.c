@@ -203,9 +203,13 @@ static Status measure_machine(Calibration *c, const CalibrateArgs *a) {
     return s;
 }
 
-/* The profile that gets the plan's prices: the one to be written where it exists already. */
-static Machine *base_machine(Session *s, const Plan *p, const char *path) {
-    return machine_load(s, access(path, R_OK) == 0 ? path : NULL, p->target);
+/* The profile that gets what is measured: the one to be written where it exists already. */
+static Machine *base_machine(Session *s, const char *target, const char *path) {
+    Machine *m = machine_load(s, access(path, R_OK) == 0 ? path : NULL, target);
+    bool part = m && !machine_has_groups(m);
+    if (m && !part)
+        diag_error(s, (Loc){0}, "%s is a cluster of groups: measure the machine of each", path);
+    return part ? m : NULL;
 }
 
 static Status measure_steps(Calibration *c, const CalibrateArgs *a, Plan *p, const char *dir) {
@@ -214,7 +218,7 @@ static Status measure_steps(Calibration *c, const CalibrateArgs *a, Plan *p, con
     Buf path = {0}, text = {0};
     uint32_t pieces = 0;
     Status s = p ? profile_path(a, &path) : NULL;
-    Machine *m = p && !s ? base_machine(c->session, p, path.p) : NULL;
+    Machine *m = p && !s ? base_machine(c->session, p->target, path.p) : NULL;
     if (!m && !s) s = status_make(EXIT_INPUT, "%s", "");
     if (!s) {
         if (first) calibrate_progress(c, "the plan's steps");
@@ -235,7 +239,7 @@ static Status write_network(Calibration *c, const CalibrateArgs *a, const Buf *l
     Session *s = c->session;
     Status failure = profile_path(a, &path);
     const char *kept = arena_strdup(session_arena(s), lines->p, lines->n);
-    Machine *m = failure ? NULL : machine_load(s, access(path.p, R_OK) == 0 ? path.p : NULL, "cpu");
+    Machine *m = failure ? NULL : base_machine(s, "cpu", path.p);
     if (m && machine_set_network(m, kept)) {
         machine_print(m, &text);
         failure = finish(s, &path, &text, &m);

@@ -302,6 +302,7 @@ double cost_us(const Machine *m, const Work *w) {
     double known = m->step.n ? measured(m, w) : 0;
     if (known > 0) return known;
     if (w->comm.ranks) return comm_cost_us(m, w);
+    if (m->group.n) return groups_us(m, w);
     if (w->copy) return copy_us(m, w);
     if (w->product) return product_us(m, w);
     double rate = attention_rate(m, w);
@@ -312,6 +313,7 @@ double cost_us(const Machine *m, const Work *w) {
 double machine_speed(const Machine *m, Stream s, unsigned active) {
     double speed = 1;
     int most = 0;
+    if (m->group.n) return groups_speed(m, s, active);
     for (uint32_t i = 0; i < m->slow.n; i++) {
         const Slow *x = &m->slow.p[i];
         int streams = __builtin_popcount(x->set);

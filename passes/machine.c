@@ -29,6 +29,12 @@
  *         bigraph 8       so many switches in two layers, each linked to all of the other layer
  *     step "add gelu" [host] [product …] [copy device host] [flops 5e6] bytes 2e6 12.5us
  *
+ * A cluster of unequal nodes has only name, source and link lines beside its groups:
+ *     group 2 "v100.m6c-machine"           two nodes of that file's kind, which describes one; its
+ *                                          path is from this file's folder. Ranks fill groups in
+ *                                          this order, and the groups' links join what is inside
+ *                                          a node, the links of the cluster its nodes
+ *
  * Lines come in any order; '#' begins a comment. Without host lines a cpu's host is itself. */
 #include "passes/machine_private.h"
 
@@ -43,8 +49,11 @@ typedef struct {
     uint16_t file;
     const char *p, *line, *end; /* cursor, start and end of the current line */
     uint32_t lineno;
-    bool bad;      /* something was wrong in this line: say no more about it */
-    uint64_t seen; /* rows of `keys` that may stand once */
+    bool bad;           /* something was wrong in this line: say no more about it */
+    bool part;          /* of a cluster: a group's file */
+    uint64_t seen;      /* rows of `keys` that may stand once */
+    const char *device; /* the first key that tells of a device, not of a cluster of groups */
+    Loc device_at;
 } Reader;
 
 /* ---- units ---- */
@@ -233,14 +242,12 @@ static Stream stream(Reader *r) {
 
 /* ---- lines ---- */
 
-static void *grow(Machine *m, void *p, uint32_t n, uint32_t *cap, size_t size) {
+void *machine_grow(Machine *m, void *p, uint32_t n, uint32_t *cap, size_t size) {
     if (n < *cap) return p;
     *cap = 2 * n + 8;
     void *to = arena_alloc(session_arena(m->session), *cap * size);
     return n ? memcpy(to, p, n * size) : to;
 }
-#define PUSH(m, v, x)                                                                              \
-    ((v)->p = grow((m), (v)->p, (v)->n, &(v)->cap, sizeof *(v)->p), (v)->p[(v)->n++] = (x))
 
 static void read_name(Reader *r) { r->m->name = quoted(r, "a name"); }
 static void read_source(Reader *r) { PUSH(r->m, &r->m->source, quoted(r, "a source")); }
@@ -366,6 +373,16 @@ static void read_link(Reader *r) {
     PUSH(r->m, &r->m->link, l);
 }
 
+static void read_group(Reader *r) {
+    skip_spaces(r);
+    if (r->part) FAIL(r, r->p, "the file of a group has no groups of its own");
+    MachineGroup x = {.nodes = integer(r, "nodes", 1 << 24)};
+    skip_spaces(r);
+    x.loc = here(r, r->p);
+    x.file = quoted(r, "the file of their machine");
+    PUSH(r->m, &r->m->group, x);
+}
+
 static void read_step(Reader *r) {
     Priced s = {.work.what = quoted(r, "ops")};
     s.work.host = accept(r, "host");
@@ -387,28 +404,30 @@ static const struct {
     const char *key;
     void (*read)(Reader *r);
     bool once;
+    bool cluster; /* also of a cluster of groups */
 } keys[] = {
-    {"name", read_name, true},
-    {"source", read_source, false},
-    {"target", read_target, true},
-    {"threads", read_threads, true},
-    {"devices", read_devices, true},
-    {"nodes", read_nodes, true},
-    {"memory", read_memory, false},
-    {"launch", read_launch, true},
-    {"vector", read_vector, true},
-    {"bandwidth", read_bandwidth, false},
-    {"host-launch", read_host_launch, true},
-    {"host-vector", read_host_vector, true},
-    {"host-bandwidth", read_host_bandwidth, false},
-    {"peak", read_peak, false},
-    {"product", read_product, false},
-    {"attention", read_attention, false},
-    {"attention-grad", read_attention_grad, false},
-    {"copy", read_copy, false},
-    {"slow", read_slow, false},
-    {"link", read_link, false},
-    {"step", read_step, false},
+    {"name", read_name, true, true},
+    {"source", read_source, false, true},
+    {"group", read_group, false, true},
+    {"target", read_target, true, false},
+    {"threads", read_threads, true, false},
+    {"devices", read_devices, true, false},
+    {"nodes", read_nodes, true, false},
+    {"memory", read_memory, false, false},
+    {"launch", read_launch, true, false},
+    {"vector", read_vector, true, false},
+    {"bandwidth", read_bandwidth, false, false},
+    {"host-launch", read_host_launch, true, false},
+    {"host-vector", read_host_vector, true, false},
+    {"host-bandwidth", read_host_bandwidth, false, false},
+    {"peak", read_peak, false, false},
+    {"product", read_product, false, false},
+    {"attention", read_attention, false, false},
+    {"attention-grad", read_attention_grad, false, false},
+    {"copy", read_copy, false, false},
+    {"slow", read_slow, false, false},
+    {"link", read_link, false, true},
+    {"step", read_step, false, false},
 };
 
 static void read_line(Reader *r) {
@@ -419,6 +438,7 @@ static void read_line(Reader *r) {
         if (strcmp(key, keys[i].key) != 0) continue;
         if (keys[i].once && r->seen >> i & 1) FAIL(r, at, "a second line '%s'", key);
         r->seen |= (uint64_t)1 << i;
+        if (!keys[i].cluster && !r->device) r->device = key, r->device_at = here(r, at);
         keys[i].read(r);
         if (!r->bad && !at_end(r)) FAIL(r, r->p, "expected the end of the line");
         return;
@@ -431,6 +451,16 @@ static void read_line(Reader *r) {
 }
 
 /* ---- the whole ---- */
+
+/* A cluster of groups says what they are called and how they are linked. */
+static void check_cluster(Reader *r) {
+    const Machine *m = r->m;
+    if (!m->name)
+        diag_error(m->session, (Loc){r->file, 0, 0}, "a machine needs a line like 'name \"…\"'");
+    if (r->device)
+        diag_error(m->session, r->device_at,
+                   "a cluster of groups has no '%s': the files of its groups say it", r->device);
+}
 
 /* What every price needs. */
 static void check_whole(Reader *r) {
@@ -460,36 +490,51 @@ static void check_whole(Reader *r) {
                        need[i].line);
 }
 
-Machine *machine_parse(Session *s, const char *file, const char *text, size_t n) {
+static void read_lines(Reader *r, const char *text, size_t n) {
     static const char header[] = "m6c-machine 1";
-    Machine *m = arena_new_of(session_arena(s), Machine);
-    Reader r = {.m = m, .file = session_add_file(s, file, text, n)};
-    int before = diag_errors(s), bad = 0;
     const char *end = text + n;
+    int bad = 0;
+    for (const char *p = text; p < end && bad < MAX_BAD; p = r->end + 1) {
+        const char *stop = memchr(p, '\n', (size_t)(end - p));
+        r->p = r->line = p;
+        r->end = stop ? stop : end;
+        r->bad = false;
+        if (++r->lineno > MAX_LINES) {
+            FAIL(r, p, "more than %d lines", MAX_LINES);
+            bad = MAX_BAD;
+        } else if (r->lineno > 1) {
+            read_line(r);
+        } else if ((size_t)(r->end - p) != strlen(header) ||
+                   memcmp(p, header, strlen(header)) != 0) {
+            FAIL(r, p, "not a machine: the first line must be '%s'", header);
+            return;
+        }
+        bad += r->bad;
+    }
+    if (r->lineno == 0)
+        diag_error(r->m->session, (Loc){r->file, 1, 1},
+                   "not a machine: the first line must be '%s'", header);
+}
+
+static Machine *parse(Session *s, const char *file, const char *text, size_t n, bool part) {
+    Machine *m = arena_new_of(session_arena(s), Machine);
+    Reader r = {.m = m, .file = session_add_file(s, file, text, n), .part = part};
+    int before = diag_errors(s);
     m->session = s;
     m->collectives = comm_prices_new(session_arena(s));
-    for (const char *p = text; p < end && bad < MAX_BAD; p = r.end + 1) {
-        const char *stop = memchr(p, '\n', (size_t)(end - p));
-        r.p = r.line = p;
-        r.end = stop ? stop : end;
-        r.bad = false;
-        if (++r.lineno > MAX_LINES) {
-            FAIL(&r, p, "more than %d lines", MAX_LINES);
-            bad = MAX_BAD;
-        } else if (r.lineno > 1) {
-            read_line(&r);
-        } else if ((size_t)(r.end - p) != strlen(header) ||
-                   memcmp(p, header, strlen(header)) != 0) {
-            FAIL(&r, p, "not a machine: the first line must be '%s'", header);
-            return NULL;
-        }
-        bad += r.bad;
-    }
-    if (r.lineno == 0)
-        diag_error(s, (Loc){r.file, 1, 1}, "not a machine: the first line must be '%s'", header);
-    if (diag_errors(s) == before) check_whole(&r);
-    if (diag_errors(s) == before) machine_index(m);
+    read_lines(&r, text, n);
+    if (diag_errors(s) == before) m->group.n ? check_cluster(&r) : check_whole(&r);
+    if (diag_errors(s) == before && !m->group.n) machine_index(m);
+    if (diag_errors(s) == before && m->group.n) groups_join(m, file);
     return diag_errors(s) == before ? m : NULL;
+}
+
+Machine *machine_parse(Session *s, const char *file, const char *text, size_t n) {
+    return parse(s, file, text, n, false);
+}
+
+Machine *machine_parse_part(Session *s, const char *file, const char *text, size_t n) {
+    return parse(s, file, text, n, true);
 }
 
 /* ---- printing ---- */
@@ -609,9 +654,19 @@ static void put_steps(const Machine *m, Buf *out) {
     }
 }
 
+static void put_cluster(const Machine *m, Buf *out) {
+    for (uint32_t i = 0; i < m->group.n; i++)
+        buf_printf(out, "group %lld \"%s\"\n", (long long)m->group.p[i].nodes, m->group.p[i].file);
+    for (uint32_t i = m->inner; i < m->link.n; i++) put_link(&m->link.p[i], out);
+}
+
 void machine_print(const Machine *m, Buf *out) {
     buf_printf(out, "m6c-machine 1\nname \"%s\"\n", m->name);
     for (uint32_t i = 0; i < m->source.n; i++) buf_printf(out, "source \"%s\"\n", m->source.p[i]);
+    if (m->group.n) {
+        put_cluster(m, out);
+        return;
+    }
     buf_printf(out, "target %s\n", m->target);
     put_count(out, "threads", m->threads);
     put_count(out, "devices", m->devices);
@@ -633,38 +688,13 @@ void machine_print(const Machine *m, Buf *out) {
     put_steps(m, out);
 }
 
-/* ---- finding one ---- */
-
-static char *profile_path(Session *s, const char *target) {
-    Buf dir = {0};
-    Status bad = cache_dir(&dir);
-    bool cpu = !target || strcmp(target, "cpu") == 0 || strcmp(target, "null") == 0;
-    char *path = bad ? NULL
-                     : arena_printf(session_arena(s), cpu ? "%s/profile.txt" : "%s/profile-%s.txt",
-                                    dir.p, target);
-    free(bad);
-    buf_free(&dir);
-    return path;
-}
-
-static Machine *load(Session *s, const char *path, char *text, size_t n) {
-    const char *kept = arena_strdup(session_arena(s), text, n); /* stays for diagnostics */
-    free(text);
-    return machine_parse(s, path, kept, n);
-}
-
-static Machine *load_profile(Session *s, const char *target) {
-    char *text = NULL;
-    size_t n = 0;
-    const char *path = profile_path(s, target);
-    Status none = path ? file_read(path, &text, &n) : NULL;
-    if (path && !none) return load(s, path, text, n);
-    free(none);
-    const char *builtin = machine_builtin(target);
-    return machine_parse(s, "built-in machine", builtin, strlen(builtin));
-}
+/* ---- changing ---- */
 
 bool machine_set_network(Machine *m, const char *network) {
+    if (m->group.n) {
+        diag_error(m->session, (Loc){0}, "the groups of '%s' have a network already", m->name);
+        return false;
+    }
     Reader r = {.m = m, .file = session_find_file(m->session, "network")};
     bool good = true;
     m->link.n = 0;
@@ -676,52 +706,6 @@ bool machine_set_network(Machine *m, const char *network) {
         good &= !r.bad;
     }
     return good;
-}
-
-/* The profile with a network that another program described: its text, or NULL after an error. */
-static Machine *with_network(Machine *m, Buf *lines) {
-    bool good =
-        m && machine_set_network(m, arena_strdup(session_arena(m->session), lines->p, lines->n));
-    buf_free(lines);
-    return good ? m : NULL;
-}
-
-static const char *read_kept(Session *s, const char *path, size_t *n) {
-    char *text = NULL;
-    if (!diag_status(s, file_read(path, &text, n))) return NULL;
-    const char *kept = arena_strdup(session_arena(s), text, *n);
-    free(text);
-    return kept;
-}
-
-static Machine *load_nccl(Session *s, const char *path, const char *target) {
-    size_t n = 0;
-    Buf lines = {0};
-    const char *text = read_kept(s, path, &n);
-    bool good = text && nccl_network(s, path, text, n, &lines);
-    return with_network(good ? load_profile(s, target) : NULL, &lines);
-}
-
-/* path: NULL: this machine. */
-static Machine *load_hwloc(Session *s, const char *path, const char *target) {
-    size_t n = 0;
-    Buf lines = {0};
-    const char *text = path ? read_kept(s, path, &n) : "";
-    Machine *m = text ? load_profile(s, target) : NULL;
-    bool good = m && hwloc_network(s, path ? HWLOC_XML : HWLOC_HERE, path ? path : "hwloc", text, n,
-                                   m, &lines);
-    return with_network(good ? m : NULL, &lines);
-}
-
-Machine *machine_load(Session *s, const char *cluster, const char *target) {
-    char *text = NULL;
-    size_t n = 0;
-    if (!cluster || !*cluster) return load_profile(s, target);
-    if (strncmp(cluster, "nccl:", 5) == 0) return load_nccl(s, cluster + 5, target);
-    if (strncmp(cluster, "hwloc:", 6) == 0) return load_hwloc(s, cluster + 6, target);
-    if (strcmp(cluster, "hwloc") == 0) return load_hwloc(s, NULL, target);
-    if (!diag_status(s, file_read(cluster, &text, &n))) return NULL;
-    return load(s, cluster, text, n);
 }
 
 /* ---- asking ---- */
@@ -736,7 +720,7 @@ int64_t machine_devices(const Machine *m) { return m->devices; }
 int64_t machine_nodes(const Machine *m) { return m->nodes; }
 
 double machine_peak(const Machine *m, Dtype d) {
-    double best = m->peak[d].value;
+    double best = m->group.n ? groups_peak(m, d) : m->peak[d].value;
     for (uint32_t i = 0; i < m->product.n; i++)
         if (m->product.p[i].dtype == d) best = MAX(best, m->product.p[i].rate.value);
     return best;

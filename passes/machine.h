@@ -26,6 +26,23 @@ int64_t machine_memory(const Machine *m, Mem mem);
 int64_t machine_devices(const Machine *m); /* of a node; 0: not stated */
 int64_t machine_nodes(const Machine *m);
 
+/* ---- machine_group.c: clusters of unequal nodes ----
+ *
+ * A cluster file can name groups of nodes of different kinds. Ranks fill its nodes in order, and
+ * what the machine itself is asked (prices, speeds, memories) is answered by the slowest and the
+ * smallest of all groups: so a plan that runs on any of the devices. */
+uint32_t machine_groups(const Machine *m); /* 1: all devices are alike */
+/* The devices of one group, in the network of the whole cluster: prices and memories; m itself
+ * when all are alike. */
+const Machine *machine_group(const Machine *m, uint32_t i);
+int64_t machine_group_ranks(const Machine *m, uint32_t i); /* devices in it; 0: not stated */
+uint32_t machine_group_of(const Machine *m, int64_t rank); /* where rank r is on device r */
+/* What counts for work that these ranks share: a group, or the slowest and smallest of those that
+ * they are in. In the session's arena. */
+const Machine *machine_of_ranks(const Machine *m, const int64_t *rank, int64_t n);
+/* Whether its text names other files: such a machine has no prices of its own to be changed. */
+bool machine_has_groups(const Machine *m);
+
 /* FLOP/s of products of a dtype at best: its peak, or the fastest measured; 0: not stated. */
 double machine_peak(const Machine *m, Dtype d);
 

@@ -59,6 +59,15 @@ typedef struct {
     double *rate;              /* logarithm of FLOP/s; NULL: none measured. In the arena */
 } Grid;
 
+/* Nodes of one kind. */
+typedef struct {
+    int64_t nodes;
+    const char *file; /* as it was written */
+    Loc loc;
+    Machine *of; /* its devices, in the cluster's network */
+    bool counts; /* in the prices of the whole */
+} MachineGroup;
+
 struct Machine {
     Session *session;
     const char *name, *target;
@@ -74,11 +83,27 @@ struct Machine {
     Quantity copy[STREAM_COUNT], latency[STREAM_COUNT];
     VEC(Slow) slow;
     VEC(Link) link;
+    uint32_t inner;          /* of a cluster of groups: so many links are those inside its nodes */
+    VEC(MachineGroup) group; /* empty: all devices are alike */
     VEC(Priced) step;
     Grid grid[DT_COUNT][2][2];
     uint32_t *by_hash;              /* steps, by ascending hash */
     struct CommPrices *collectives; /* worked out so far; comm_cost.c */
 };
+
+/* In the session's arena. */
+void *machine_grow(Machine *m, void *p, uint32_t n, uint32_t *cap, size_t size);
+#define PUSH(m, v, x)                                                                              \
+    ((v)->p = machine_grow((m), (v)->p, (v)->n, &(v)->cap, sizeof *(v)->p), (v)->p[(v)->n++] = (x))
+
+/* ---- machine_group.c: clusters of unequal nodes ---- */
+Machine *machine_parse_part(Session *s, const char *file, const char *text, size_t n); /* a group */
+/* Reads the files of a cluster's groups. Says what is wrong. */
+void groups_join(Machine *m, const char *file);
+/* Of the slowest of those that count. */
+double groups_us(const Machine *m, const Work *w);
+double groups_speed(const Machine *m, Stream s, unsigned active);
+double groups_peak(const Machine *m, Dtype d);
 
 uint64_t work_hash(const Work *w);
 bool comm_equal(const CommWork *a, const CommWork *b);

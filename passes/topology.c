@@ -114,8 +114,10 @@ static bool check_devices(Maker *k) {
                 (long long)have);
 }
 
-/* On a BiGraph whose every device has a port, halving-doubling without shared links. */
+/* On a BiGraph whose every device has a port, halving-doubling without shared links. Ranks of
+ * unequal devices stay where they are. */
 static void place_ranks(Topology *t, const Machine *m) {
+    if (machine_groups(m) > 1) return;
     const TopologyLevel *l = t->nlevel ? &t->level[t->nlevel - 1] : NULL;
     if (!l || !l->bigraph || l->ports != l->unit || t->ranks != l->fan * l->unit) return;
     int64_t per = t->ranks / l->bigraph;

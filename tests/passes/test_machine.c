@@ -32,7 +32,7 @@ static void check_round_trip(const char *text, const char *file) {
     Machine *m = machine_parse(s, file, text, strlen(text)), *again = NULL;
     if (CHECK(m != NULL)) {
         machine_print(m, &once);
-        again = machine_parse(s, "again", once.p, once.n);
+        again = machine_parse(s, file, once.p, once.n); /* from the same folder */
     }
     if (CHECK(again != NULL)) {
         machine_print(again, &twice);
@@ -115,9 +115,9 @@ static void check_errors(void) {
 }
 
 static void check_files(const char *root) {
-    static const char *const names[] = {"v100-32gb",     "a100-80gb",       "h100-80gb",
-                                        "h200-141gb",    "whale-64x8-v100", "m6-1t-480x1-v100",
-                                        "eflops-64-v100"};
+    static const char *const names[] = {"v100-32gb",      "a100-80gb",       "h100-80gb",
+                                        "h200-141gb",     "whale-64x8-v100", "m6-1t-480x1-v100",
+                                        "eflops-64-v100", "p100-16gb",       "whale-8-v100-8-p100"};
     static const char *const targets[] = {"cpu", "null", "sm_80", "sm_86", "sm_90", "sm_120", NULL};
     for (size_t i = 0; i < COUNT(names); i++) {
         Session *s = session_new();
