@@ -129,14 +129,13 @@ static void add_levels(Planner *l, double weight, Choice choice) {
     Program g;
     program_make(&l->p, choice, &g);
     double target = (double)g.peak[MEM_DEVICE];
-    program_free(&g);
-    for (int i = 0; i < MOST_LEVELS; i++) {
+    bool reached = true;
+    for (int i = 0; i < MOST_LEVELS && reached; i++) {
         target *= LEVEL;
-        bool reached = search_greedy(&l->p, (int64_t)target, weight, choice, &g);
+        reached = search_greedy(&l->p, (int64_t)target, weight, choice, &g);
         if (!g.late) add_candidate(l, choice, &g, (int64_t)target);
-        program_free(&g);
-        if (!reached) return;
     }
+    program_free(&g);
 }
 
 /* From nothing, with copies cheaper than they seem, at their price, and dearer; and from what

@@ -129,7 +129,7 @@ double copy_share(const Machine *m) {
 static void add_lanes(Bound *b) {
     const Problem *p = b->p;
     double all[STREAM_COUNT] = {0}, share = p->share;
-    for (uint32_t u = 0; u < p->us.n; u++) all[unit_stream(p, u)] += p->price[u];
+    for (uint32_t u = 0; u < p->us.n; u++) all[p->stream[u]] += p->price[u];
     for (int k = 0; k < STREAM_COUNT; k++) {
         int n = put(b, 0, time_column(b), 1);
         for (uint32_t i = 0; i < p->option.n; i++) {

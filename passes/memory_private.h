@@ -66,13 +66,18 @@ typedef struct {
     uint32_t *at;       /* by time: the unit */
     double *price;      /* by unit, on the device */
     double *host;       /* by unit, on the host's cores */
+    uint8_t *stream;    /* by unit: the Stream it runs on as the graph came */
     Value *over;        /* by value: whose bytes it takes in place, or NO_VALUE */
     Value *target;      /* by value: the leaf that is assigned this value, or NO_VALUE */
     uint32_t *last;     /* by value: time of its last use; end: an effect reads it */
+    uint32_t *past;     /* by value: after that its bytes are given up, read again or not; NONE */
     bool *anchor;       /* by value: a layer's result that another layer reads */
     uint32_t *layer;    /* by unit: number of the outermost scope it belongs to */
     uint32_t *leaf_of;  /* by leaf value: index in leaf, or NONE */
     uint32_t *param_of; /* by leaf: its subject, or NONE */
+    Value *behind;      /* by value: the leaf it is, or is assigned to, of those in `leaf` */
+    uint32_t *updates;  /* by unit: the subject that it updates on the host if so chosen, or NONE */
+    int64_t *size;      /* by value: bytes of its storage */
     uint32_t *gap_of;   /* by value: its first subject, or NONE */
     uint32_t *gap_start, *gap_next; /* by time: first subject whose gap begins there; next */
     VEC(Subject) subject;
@@ -80,16 +85,15 @@ typedef struct {
     VEC(Span) span;
     VEC(Leaf) leaf;
     VEC(uint32_t) use;
+    VEC(Value) store; /* parameters, states and inputs */
+    VEC(Value) kept;  /* what effects read at the end */
+    VEC(Value) assign;
     int64_t budget[MEM_COUNT]; /* INT64_MAX: none */
     double share;              /* copy_share of the machine */
 } Problem;
 
 void problem_build(Problem *p, Graph *g, PassContext *cx, Arena *a);
 void problem_free(Problem *p);
-/* Where a unit runs as the graph came: on the compute stream, or a collective on its own. */
-static inline Stream unit_stream(const Problem *p, uint32_t u) {
-    return (Stream)node_of(p->g, p->us.unit[u].node[0])->stream;
-}
 /* "block[3].ffn.up", or "block[3].ffn gelu" for temporaries; in the session. */
 const char *problem_name(const Problem *p, const Subject *s, Loc *loc);
 
@@ -180,8 +184,9 @@ Price memory_price(const Graph *g, const Machine *m);
 /* ---- search ---- */
 
 /* Options so that live bytes come to `target`; lanes cost `weight` times what they seem to. False:
- * it cannot be reached; choice then has the least found. `last` is the program of the choice. */
-bool search_greedy(const Problem *p, int64_t target, double weight, Choice choice, Program *last);
+ * it cannot be reached; choice then has the least found. `g` is the program of the choice, before
+ * and after. */
+bool search_greedy(const Problem *p, int64_t target, double weight, Choice choice, Program *g);
 /* Marks what the settings checkpoint and offload ask for as a whole: all, sqrt, optimizer. */
 void search_settings(Problem *p);
 /* Choices that are made before any search: hints and settings. */

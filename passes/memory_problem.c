@@ -301,6 +301,7 @@ static void host_option(Problem *p, const Subject *s) {
         o.away[MEM_HOST] += bytes_of(p, x);
     }
     o.us[STREAM_HOST] += p->host[u];
+    p->updates[u] = p->subject.n;
     add_option(p, o);
 }
 
@@ -387,6 +388,7 @@ static void param_subjects(Problem *p, const Uses *readers, int64_t least) {
 static void find_prices(Problem *p) {
     for (uint32_t u = 0; u < p->us.n; u++) {
         Work w = unit_work(p->g, &p->us, u);
+        p->stream[u] = node_of(p->g, p->us.unit[u].node[0])->stream;
         p->price[u] = cost_us(p->machine, &w);
         w.host = true;
         p->host[u] = cost_us(p->machine, &w);
@@ -403,6 +405,23 @@ static void find_budgets(Problem *p) {
     p->budget[MEM_DISK] = set->disk;
 }
 
+/* What every program asks of every value, so that none need walk the graph. */
+static void find_shortcuts(Problem *p) {
+    const Graph *g = p->g;
+    for (Value v = 0; v < g->node.n; v++) {
+        bool store = is_store(node_of(g, v));
+        Value leaf = store ? v : p->target[v];
+        p->size[v] = storage_size(type_of(g, v));
+        if (leaf != NO_VALUE && p->leaf_of[leaf] != NONE) p->behind[v] = leaf;
+        if (!store && !p->anchor[v] && p->last[v] && p->last[v] < p->end &&
+            p->layer[p->at[p->last[v]]] != NONE)
+            p->past[v] = p->last[v];
+        if (store) vec_push(&p->store, v);
+        if (p->last[v] == p->end) vec_push(&p->kept, v);
+        if (is_op(g, v, OP_assign)) vec_push(&p->assign, v);
+    }
+}
+
 void problem_build(Problem *p, Graph *g, PassContext *cx, Arena *a) {
     uint32_t n = g->node.n + 1;
     *p = (Problem){.g = g, .cx = cx, .machine = cx->machine, .arena = a};
@@ -414,11 +433,16 @@ void problem_build(Problem *p, Graph *g, PassContext *cx, Arena *a) {
     for (uint32_t u = 0; u < p->us.n; u++) p->at[p->when[u]] = u;
     p->price = arena_array(a, double, p->us.n + 1);
     p->host = arena_array(a, double, p->us.n + 1);
+    p->stream = arena_array(a, uint8_t, p->us.n + 1);
     p->over = no_values(a, n);
     p->target = no_values(a, n);
     p->last = arena_array(a, uint32_t, n);
     p->anchor = arena_array(a, bool, n);
     p->layer = arena_array(a, uint32_t, p->us.n + 1);
+    p->past = no_values(a, n);
+    p->behind = no_values(a, n);
+    p->updates = no_values(a, p->us.n);
+    p->size = arena_array(a, int64_t, n);
     p->leaf_of = no_values(a, n);
     p->gap_of = no_values(a, n);
     p->param_of = no_values(a, n);
@@ -438,9 +462,13 @@ void problem_build(Problem *p, Graph *g, PassContext *cx, Arena *a) {
     param_subjects(p, &readers, least);
     for (Value v = 0; v < g->node.n; v++)
         if (p->us.of[v] != NO_UNIT && p->us.owns[v]) value_gaps(p, v, &readers, least);
+    find_shortcuts(p);
 }
 
 void problem_free(Problem *p) {
+    vec_free(&p->store);
+    vec_free(&p->kept);
+    vec_free(&p->assign);
     vec_free(&p->subject);
     vec_free(&p->option);
     vec_free(&p->span);

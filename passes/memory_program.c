@@ -31,8 +31,6 @@ static const Option *chosen(const Gen *gen, uint32_t subject) {
     return o == NONE ? NULL : &gen->p->option.p[o];
 }
 
-static int64_t bytes_of(const Problem *p, Value v) { return storage_size(type_of(p->g, v)); }
-
 static uint32_t add_version(Gen *gen, Value v, Mem mem, bool again) {
     uint32_t now = gen->g->run.n;
     vec_push(&gen->g->version, ((Version){v, mem, now, now, again, false, PLACE_OWN}));
@@ -102,8 +100,7 @@ static void add_run(Gen *gen, RunKind kind, uint32_t u, uint32_t time) {
             gen->device[w] = x;
     }
     vec_push(&g->run, r);
-    if (kind != RUN_HOST && unit_stream(gen->p, u) == STREAM_COMPUTE)
-        gen->clock += gen->p->price[u];
+    if (kind != RUN_HOST && gen->p->stream[u] == STREAM_COMPUTE) gen->clock += gen->p->price[u];
 }
 
 static void need(Gen *gen, Value x, uint32_t time);
@@ -111,13 +108,8 @@ static void run_pending(Gen *gen, bool all);
 
 /* Does the host run unit u: is one of its results a new value of what the host updates? */
 static bool on_host(const Gen *gen, uint32_t u) {
-    const Problem *p = gen->p;
-    for (uint32_t i = 0; i < p->us.unit[u].nwrite; i++) {
-        Value leaf = p->target[p->us.unit[u].write[i]];
-        const Option *o = leaf == NO_VALUE ? NULL : chosen(gen, p->param_of[leaf]);
-        if (o && o->how == HOW_UPDATE_HOST) return true;
-    }
-    return false;
+    const Option *o = chosen(gen, gen->p->updates[u]);
+    return o && o->how == HOW_UPDATE_HOST;
 }
 
 /* Where the old value of a leaf would have to stay beside its new one for something that runs again
@@ -142,10 +134,7 @@ static void run_again(Gen *gen, uint32_t u, uint32_t time) {
 
 /* Was x needed in the forward phase only? Then its bytes were given up there. */
 static bool is_past(const Gen *gen, Value x, uint32_t time) {
-    const Problem *p = gen->p;
-    const Version *v = &gen->g->version.p[gen->device[x]];
-    if (v->again || v->fixed || p->anchor[x] || time <= p->last[x]) return false;
-    return p->layer[p->at[p->last[x]]] != NONE;
+    return time > gen->p->past[x] && !gen->g->version.p[gen->device[x]].again;
 }
 
 /* Makes x available on the device before the next run. Layers are not deep: each recursion goes to
@@ -206,20 +195,14 @@ static void leaf_used(Gen *gen, Value leaf, Value x, uint32_t time) {
     if (final || again || host_next) gen->device[x] = NONE;
 }
 
-static Value leaf_behind(const Gen *gen, Value x) {
-    const Problem *p = gen->p;
-    Value leaf = is_store(node_of(p->g, x)) ? x : p->target[x];
-    return leaf != NO_VALUE && p->leaf_of[leaf] != NONE ? leaf : NO_VALUE;
-}
-
 static void after_run(Gen *gen, uint32_t u, uint32_t time) {
     const Unit *unit = &gen->p->us.unit[u];
     for (uint32_t i = 0; i < unit->nread; i++) {
-        Value leaf = leaf_behind(gen, unit->read[i]);
+        Value leaf = gen->p->behind[unit->read[i]];
         if (leaf != NO_VALUE) leaf_used(gen, leaf, unit->read[i], time);
     }
     for (uint32_t i = 0; i < unit->nwrite; i++) {
-        Value leaf = leaf_behind(gen, unit->write[i]);
+        Value leaf = gen->p->behind[unit->write[i]];
         if (leaf != NO_VALUE) leaf_used(gen, leaf, unit->write[i], time);
     }
     end_gaps(gen, time);
@@ -229,8 +212,8 @@ static void after_run(Gen *gen, uint32_t u, uint32_t time) {
 
 static void start_leaves(Gen *gen) {
     const Problem *p = gen->p;
-    for (Value v = 0; v < p->g->node.n; v++) {
-        if (!is_store(node_of(p->g, v))) continue;
+    for (uint32_t i = 0; i < p->store.n; i++) {
+        Value v = p->store.p[i];
         const Option *o = away_option(gen, v);
         uint32_t x = add_version(gen, v, o ? home_of(o) : MEM_DEVICE, false);
         gen->g->version.p[x].fixed = true;
@@ -286,8 +269,8 @@ static void find_read(const Gen *gen, bool *read) {
     for (uint32_t i = 0; i < g->run.n; i++)
         for (uint32_t k = 0; k < gen->p->us.unit[g->run.p[i].unit].nread; k++)
             read[g->link.p[g->run.p[i].read + k]] = true;
-    for (Value v = 0; v < gen->p->g->node.n; v++) {
-        if (gen->p->last[v] != gen->p->end) continue;
+    for (uint32_t i = 0; i < gen->p->kept.n; i++) {
+        Value v = gen->p->kept.p[i];
         if (gen->device[v] != NONE) read[gen->device[v]] = true;
         if (gen->away[v] != NONE) read[gen->away[v]] = true;
     }
@@ -316,8 +299,8 @@ static void drop_unread_moves(Gen *gen) {
 static void finish(Gen *gen) {
     Program *g = gen->g;
     uint32_t end = g->run.n;
-    for (Value v = 0; v < gen->p->g->node.n; v++) {
-        if (gen->p->last[v] != gen->p->end) continue;
+    for (uint32_t i = 0; i < gen->p->kept.n; i++) {
+        Value v = gen->p->kept.p[i];
         uint32_t x = gen->device[v] != NONE ? gen->device[v] : gen->away[v];
         if (x != NONE) g->version.p[x].death = end;
     }
@@ -328,7 +311,7 @@ static void finish(Gen *gen) {
         if (r->kind == RUN_HOST)
             g->us[STREAM_HOST] += gen->p->host[r->unit];
         else
-            g->us[unit_stream(gen->p, r->unit)] += gen->p->price[r->unit];
+            g->us[gen->p->stream[r->unit]] += gen->p->price[r->unit];
     }
     for (uint32_t i = 0; i < g->move.n; i++) g->us[g->move.p[i].stream] += g->move.p[i].us;
 }
@@ -373,7 +356,7 @@ void program_live(const Problem *p, Program *g) {
     for (uint32_t i = 0; i < g->version.n; i++) {
         const Version *x = &g->version.p[i];
         uint32_t birth = x->birth + (x->place == PLACE_NEXT);
-        int64_t bytes = bytes_of(p, x->v);
+        int64_t bytes = p->size[x->v];
         if (x->place == PLACE_LEAF) continue;
         if (birth > x->death) continue;
         g->live[x->mem][birth] += bytes;

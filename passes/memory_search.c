@@ -174,18 +174,17 @@ static bool round_of(Search *s, Choice choice, int64_t target, Offer *offer) {
     return true;
 }
 
-bool search_greedy(const Problem *p, int64_t target, double weight, Choice choice, Program *last) {
-    Search s = {.p = p, .choice = choice, .weight = weight};
+bool search_greedy(const Problem *p, int64_t target, double weight, Choice choice, Program *g) {
+    Search s = {.p = p, .choice = choice, .weight = weight, .g = g};
     s.seen = xcalloc((size_t)p->us.n + 1, sizeof *s.seen);
     s.again = xcalloc((size_t)p->us.n + 1, sizeof *s.again);
     Offer *offer = xcalloc((size_t)p->subject.n + 1, sizeof *offer);
     bool reached = false;
     for (int round = 0;; round++) {
-        program_make(p, choice, last);
-        s.g = last;
-        reached = last->peak[MEM_DEVICE] <= target;
+        reached = g->peak[MEM_DEVICE] <= target;
         if (reached || round == MOST_ROUNDS || !round_of(&s, choice, target, offer)) break;
-        program_free(last);
+        program_free(g);
+        program_make(p, choice, g);
     }
     free(offer);
     free(s.seen);

@@ -73,7 +73,7 @@ static void time_run(Timing *t, uint32_t i) {
     const Run *r = &t->g->run.p[i];
     const Unit *unit = &t->p->us.unit[r->unit];
     bool host = r->kind == RUN_HOST;
-    Stream stream = host ? STREAM_HOST : unit_stream(t->p, r->unit);
+    Stream stream = host ? STREAM_HOST : t->p->stream[r->unit];
     uint32_t s = add_step(t, stream, host ? t->p->host[r->unit] : t->p->price[r->unit],
                           2 * unit->nread + unit->nwrite + sends_done(t, i) + 1);
     if (stream >= STREAM_COMM) wait_for(&t->step[s], t->step, t->last_run);
@@ -90,8 +90,8 @@ static void time_run(Timing *t, uint32_t i) {
 /* New values that did not go into their leaf at once are copied there at the end. */
 static void time_assigns(Timing *t) {
     const Graph *g = t->p->g;
-    for (Value v = 0; v < g->node.n; v++) {
-        if (!is_op(g, v, OP_assign)) continue;
+    for (uint32_t i = 0; i < t->p->assign.n; i++) {
+        Value v = t->p->assign.p[i];
         Value leaf = operand(g, v, 0), x = view_base(g, operand(g, v, 1));
         bool home = t->g->at_home[leaf];
         uint32_t version = home ? t->g->device[x] : t->g->away[x];

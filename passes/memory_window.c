@@ -17,8 +17,6 @@ typedef struct {
     int64_t target;
 } Windows;
 
-static int64_t bytes_of(const Problem *p, Value v) { return storage_size(type_of(p->g, v)); }
-
 static void set_clock(Windows *w) {
     double now = 0;
     for (uint32_t i = 0; i < w->g->run.n; i++) {
@@ -81,7 +79,7 @@ static void open_fetches(Windows *w, const uint32_t *sent) {
         free_until[m->stream] = begin;
         uint32_t wanted = MAX(run_at(w, begin, m->done), MIN(least_start(w, sent, m), m->done));
         uint32_t got = m->done;
-        if (m->done > wanted) got = take(w, m->done - 1, wanted - 1, -1, bytes_of(w->p, x->v)) + 1;
+        if (m->done > wanted) got = take(w, m->done - 1, wanted - 1, -1, w->p->size[x->v]) + 1;
         m->start = x->birth = got;
     }
     free(order);
@@ -104,7 +102,7 @@ static void open_sends(Windows *w, const uint32_t *fetched) {
         wanted = MIN(w->clock[wanted] < end ? wanted + 1 : wanted, most);
         uint32_t first = MAX(m->start, x->death + 1);
         if (first < wanted) {
-            uint32_t got = take(w, first, wanted, 1, x->fixed ? 0 : bytes_of(w->p, x->v));
+            uint32_t got = take(w, first, wanted, 1, x->fixed ? 0 : w->p->size[x->v]);
             m->done = got;
             x->death = MAX(x->death, got - 1);
         } else {

@@ -338,12 +338,13 @@ static void greedy_ways(Ways *w) {
     for (double weight = 1; weight < 5; weight *= 4) {
         double target = (double)w->way.p[0].peak;
         search_forced(&w->p, choice);
+        program_make(&w->p, choice, &g);
         for (bool reached = true; reached;) {
             target *= 0.96;
             reached = search_greedy(&w->p, (int64_t)target, weight, choice, &g);
-            program_free(&g);
             add_way(w, choice, (int64_t)target);
         }
+        program_free(&g);
     }
 }
 
