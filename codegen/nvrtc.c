@@ -102,7 +102,7 @@ static void *load_library(void) {
         for (size_t i = 0; i < COUNT(names) && !library; i++) {
             Buf path = {0};
             buf_printf(&path, "%s%s%s", folders[f], f ? "/lib64/" : "", names[i]);
-            library = dlopen(path.p, RTLD_NOW | RTLD_LOCAL);
+            library = library_open((const char *const *)&path.p, 1);
             buf_free(&path);
         }
     }
@@ -112,7 +112,7 @@ static void *load_library(void) {
 /* A library that M6C_NVRTC names and that does not load is an error, not a reason to look on. */
 static Status find_library(void **library) {
     const char *path = getenv("M6C_NVRTC");
-    *library = path && *path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : load_library();
+    *library = path && *path ? library_open(&path, 1) : load_library();
     if (*library) return NULL;
     if (path && *path) return status_make(EXIT_SYSTEM, "M6C_NVRTC: %s", dlerror());
     return status_make(EXIT_SYSTEM,
@@ -142,15 +142,16 @@ static void identify(Nvrtc *lib, void *symbol) {
 
 /* It stays loaded: it has threads and thread-local state of its own. */
 static Status nvrtc_open(Nvrtc *lib) {
-    void *library, *symbol = NULL;
-    TRY(find_library(&library));
-#define X(type, name, args)                                                                        \
-    symbol = dlsym(library, "nvrtc" #name);                                                        \
-    if (!symbol) return status_make(EXIT_SYSTEM, "NVRTC has no function nvrtc" #name);             \
-    memcpy(&lib->name, &symbol, sizeof symbol);
-    NVRTC_SYMBOLS(X)
+    const LibraryFunction functions[] = {
+#define X(type, name, args) {"nvrtc" #name, &lib->name},
+        NVRTC_SYMBOLS(X)
 #undef X
-    identify(lib, symbol);
+    };
+    void *library;
+    TRY(find_library(&library));
+    const char *missing = library_find(library, functions, COUNT(functions));
+    if (missing) return status_make(EXIT_SYSTEM, "NVRTC has no function %s", missing);
+    identify(lib, dlsym(library, functions[0].name));
     return NULL;
 }
 

@@ -172,6 +172,17 @@ Status make_dirs(const char *path);
 /* $XDG_CACHE_HOME/m6c or ~/.cache/m6c; M6C_CACHE overrides. Created when missing. */
 Status cache_dir(Buf *out);
 
+/* ---- libraries that are found when they are needed (base_library.c) ---- */
+/* The first of these names or paths that loads, with symbols of its own. NULL: dlerror says why the
+ * last did not. */
+void *library_open(const char *const *names, size_t n);
+typedef struct {
+    const char *name; /* in the library */
+    void *to;         /* where the pointer to it goes */
+} LibraryFunction;
+/* Finds all functions, and NULL for those that are not there; the first of these, or NULL. */
+const char *library_find(void *library, const LibraryFunction *f, size_t n);
+
 /* ---- random numbers: Philox-2x32-10 (Salmon et al., SC'11), a function of (key, counter) ---- */
 static inline uint32_t philox(uint32_t key, uint64_t counter, uint32_t *second) {
     uint32_t lo = (uint32_t)counter, hi = (uint32_t)(counter >> 32);

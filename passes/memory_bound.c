@@ -12,7 +12,6 @@
 #include "passes/memory_private.h"
 
 #include <coin/Clp_C_Interface.h>
-#include <dlfcn.h>
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -217,15 +216,13 @@ static bool add_cuts(Bound *b, double *saved) {
 /* ---- the solver, in a process of its own ---- */
 
 static bool load_clp(Clp *clp) {
-    void *library = dlopen("libClp.so.1", RTLD_NOW | RTLD_LOCAL), *symbol;
-    if (!library) return false;
-#define F(name)                                                                                    \
-    symbol = dlsym(library, "Clp_" #name);                                                         \
-    if (!symbol) return false;                                                                     \
-    memcpy(&clp->name, &symbol, sizeof symbol);
-    CLP_FUNCTIONS(F)
+    static const char *const name = "libClp.so.1";
+    const LibraryFunction functions[] = {
+#define F(name) {"Clp_" #name, &clp->name},
+        CLP_FUNCTIONS(F)
 #undef F
-    return true;
+    };
+    return !library_find(library_open(&name, 1), functions, COUNT(functions));
 }
 
 static double solve(const Problem *p) {

@@ -54,7 +54,6 @@ enum {
 };
 
 typedef struct {
-    void *library;
 #define LT(type, name, args) type(*name) args;
 #include "runtime/cublaslt.def"
 #undef LT

@@ -3,29 +3,24 @@
 
 #include <dlfcn.h>
 #include <stdlib.h>
-#include <string.h>
-
-bool library_symbol(void *library, const char *name, void *function) {
-    void *symbol = dlsym(library, name);
-    memcpy(function, &symbol, sizeof symbol);
-    return symbol != NULL;
-}
 
 Status cuda_api_open(CudaApi *api) {
     const char *path = getenv("M6C_CUDA_DRIVER");
-    api->library = dlopen(path ? path : "libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (!api->library)
+    const LibraryFunction functions[] = {
+#define CUDA(name, args) {#name, &api->name},
+#include "runtime/cuda_api.def"
+#undef CUDA
+    };
+    if (!path) path = "libcuda.so.1";
+    void *library = library_open(&path, 1);
+    if (!library)
         return status_make(EXIT_SYSTEM,
                            "cannot load the CUDA driver (%s): is there an NVIDIA GPU, and its "
                            "driver installed?",
                            dlerror());
-#define CUDA(name, args)                                                                           \
-    if (!library_symbol(api->library, #name, &api->name))                                          \
-        return status_make(EXIT_SYSTEM, "the CUDA driver has no function " #name ": it is too "    \
-                                        "old");
-#include "runtime/cuda_api.def"
-#undef CUDA
-    return NULL;
+    const char *missing = library_find(library, functions, COUNT(functions));
+    if (!missing) return NULL;
+    return status_make(EXIT_SYSTEM, "the CUDA driver has no function %s: it is too old", missing);
 }
 
 Status cuda_status(const CudaApi *api, CudaResult result, const char *call) {

@@ -40,7 +40,6 @@ enum {
 };
 
 typedef struct {
-    void *library;
 #define CUDA(name, args) CudaResult(*name) args;
 #include "runtime/cuda_api.def"
 #undef CUDA
@@ -54,8 +53,5 @@ Status cuda_status(const CudaApi *api, CudaResult result, const char *call);
 
 /* CALL(api, cuMemFree_v2, address): returns from the function when the call fails. */
 #define CUDA_TRY(api, name, ...) TRY(cuda_status((api), (api)->name(__VA_ARGS__), #name))
-
-/* Finds a symbol for a pointer to a function; false when there is none. */
-bool library_symbol(void *library, const char *name, void *function);
 
 #endif

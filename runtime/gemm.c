@@ -36,26 +36,24 @@ static void *load_library(void) {
     static const char *const names[] = {"libopenblas.so.0", "libopenblas.so"};
     static const char variable[] = "OPENBLAS_CORETYPE";
     const char *core = getenv(variable) ? NULL : core_type();
-    void *library = NULL;
     if (core) setenv(variable, core, 1);
-    for (size_t i = 0; i < COUNT(names) && !library; i++)
-        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    void *library = library_open(names, COUNT(names));
     if (core) unsetenv(variable);
     return library;
 }
 
 static Status blas_open(Blas *b, int threads) {
-    b->library = load_library();
-    if (!b->library)
+    const LibraryFunction functions[] = {
+#define X(type, name, args) {#name, &b->name},
+        BLAS_SYMBOLS(X)
+#undef X
+    };
+    void *library = load_library();
+    if (!library)
         return status_make(EXIT_SYSTEM, "cannot load OpenBLAS (%s): install libopenblas0-pthread",
                            dlerror());
-    void *symbol;
-#define X(type, name, args)                                                                        \
-    symbol = dlsym(b->library, #name);                                                             \
-    if (!symbol) return status_make(EXIT_SYSTEM, "OpenBLAS has no function " #name);               \
-    memcpy(&b->name, &symbol, sizeof symbol);
-    BLAS_SYMBOLS(X)
-#undef X
+    const char *missing = library_find(library, functions, COUNT(functions));
+    if (missing) return status_make(EXIT_SYSTEM, "OpenBLAS has no function %s", missing);
     if (threads > 1 && b->openblas_get_parallel() == 0)
         return status_make(EXIT_SYSTEM,
                            "this OpenBLAS (%s) gives wrong results when two threads call it: "
@@ -68,15 +66,13 @@ static Status blas_open(Blas *b, int threads) {
 /* Not having it is no error. */
 static void dnnl_open(Dnnl *d) {
     static const char *const names[] = {"libdnnl.so.3", "libdnnl.so.2"};
-    void *symbol;
-    for (size_t i = 0; i < COUNT(names) && !d->library; i++)
-        d->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-#define X(type, name, args)                                                                        \
-    symbol = d->library ? dlsym(d->library, #name) : NULL;                                         \
-    if (!symbol) d->library = NULL;                                                                \
-    memcpy(&d->name, &symbol, sizeof symbol);
-    DNNL_SYMBOLS(X)
+    const LibraryFunction functions[] = {
+#define X(type, name, args) {#name, &d->name},
+        DNNL_SYMBOLS(X)
 #undef X
+    };
+    void *library = library_open(names, COUNT(names));
+    d->here = !library_find(library, functions, COUNT(functions));
 }
 
 /* ---- open and close ---- */
@@ -101,7 +97,7 @@ static char *make_signature(const Gemm *g) {
     put_processor(&b);
     buf_printf(&b, "%s %s %s", M6C_VERSION, g->blas.openblas_get_config(),
                g->blas.openblas_get_corename());
-    buf_puts(&b, g->dnnl.library ? " dnnl" : "");
+    buf_puts(&b, g->dnnl.here ? " dnnl" : "");
     for (size_t i = 0; i < gemm_algo_count; i++)
         buf_printf(&b, " %s %s", gemm_algos[i].name, gemm_algos[i].doc);
     uint64_t h = hash_bytes(b.p, b.n, 0);

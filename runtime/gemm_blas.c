@@ -190,9 +190,7 @@ static bool fits_blas(const PlanGemm *s) {
     return true;
 }
 
-static bool has_dnnl(const Gemm *g, const PlanGemm *s) {
-    return g->dnnl.library && s->dc != DT_F64;
-}
+static bool has_dnnl(const Gemm *g, const PlanGemm *s) { return g->dnnl.here && s->dc != DT_F64; }
 
 /* Shares grow with the matrix, and with them the scratch for widened operands: only f32 and f64. */
 static bool can_rows(const Gemm *g, const PlanGemm *s) {

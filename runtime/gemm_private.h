@@ -6,7 +6,7 @@
 #include "runtime/gemm.h"
 #include "runtime/wisdom.h"
 
-/* The functions of the BLAS, found by dlsym. Transposition and order are CBLAS's numbers. */
+/* The functions of the BLAS. Transposition and order are CBLAS's numbers. */
 #define BLAS_SYMBOLS(X)                                                                            \
     X(void, cblas_sgemm,                                                                           \
       (int, int, int, int, int, int, float, const float *, int, const float *, int, float,         \
@@ -20,7 +20,6 @@
     X(void, openblas_set_num_threads, (int))
 
 typedef struct {
-    void *library;
 #define X(type, name, args) type(*name) args;
     BLAS_SYMBOLS(X)
 #undef X
@@ -34,7 +33,7 @@ typedef struct {
     X(void, omp_set_num_threads, (int)) /* of the calling thread */
 
 typedef struct {
-    void *library; /* NULL: not here */
+    bool here;
 #define X(type, name, args) type(*name) args;
     DNNL_SYMBOLS(X)
 #undef X

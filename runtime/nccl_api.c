@@ -13,20 +13,22 @@ static Status check_version(const NcclApi *api) {
 
 Status nccl_api_open(NcclApi *api) {
     const char *path = getenv("M6C_NCCL");
-    api->library = dlopen(path ? path : "libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
-    if (!api->library)
+    const LibraryFunction functions[] = {
+#define NCCL(type, name, args) {#name, &api->name},
+#include "runtime/nccl_api.def"
+#undef NCCL
+    };
+    if (!path) path = "libnccl.so.2";
+    void *library = library_open(&path, 1);
+    if (!library)
         return status_make(EXIT_SYSTEM,
                            "cannot load NCCL (%s), which GPUs of several ranks need: install "
                            "NVIDIA's package libnccl2 (or pip's nvidia-nccl-cu13), or say in "
                            "M6C_NCCL where libnccl.so.2 is",
                            dlerror());
-#define NCCL(type, name, args)                                                                     \
-    if (!library_symbol(api->library, #name, &api->name))                                          \
-        return status_make(EXIT_SYSTEM, "NCCL has no function " #name ": m6c needs 2.14 or "       \
-                                        "newer");
-#include "runtime/nccl_api.def"
-#undef NCCL
-    return check_version(api);
+    const char *missing = library_find(library, functions, COUNT(functions));
+    if (!missing) return check_version(api);
+    return status_make(EXIT_SYSTEM, "NCCL has no function %s: m6c needs 2.14 or newer", missing);
 }
 
 int nccl_dtype(Dtype d) {

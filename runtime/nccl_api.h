@@ -38,7 +38,6 @@ enum {
 #define NCCL_CONFIG_MAGIC 0xcafebeefu
 
 typedef struct {
-    void *library;
 #define NCCL(type, name, args) type(*name) args;
 #include "runtime/nccl_api.def"
 #undef NCCL

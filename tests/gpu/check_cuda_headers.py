@@ -93,7 +93,7 @@ def check_numbers():
         program = pathlib.Path(folder) / "cuda_headers"
         p = cc("-D_GNU_SOURCE", HERE / "cuda_headers.c", ROOT / "runtime/cublaslt.c",
                ROOT / "runtime/cuda_api.c", *(ROOT / "ir" / f"{n}.c" for n in (
-                   "base", "base_diag", "base_file", "base_num", "base_random")),
+                   "base", "base_diag", "base_file", "base_library", "base_num", "base_random")),
                "-lxxhash", "-lm", "-ldl", "-o", program)
         if p.returncode:
             sys.exit(f"FAILED: {p.stderr}")

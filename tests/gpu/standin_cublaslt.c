@@ -53,10 +53,6 @@ struct LtPreferenceRec {
 
 /* ---- opening ---- */
 
-static bool find(void *library, const char *name, void *to) {
-    return library && library_symbol(library, name, to);
-}
-
 size_t cublasLtGetVersion(void) { return 130000; }
 
 const char *cublasLtGetStatusString(int status) {
@@ -66,13 +62,17 @@ const char *cublasLtGetStatusString(int status) {
 int cublasLtCreate(LtHandle *handle) {
     const char *path = getenv("M6C_CUDA_DRIVER");
     void *cuda = dlopen(path ? path : "", RTLD_NOW | RTLD_NOLOAD);
-    void *open = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
-#define X(type, name, args)                                                                        \
-    if (!find(cuda, #name, &driver.name)) return NOT_INITIALIZED;
-    STANDIN_EXPORTS(X)
+    static const char *const openblas = "libopenblas.so.0";
+    const LibraryFunction calls[] = {
+#define X(type, name, args) {#name, &driver.name},
+        STANDIN_EXPORTS(X)
 #undef X
-    if (!find(open, "cblas_sgemm", &blas.sgemm) || !find(open, "cblas_dgemm", &blas.dgemm) ||
-        !find(open, "openblas_set_num_threads", &blas.threads))
+    };
+    const LibraryFunction products[] = {{"cblas_sgemm", &blas.sgemm},
+                                        {"cblas_dgemm", &blas.dgemm},
+                                        {"openblas_set_num_threads", &blas.threads}};
+    if (library_find(cuda, calls, COUNT(calls)) ||
+        library_find(library_open(&openblas, 1), products, COUNT(products)))
         return NOT_INITIALIZED;
     blas.threads(1);
     *handle = xcalloc(1, sizeof **handle);

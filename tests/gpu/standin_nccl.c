@@ -91,12 +91,13 @@ static size_t size_of(int dtype) {
 static int find_driver(void) {
     const char *path = getenv("M6C_CUDA_DRIVER");
     void *cuda = dlopen(path ? path : "", RTLD_NOW | RTLD_NOLOAD);
-    if (driver.standin_call) return 0;
-#define X(type, name, args)                                                                        \
-    if (!cuda || !library_symbol(cuda, #name, &driver.name)) return NCCL_SYSTEM_ERROR;
-    STANDIN_EXPORTS(X)
+    const LibraryFunction functions[] = {
+#define X(type, name, args) {#name, &driver.name},
+        STANDIN_EXPORTS(X)
 #undef X
-    return 0;
+    };
+    if (driver.standin_call) return 0;
+    return library_find(cuda, functions, COUNT(functions)) ? NCCL_SYSTEM_ERROR : 0;
 }
 
 static int called(const char *name) {
