@@ -23,7 +23,7 @@ void add_ranks(Make *m) {
     if (text.n) m->p->mesh = intern(m->p->session, text.p);
     m->p->stages = set->stages;
     m->p->stage = set->stage;
-    if (set->stages) add_group(m, PLAN_PIPELINE);
+    if (set->stages) add_group(m, MESH_PIPELINE);
     buf_free(&text);
 }
 

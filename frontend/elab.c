@@ -292,10 +292,10 @@ static bool split_batch(Elab *e, const Param *p, Value v) {
     int64_t n = e->training ? set->micro_batches : 1, ranks = 1;
     for (int i = 0; i < set->nmesh; i++) {
         const char *axis = set->mesh[i].axis;
-        bool data = !strcmp(axis, "data"), expert = !strcmp(axis, "expert");
+        bool data = !strcmp(axis, MESH_DATA), expert = !strcmp(axis, MESH_EXPERT);
         if ((!data && !expert) || set->mesh[i].same || set->mesh[i].size == 1) continue;
         ranks *= set->mesh[i].size;
-        names = names ? "data.expert" : axis;
+        names = names ? MESH_DATA "." MESH_EXPERT : axis;
     }
     if (!names) return true;
     Spec spec = {.rank = type_of(e->g, v)->rank, .axis = {intern(e->s, names)}};

@@ -7,7 +7,7 @@
 #include "frontend/value.h"
 
 /* Axes that `split` may name without a mesh that has them; they have size 1 then. */
-const char *const mesh_axes[4] = {"data", "expert", "tensor", "pipeline"};
+const char *const mesh_axes[4] = {MESH_DATA, MESH_EXPERT, MESH_TENSOR, MESH_PIPELINE};
 
 typedef enum {
     K_WHOLE, /* from 1 */

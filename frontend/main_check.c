@@ -84,7 +84,7 @@ static void blame(Verdict *v, const char *pass) {
 /* A graph for each stage to become. */
 static void part(Verdict *v) {
     MeshGroup m;
-    if (!mesh_axis(&v->g->set, "pipeline") || !mesh_group(&v->g->set, "pipeline", &m)) return;
+    if (!mesh_axis(&v->g->set, MESH_PIPELINE) || !mesh_group(&v->g->set, MESH_PIPELINE, &m)) return;
     while (v->stage.n < m.n) {
         vec_push(&v->stage, graph_copy(v->g));
         vec_push(&v->map, (ShardMap){0});
@@ -391,8 +391,10 @@ static const char *mesh_of(const MeshSizes *m, Buf *out) {
     const struct {
         const char *axis;
         int64_t size;
-    } axis[] = {
-        {"pipeline", m->pipeline}, {"data", m->data}, {"tensor", m->tensor}, {"expert", m->expert}};
+    } axis[] = {{MESH_PIPELINE, m->pipeline},
+                {MESH_DATA, m->data},
+                {MESH_TENSOR, m->tensor},
+                {MESH_EXPERT, m->expert}};
     for (size_t i = 0; i < COUNT(axis); i++)
         if (axis[i].size > 1)
             buf_printf(out, "%s%s=%lld", out->n ? "," : "", axis[i].axis, (long long)axis[i].size);

@@ -98,7 +98,7 @@ static const char *pipeline_of(Session *s, const Graph *g, const char *passes) {
 
 static bool has_stages(const Graph *g) {
     MeshGroup m;
-    return mesh_group(&g->set, "pipeline", &m) && m.n > 1;
+    return mesh_group(&g->set, MESH_PIPELINE, &m) && m.n > 1;
 }
 
 /* Runs the passes; of a pipeline it keeps the graph as it was before `stages`. */

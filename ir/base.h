@@ -253,6 +253,13 @@ const char *stream_name(Stream s);
 Stream stream_of_copy(Mem from, Mem to);
 
 /* ---- what several ranks do together: IR, plans and communicators name the same ---- */
+
+/* The axes of a mesh that mean something to the compiler. Models may name others. */
+#define MESH_DATA     "data"
+#define MESH_EXPERT   "expert"
+#define MESH_TENSOR   "tensor"
+#define MESH_PIPELINE "pipeline"
+
 typedef enum {
     COLLECTIVE_ALL_REDUCE,     /* every rank gets the reduction of all */
     COLLECTIVE_ALL_GATHER,     /* x -> [n, x]: block i is rank i's */

@@ -99,7 +99,7 @@ static void set_index(Interp *in, const Graph *g, int64_t rank) {
 /* The stage that a rank runs. */
 static int64_t stage_of(Graph *const *stage, int64_t stages, int64_t rank) {
     if (stages == 1) return 0;
-    MeshGroup m = walk_group(stage[0], "pipeline");
+    MeshGroup m = walk_group(stage[0], MESH_PIPELINE);
     ASSERT(m.n == stages);
     return mesh_index(&m, rank);
 }

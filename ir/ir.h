@@ -363,7 +363,7 @@ typedef struct {
 } Ranks;
 Ranks *ranks_new(Graph *g);
 /* Of each stage the graph, as `stages` leaves it or later; rank r runs the one that is its index
- * along the axis "pipeline". */
+ * along the pipeline axis. */
 Ranks *ranks_new_stages(Graph *const *stage, int64_t stages);
 void ranks_free(Ranks *r);
 /* Type of the whole tensor that v of a stage is a part of. */

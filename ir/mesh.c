@@ -25,8 +25,8 @@ static int find_axis(const Settings *set, const char *name, size_t n) {
 int64_t mesh_scope_ranks(const Settings *set, bool tensor) {
     int64_t n = 1;
     for (int i = 0; i < set->nmesh; i++) {
-        bool in_tensor = strcmp(set->mesh[i].axis, "tensor") == 0;
-        bool in_stages = strcmp(set->mesh[i].axis, "pipeline") == 0;
+        bool in_tensor = strcmp(set->mesh[i].axis, MESH_TENSOR) == 0;
+        bool in_stages = strcmp(set->mesh[i].axis, MESH_PIPELINE) == 0;
         if (!set->mesh[i].same && !in_stages && (tensor || !in_tensor)) n *= set->mesh[i].size;
     }
     return n;

@@ -159,7 +159,7 @@ bool is_collective(const Node *n) {
 
 bool joins_stages(const Graph *g, Value v) {
     const Node *n = node_of(g, v);
-    return g->set.stages && is_collective(n) && mesh_group_has(attr_str(n, "over"), "pipeline");
+    return g->set.stages && is_collective(n) && mesh_group_has(attr_str(n, "over"), MESH_PIPELINE);
 }
 
 bool unit_may_overwrite(const Graph *g, const Units *us, uint32_t u, Value out, Value in) {

@@ -11,7 +11,7 @@
 #include "passes/shard.h"
 
 const char *search_axis_name(SearchAxis a) {
-    static const char *const names[] = {"data", "expert", "tensor", "micro"};
+    static const char *const names[] = {MESH_DATA, MESH_EXPERT, MESH_TENSOR, "micro"};
     return names[a];
 }
 

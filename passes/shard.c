@@ -372,7 +372,7 @@ static void refuse_idle_axes(const Shard *s) {
 /* ---- the pass ---- */
 
 static int axis_order(const char *name) {
-    static const char *const order[] = {"data", "", "expert", "tensor"};
+    static const char *const order[] = {MESH_DATA, "", MESH_EXPERT, MESH_TENSOR};
     for (size_t i = 0; i < COUNT(order); i++)
         if (strcmp(name, order[i]) == 0) return (int)i;
     return 1;
@@ -383,13 +383,13 @@ static void find_axes(Shard *s) {
     for (int order = 0; order < 4; order++)
         for (int i = 0; i < set->nmesh; i++) {
             if (set->mesh[i].same || set->mesh[i].size == 1) continue;
-            if (strcmp(set->mesh[i].axis, "pipeline") == 0) continue; /* cut into stages */
+            if (strcmp(set->mesh[i].axis, MESH_PIPELINE) == 0) continue; /* cut into stages */
             if (axis_order(set->mesh[i].axis) != order) continue;
             s->axis[s->naxes] = set->mesh[i].axis;
             s->size[s->naxes++] = set->mesh[i].size;
         }
-    s->tensor = axis_named(s, "tensor");
-    s->batch = axis_named(s, "data") | axis_named(s, "expert");
+    s->tensor = axis_named(s, MESH_TENSOR);
+    s->batch = axis_named(s, MESH_DATA) | axis_named(s, MESH_EXPERT);
     if (set->zero) s->reuse = s->batch;
 }
 

@@ -32,8 +32,6 @@ typedef struct {
     Value token;
 } Cut;
 
-static const char pipeline_axis[] = "pipeline";
-
 static bool every(const Cut *c, Value v) { return c->of[v] == EVERY_STAGE; }
 
 /* ---- what belongs where ---- */
@@ -219,7 +217,7 @@ static Value token(Cut *c) {
 static Value receive(Cut *c, Value v) {
     const Node *n = node_of(c->from, v);
     Session *s = c->from->session;
-    AttrValue attr[] = {text_attr(c, pipeline_axis),
+    AttrValue attr[] = {text_attr(c, MESH_PIPELINE),
                         {.i = c->stages},
                         {.i = c->of[v]},
                         {.i = *number_of(c, v, c->stage)},
@@ -233,7 +231,7 @@ static Value receive(Cut *c, Value v) {
 }
 
 static void send(Cut *c, Value v, uint32_t reader) {
-    AttrValue attr[] = {text_attr(c, pipeline_axis),
+    AttrValue attr[] = {text_attr(c, MESH_PIPELINE),
                         {.i = c->stages},
                         {.i = reader},
                         {.i = *number_of(c, v, reader)}};
@@ -278,7 +276,7 @@ static Value joint_sum(Cut *c, Value v) {
     Value x = part_here(c, v);
     graph_at(c->to, node_of(c->from, v));
     if (x == NO_VALUE) x = b_const(c->to, 0, n->type);
-    x = b_all_reduce(c->to, x, pipeline_axis, c->stages, REDUCE_SUM);
+    x = b_all_reduce(c->to, x, MESH_PIPELINE, c->stages, REDUCE_SUM);
     node_of(c->to, x)->spec = n->spec;
     return x;
 }
@@ -343,7 +341,7 @@ static Cut begin(Graph *g, PassContext *cx, const StagePlan *p) {
 bool pass_stages(Graph *g, PassContext *cx) {
     MeshGroup m;
     StagePlan plan;
-    if (!mesh_group(&g->set, pipeline_axis, &m) || m.n == 1 || g->set.stages) return false;
+    if (!mesh_group(&g->set, MESH_PIPELINE, &m) || m.n == 1 || g->set.stages) return false;
     StageOptions o = {
         .stages = (uint32_t)m.n, .kind = PIPELINE_PREFER_BACKWARD, .machine = cx->machine};
     if (g->set.pipeline && !pipeline_parse(g->set.pipeline, &o.kind)) {

@@ -165,8 +165,7 @@ typedef struct {
     Loc loc;
 } PlanStep;
 
-#define PLAN_INDEX    "@index/"
-#define PLAN_PIPELINE "pipeline" /* the group of ranks that differ in their stage alone */
+#define PLAN_INDEX "@index/"
 /* What the runtime feeds or reads by name. Inputs the runtime itself provides: "@step" (i32[], from
  * 1), "@seed" (i32[]), "@index/GROUP" (i32[], the rank's index in a group of the plan). Reported
  * scalars are outputs "loss", "lr", "grad_norm", "loss_scale", "overflow" (1 when the step was

@@ -5,7 +5,7 @@
 
 static const PlanGroup *pipeline_of(const Plan *p) {
     for (uint32_t i = 0; i < p->group.n && p->stages; i++)
-        if (strcmp(p->group.p[i].name, PLAN_PIPELINE) == 0) return &p->group.p[i];
+        if (strcmp(p->group.p[i].name, MESH_PIPELINE) == 0) return &p->group.p[i];
     return NULL;
 }
 
@@ -21,7 +21,7 @@ const Plan *plan_at(const Plan *p, uint32_t i) { return p->of_stage ? p->of_stag
 void plan_check_pipeline(const Plan *p, Buf *why) {
     const PlanGroup *g = pipeline_of(p);
     if (p->stages && (!g || plan_group_size(g) != p->stages))
-        buf_printf(why, "a plan of %lld stages has a group " PLAN_PIPELINE " of so many ranks",
+        buf_printf(why, "a plan of %lld stages has a group " MESH_PIPELINE " of so many ranks",
                    (long long)p->stages);
 }
 
