@@ -55,7 +55,6 @@ static void exact(Session *s, Settings *set) {
                      dtype_name(set->precision));
     if (set->fp16) diag_warning(s, (Loc){0}, "checked with messages as they are, not in f16");
     set->precision = DT_F32;
-    set->loss_scale = LOSS_SCALE_NONE;
     set->fp16 = 0;
     set->keep_grads = set->train;
 }

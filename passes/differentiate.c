@@ -141,12 +141,15 @@ static void visit(Diff *d, Value v) {
     }
 }
 
+double loss_scale_start(const Settings *set) {
+    if (set->loss_scale == LOSS_SCALE_NONE) return 1;
+    return set->loss_scale_value > 0 ? set->loss_scale_value : 0x1p15;
+}
+
 /* The gradient of the loss itself: 1, or the loss scale (a state when it is dynamic). */
 static Value seed(Graph *g, const Type *t) {
-    const Settings *set = &g->set;
-    if (set->loss_scale == LOSS_SCALE_NONE) return b_const(g, 1, t);
-    double start = set->loss_scale_value > 0 ? set->loss_scale_value : 0x1p15;
-    if (set->loss_scale == LOSS_SCALE_FIXED) return b_const(g, start, t);
+    double start = loss_scale_start(&g->set);
+    if (g->set.loss_scale != LOSS_SCALE_DYNAMIC) return b_const(g, start, t);
     AttrValue attr[] = {{.s = intern(g->session, LOSS_SCALE_STATE)},
                         {.s = intern(g->session, "")},
                         {.s = intern(g->session, "constant")},

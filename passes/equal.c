@@ -170,12 +170,16 @@ static Known *find_known(const Equal *e, Sink kind, const char *name, int64_t st
     return NULL;
 }
 
-/* v of a stage, put together from its ranks: false when some that must agree do not. */
+/* v of a stage, put together from its ranks: false when some that must agree do not. Before
+ * `optimize` divides it out, and before it has changed, gradients contain the loss scale. */
 static bool whole_of(Arena *a, const Ranks *r, int64_t stage, Value v, const Type **type,
                      double **data) {
-    *type = ranks_type(r, stage, v);
-    *data = arena_array(a, double, type_elements(*type));
-    return ranks_get(r, stage, v, *data);
+    const Graph *g = r->stage[stage];
+    int64_t n = type_elements(*type = ranks_type(r, stage, v));
+    double *x = *data = arena_array(a, double, n);
+    bool agree = ranks_get(r, stage, v, x);
+    for (int64_t i = 0; i < n && is_op(g, v, OP_gradient); i++) x[i] /= loss_scale_start(&g->set);
+    return agree;
 }
 
 static Distance compare(const Ranks *r, int64_t stage, Value v, const Type *type,

@@ -99,7 +99,7 @@ static Value all_squares(Apply *ap, Arena *a) {
 static Value loss_scale_of(Graph *g) {
     Value state = find_leaf(g, OP_state, LOSS_SCALE_STATE);
     if (state != NO_VALUE || g->set.loss_scale == LOSS_SCALE_NONE) return state;
-    return scalar(g, g->set.loss_scale_value > 0 ? g->set.loss_scale_value : 0x1p15);
+    return scalar(g, loss_scale_start(&g->set));
 }
 
 /* Output grad_norm (before clipping, without the loss scale) and the factor of the gradients. */

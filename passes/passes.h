@@ -96,6 +96,7 @@ Value find_leaf(const Graph *g, Op op, const char *name);
 /* The state that holds a dynamic loss scale: made by differentiate, updated by optimize. Outputs
  * tell its value as "loss_scale"; names with '@' are the compiler's own. */
 #define LOSS_SCALE_STATE "@loss_scale"
+double loss_scale_start(const Settings *set); /* and a fixed scale's value; 1: the loss as it is */
 #define GOOD_STEPS_STATE "@good_steps"
 
 /* ================================ the passes ================================ */

@@ -121,6 +121,9 @@ MODELS = {
     "zero": (decoder([ATTENTION, FFN, MOE]), ADAMW, "clip = 1.0", "place: zero 1"),
     "zero_factor": (decoder([ATTENTION, FFN, MOE]), "adafactor(lr = 1e-2)", "", "place: zero 1"),
     "f16": (decoder([ATTENTION, FFN]), ADAMW, "precision = f16"),
+    # a loss scale that is no power of two, and one with which the sum of squares overflows: no step is made
+    "scaled": (decoder([FFN, MOE]), ADAMW, "loss_scale = 1000\n    clip = 1.0\n    num_micro_batch = 2", "batch=16"),
+    "overflow": (decoder([ATTENTION, FFN]), ADAMW, "loss_scale = 1e155"),
 }
 
 
