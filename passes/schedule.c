@@ -388,6 +388,31 @@ static double run_time(const Run *r) {
     return us;
 }
 
+static void say_unit(const Plan *p, uint32_t u, Buf *out) {
+    const Node *n = first_node(p, u);
+    buf_printf(out, "%%%u %s", p->us->unit[u].node[0], op_info((Op)n->op)->name);
+    if (n->scope[0]) buf_printf(out, " of %s", n->scope);
+}
+
+/* Whatever did not run waits for something that did not run: from any unit the way back comes to
+ * some that wait for each other. */
+static noreturn void no_order(const Run *r) {
+    const Plan *p = r->p;
+    uint32_t *on = arena_array(p->arena, uint32_t, p->us->n + 1), u = 0;
+    Buf text = {0};
+    for (uint32_t w = 0; w < p->us->n; w++)
+        for (uint32_t e = p->start[w]; e < p->start[w + 1] && !r->done[w]; e++) on[p->to[e]] = w;
+    while (r->done[u]) u++;
+    for (uint32_t i = 0; i < p->us->n; i++) u = on[u];
+    say_unit(p, u, &text);
+    for (uint32_t w = on[u];; w = on[w]) {
+        buf_puts(&text, " waits for ");
+        say_unit(p, w, &text);
+        if (w == u) break;
+    }
+    BUG("no order of the units: %s", text.p);
+}
+
 /* when[u] from 1; *us is the time it takes, where the plan knows. */
 static uint32_t *schedule(const Plan *p, Way way, double *us) {
     uint32_t n = p->us->n, *when = arena_array(p->arena, uint32_t, n + 1), time = 1;
@@ -410,7 +435,7 @@ static uint32_t *schedule(const Plan *p, Way way, double *us) {
         if (p->price) take_time(&r, u);
         run_unit(&r, u);
     }
-    ASSERT(time == n + 1);
+    if (time <= n) no_order(&r);
     *us = run_time(&r);
     vec_free(&r.ahead);
     vec_free(&r.ready);
