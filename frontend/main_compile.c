@@ -12,6 +12,7 @@
 #include "frontend/main_edits.h"
 #include "frontend/main_memory.h"
 #include "frontend/main_price.h"
+#include "passes/stage.h"
 #include "runtime/device.h"
 #include "runtime/gemm.h"
 
@@ -79,9 +80,10 @@ static const char *disk_folder(Session *s, const ModelArgs *a) {
 }
 
 /* Every step gets its price, and the plan the name of the machine whose prices these are. */
-static bool record_prices(Session *s, const CompileArgs *a, const char *cluster, Plan *plan) {
-    Machine *m = machine_load(s, cluster, a->model.target);
+static bool record_prices(Session *s, const CompileArgs *a, const Settings *set, Plan *plan) {
+    const Machine *m = machine_load(s, set->cluster, a->model.target);
     if (!m) return false;
+    m = machine_of_stage(m, set, set->stages ? set->stage : EVERY_STAGE);
     plan->machine = machine_name(m);
     plan_price(plan, m);
     return true;
@@ -123,7 +125,6 @@ static Plan *make_plan(Session *s, void *with, int64_t stage, const Plan *first)
     part->stage = stage;
     Graph *g = make_graph(s, part, &memory);
     if (!g) return NULL;
-    const char *cluster = g->set.cluster;
     const char *base = part->forward ? "forward" : "plan";
     CodegenOptions o = {.dir = a->dir,
                         .name = mesh_plan_name(s, base, stage),
@@ -140,7 +141,7 @@ static Plan *make_plan(Session *s, void *with, int64_t stage, const Plan *first)
     vec_push(part->made, g);
     if (!plan) return NULL;
     record_sources(s, plan);
-    bool good = record_prices(s, a, cluster, plan);
+    bool good = record_prices(s, a, &g->set, plan);
     if (good && choose(s, a, plan) && codegen_write(plan, &o)) return plan;
     plan_free(plan);
     return NULL;

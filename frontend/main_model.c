@@ -6,6 +6,7 @@
 
 #include "frontend/elab.h"
 #include "passes/equal.h"
+#include "passes/stage.h"
 #include "passes/topology.h"
 
 /* "DIR:SIZE" or "SIZE". */
@@ -126,6 +127,7 @@ Graph *model_graph(Session *s, const ModelArgs *a, const char *passes, MemoryRep
     pass_options_env(&cx.opt);
     cx.machine = machine_load(s, g->set.cluster, a->target);
     bool placed = cx.machine && topology_of(cx.machine, mesh_ranks(&g->set));
+    if (placed && !has_stages(g)) stage_take_machine(g, &cx.machine, EVERY_STAGE);
     if (placed && run_passes(s, a, g, pipeline_of(s, g, passes), &cx)) return g;
     graph_free(g);
     return NULL;

@@ -149,7 +149,7 @@ static void print_summary(const ClusterRun *c) {
     const Plan *p = r->plan;
     double flops = cluster_run_flops(c), mfu = cluster_run_mfu(c);
     printf("model %s, %s, on %s\n", p->model, p->train ? "training" : "forward only",
-           machine_name(r->machine));
+           c->cluster ? c->cluster : machine_name(r->machine));
     printf("%.3f ms a step", r->run.us * 1e-3);
     if (p->tokens > 0) printf(", %.0f tokens/s", tokens_a_second(r));
     if (flops > 0) printf(", %.1f GFLOP/s", flops / MAX(r->run.us, 1e-9) * 1e-3);
@@ -218,12 +218,12 @@ static void print_json(const ClusterRun *c, bool steps) {
     const PlanRun *r = &c->class[0];
     const Plan *p = r->plan;
     double mfu = cluster_run_mfu(c);
-    json_t *o = json_pack("{s:s, s:s, s:b, s:f, s:f, s:I, s:f, s:f, s:f, s:f}", "model", p->model,
-                          "machine", machine_name(r->machine), "train", p->train, "predicted_ms",
-                          r->run.us * 1e-3, "tokens_per_second", tokens_a_second(r), "tokens",
-                          (json_int_t)p->tokens, "flops", cluster_run_flops(c), "copies_ms",
-                          plan_run_copies_us(r) * 1e-3, "exposed_ms", r->run.exposed * 1e-3,
-                          "host_alone_ms", r->run.host_alone * 1e-3);
+    json_t *o = json_pack(
+        "{s:s, s:s, s:b, s:f, s:f, s:I, s:f, s:f, s:f, s:f}", "model", p->model, "machine",
+        c->cluster ? c->cluster : machine_name(r->machine), "train", p->train, "predicted_ms",
+        r->run.us * 1e-3, "tokens_per_second", tokens_a_second(r), "tokens", (json_int_t)p->tokens,
+        "flops", cluster_run_flops(c), "copies_ms", plan_run_copies_us(r) * 1e-3, "exposed_ms",
+        r->run.exposed * 1e-3, "host_alone_ms", r->run.host_alone * 1e-3);
     json_object_set_new(o, "mfu", mfu < 0 ? json_null() : json_real(mfu));
     json_object_set_new(o, "streams", plan_run_streams_json(r));
     if (p->ranks > 1) cluster_run_json(c, o);

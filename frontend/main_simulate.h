@@ -33,13 +33,19 @@ json_t *plan_run_streams_json(const PlanRun *r);
 
 /* ---- main_simulate_ranks.c: all ranks of a plan on a cluster ---- */
 typedef struct {
-    PlanRun *class; /* one a stage, or one that stands for all ranks; `us` of the whole cluster */
+    PlanRun *class; /* one a stage, or one that stands for all ranks; on unequal devices more;
+                       `us` of the whole cluster */
     RankClass *ranks;
     uint32_t n;
-    RanksRun all; /* of several ranks */
+    const char *cluster; /* of several ranks: its name */
+    bool unequal;        /* devices of several groups are in use */
+    RanksRun all;        /* of several ranks */
 } ClusterRun;
 /* Like plan_simulate, for the plans of all ranks: `first` knows those of the other stages. */
 bool cluster_simulate(Plan *first, const char *cluster, Arena *a, ClusterRun *out);
+/* main_simulate_classes.c: ranks that do the same on equal devices, and meet with others alike; by
+ * rank its class, in the order of stages and then of their first ranks. Returns how many. */
+uint32_t rank_classes(const Plan *first, const Machine *m, uint32_t *class_of);
 double cluster_run_flops(const ClusterRun *c); /* of all ranks */
 double cluster_run_mfu(const ClusterRun *c);   /* -1 where a peak is not stated */
 /* Classes and links, for people and for scripts. */

@@ -8,16 +8,23 @@
 
 /* ---- simulating ---- */
 
-/* The ranks of each stage, or all. */
-static void find_ranks(const Plan *first, ClusterRun *c, Arena *a) {
+static uint32_t stage_of(const ClusterRun *c, uint32_t class) {
+    const Plan *p = c->class[class].plan;
+    return (uint32_t)plan_stage_of(p, c->ranks[class].rank[0]);
+}
+
+/* Their ranks, and what each class simulates. */
+static void find_ranks(const Plan *first, const Machine *m, const uint32_t *class_of, ClusterRun *c,
+                       Arena *a) {
     c->ranks = arena_array(a, RankClass, c->n);
     int64_t **rank = arena_array(a, int64_t *, c->n);
     for (uint32_t i = 0; i < c->n; i++) rank[i] = arena_array(a, int64_t, first->ranks);
-    for (int64_t r = 0; r < first->ranks; r++) {
-        int64_t stage = plan_stage_of(first, r);
-        rank[stage][c->ranks[stage].nrank++] = r;
+    for (int64_t r = 0; r < first->ranks; r++) rank[class_of[r]][c->ranks[class_of[r]].nrank++] = r;
+    for (uint32_t i = 0; i < c->n; i++) {
+        c->ranks[i].rank = rank[i];
+        c->ranks[i].machine = machine_group(m, machine_group_of(m, rank[i][0]));
+        c->unequal |= c->ranks[i].machine != c->ranks[0].machine;
     }
-    for (uint32_t i = 0; i < c->n; i++) c->ranks[i].rank = rank[i];
 }
 
 static void find_steps(const Plan *p, const PlanRun *r, RankClass *to, Arena *a) {
@@ -30,8 +37,8 @@ static void find_steps(const Plan *p, const PlanRun *r, RankClass *to, Arena *a)
     to->step = r->step, to->n = p->step.n, to->comm = comm;
 }
 
-static bool report_stuck(const Plan *first, const ClusterRun *c) {
-    const Plan *p = plan_at(first, c->all.stuck_class);
+static bool report_stuck(const ClusterRun *c) {
+    const Plan *p = c->class[c->all.stuck_class].plan;
     const PlanStep *s = &p->step.p[c->all.stuck_step];
     diag_error(p->session, s->loc,
                "step %u of rank %" PRId64 " (%s) waits for ranks that never come to it",
@@ -41,19 +48,26 @@ static bool report_stuck(const Plan *first, const ClusterRun *c) {
 }
 
 bool cluster_simulate(Plan *first, const char *cluster, Arena *a, ClusterRun *out) {
-    *out = (ClusterRun){.n = plan_count(first)};
-    out->class = arena_array(a, PlanRun, out->n);
-    if (first->ranks <= 1) return plan_simulate(first, cluster, a, &out->class[0]);
+    *out = (ClusterRun){.n = 1};
+    if (first->ranks <= 1) {
+        out->class = arena_new_of(a, PlanRun);
+        return plan_simulate(first, cluster, a, &out->class[0]);
+    }
     Machine *m = machine_load(first->session, cluster, first->target);
     const Topology *t = m ? topology_of(m, first->ranks) : NULL;
     if (!t) return false;
-    find_ranks(first, out, a);
+    uint32_t *class_of = arena_array(a, uint32_t, first->ranks);
+    out->cluster = machine_name(m);
+    out->n = rank_classes(first, m, class_of);
+    out->class = arena_array(a, PlanRun, out->n);
+    find_ranks(first, m, class_of, out, a);
     for (uint32_t i = 0; i < out->n; i++) {
-        Plan *p = first->of_stage ? first->of_stage[i] : first;
-        plan_time(p, m, a, &out->class[i]);
+        int64_t stage = plan_stage_of(first, out->ranks[i].rank[0]);
+        Plan *p = first->of_stage ? first->of_stage[stage] : first;
+        plan_time(p, out->ranks[i].machine, a, &out->class[i]);
         find_steps(p, &out->class[i], &out -> ranks[i], a);
     }
-    if (!simulate_ranks(m, t, out->ranks, out->n, a, &out->all)) return report_stuck(first, out);
+    if (!simulate_ranks(m, t, out->ranks, out->n, a, &out->all)) return report_stuck(out);
     for (uint32_t i = 0; i < out->n; i++) {
         out->class[i].run = out->all.run[i];
         out->class[i].run.us = out->all.us;
@@ -92,8 +106,32 @@ static double idle_us(const PlanRun *r) {
 
 /* ---- for people ---- */
 
+/* " on 8x V100": where devices are unequal. */
+static void print_devices(const ClusterRun *c, uint32_t class) {
+    if (c->unequal) printf("  on %s", machine_name(c->class[class].machine));
+}
+
+static bool has_stages(const ClusterRun *c) { return c->class[0].plan->stages > 1; }
+
 void cluster_run_title(const ClusterRun *c, uint32_t class) {
-    if (c->n > 1) printf("\nstage %u, %" PRId64 " ranks\n", class, c->ranks[class].nrank);
+    if (c->n == 1) return;
+    printf(has_stages(c) ? "\nstage %u, " : "\nranks from %u on, ",
+           has_stages(c) ? stage_of(c, class) : (uint32_t)c->ranks[class].rank[0]);
+    printf("%" PRId64 " ranks", c->ranks[class].nrank);
+    print_devices(c, class);
+    printf("\n");
+}
+
+/* On unequal devices: those with the least to wait for are what the others wait for. */
+static void print_slowest(const ClusterRun *c) {
+    uint32_t least = 0;
+    for (uint32_t i = 1; i < c->n; i++)
+        if (idle_us(&c->class[i]) < idle_us(&c->class[least])) least = i;
+    if (!c->unequal) return;
+    printf("all wait for rank %" PRId64, c->ranks[least].rank[0]);
+    if (c->ranks[least].nrank > 1) printf(" and its %" PRId64 " equals", c->ranks[least].nrank - 1);
+    print_devices(c, least);
+    printf("\n");
 }
 
 static void print_classes(const ClusterRun *c) {
@@ -101,14 +139,18 @@ static void print_classes(const ClusterRun *c) {
     for (uint32_t i = 0; i < c->n; i++) {
         const PlanRun *r = &c->class[i];
         double share = 100 / MAX(r->run.us, 1e-9);
-        if (c->n > 1)
-            printf("stage %-2u", i);
-        else
+        if (c->n == 1)
             printf("all     ");
-        printf(" %6" PRId64 " %7.1f %% %7.1f %% %9.1f %% %7.1f %%\n", c->ranks[i].nrank,
+        else
+            printf(has_stages(c) ? "stage %-2u" : "from %-3u",
+                   has_stages(c) ? stage_of(c, i) : (uint32_t)c->ranks[i].rank[0]);
+        printf(" %6" PRId64 " %7.1f %% %7.1f %% %9.1f %% %7.1f %%", c->ranks[i].nrank,
                r->run.busy[STREAM_COMPUTE] * share, plan_run_comm_us(r) * share,
                r->run.exposed_comm * share, idle_us(r) * share);
+        print_devices(c, i);
+        printf("\n");
     }
+    print_slowest(c);
 }
 
 void cluster_run_print(const ClusterRun *c) {
@@ -130,6 +172,8 @@ static json_t *class_json(const ClusterRun *c, uint32_t i) {
                   "first_rank", (json_int_t)c->ranks[i].rank[0], "comm_ms",
                   plan_run_comm_us(r) * 1e-3, "exposed_ms", r->run.exposed * 1e-3,
                   "exposed_comm_ms", r->run.exposed_comm * 1e-3, "idle_ms", idle_us(r) * 1e-3);
+    json_object_set_new(o, "stage", json_integer(stage_of(c, i)));
+    json_object_set_new(o, "machine", json_string(machine_name(r->machine)));
     json_object_set_new(o, "streams", plan_run_streams_json(r));
     return o;
 }

@@ -19,8 +19,8 @@ typedef struct {
     int64_t fixed, active, working;
 } Growing;
 
-static void grow(Growing *g, const ChainLayer *layer, uint32_t i) {
-    g->us += layer[i].us;
+static void grow(Growing *g, const ChainLayer *layer, const ChainStage *s, uint32_t i) {
+    g->us += chain_layer_us(layer, s, i);
     g->fixed += layer[i].fixed;
     g->active += layer[i].active;
     g->working = MAX(g->working, layer[i].working);
@@ -28,26 +28,26 @@ static void grow(Growing *g, const ChainLayer *layer, uint32_t i) {
 
 static double grown_us(const Growing *g, const ChainLayer *layer, const ChainStage *s,
                        uint32_t to) {
-    return MAX(g->us / s->speed, (double)layer[to - 1].cut * s->link);
+    return MAX(g->us, (double)layer[to - 1].cut * s->link);
 }
 
 static int64_t grown_bytes(const Growing *g, const ChainStage *s) {
     return g->fixed + g->active * s->in_flight + g->working;
 }
 
-static Growing grown(const ChainLayer *layer, uint32_t from, uint32_t to) {
+static Growing grown(const ChainLayer *layer, const ChainStage *s, uint32_t from, uint32_t to) {
     Growing g = {0};
-    for (uint32_t i = to; i-- > from;) grow(&g, layer, i);
+    for (uint32_t i = to; i-- > from;) grow(&g, layer, s, i);
     return g;
 }
 
 double chain_us(const ChainLayer *layer, const ChainStage *s, uint32_t from, uint32_t to) {
-    Growing g = grown(layer, from, to);
+    Growing g = grown(layer, s, from, to);
     return grown_us(&g, layer, s, to);
 }
 
 int64_t chain_bytes(const ChainLayer *layer, const ChainStage *s, uint32_t from, uint32_t to) {
-    Growing g = grown(layer, from, to);
+    Growing g = grown(layer, s, from, to);
     return grown_bytes(&g, s);
 }
 
@@ -77,7 +77,7 @@ static void end_stage(const Chain *c, uint32_t s, uint32_t to) {
     Growing g = {0};
     *best = INFINITY;
     for (uint32_t from = to; from-- > s;) {
-        grow(&g, c->layer, from);
+        grow(&g, c->layer, stage, from);
         double us = grown_us(&g, c->layer, stage, to), before = *best_of(c, s, from);
         if (c->memory && stage->memory && grown_bytes(&g, stage) > stage->memory) return;
         if (limited ? us > c->limit : us >= *best) return;

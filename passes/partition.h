@@ -20,7 +20,13 @@ typedef struct {
     int64_t memory;    /* bytes; 0: no limit */
     int64_t in_flight; /* micro-batches whose activations it keeps: pipeline_in_flight */
     double link;       /* microseconds a byte to the next stage takes; 0: nothing */
+    const double *us;  /* by layer: what it takes here, for `us` and `speed`; NULL: these */
 } ChainStage;
+
+/* Of one layer alone. */
+static inline double chain_layer_us(const ChainLayer *layer, const ChainStage *s, uint32_t i) {
+    return s->us ? s->us[i] : layer[i].us / s->speed;
+}
 
 /* What the layers from `from` to before `to` need as a stage: the slower of computing a micro-batch
  * and sending its results on (both go side by side), and bytes. */

@@ -39,6 +39,13 @@ static void add_level(Links *l, int level) {
 
 void links_init(Links *l, const Topology *t, const RankClass *class, uint32_t nclass, Arena *a) {
     *l = (Links){.topology = t, .class = class, .nclass = nclass, .arena = a};
+    l->own = arena_array(a, const Topology *, nclass);
+    for (uint32_t c = 0; c < nclass; c++) {
+        l->own[c] = t;
+        for (uint32_t b = 0; b < c && class[c].machine; b++)
+            if (class[b].machine == class[c].machine) l->own[c] = l->own[b];
+        if (class[c].machine && l->own[c] == t) l->own[c] = topology_of(class[c].machine, t->ranks);
+    }
     l->class_of = arena_array(a, uint32_t, t->ranks);
     l->open = arena_array(a, bool, nclass *COMM_STREAMS);
     for (uint32_t c = 0; c < nclass; c++)
@@ -99,8 +106,15 @@ static void find_shares(Links *l, CommKind *k, const Topology *part, const CommP
     }
 }
 
+/* Of ranks on equal devices theirs, else the common one: with the slowest links. */
+static const Topology *topology_among(const Links *l, const CommKind *k, uint32_t c) {
+    for (uint32_t other = 0; other < l->nclass; other++)
+        if (k->takes[other] && l->own[other] != l->own[c]) return l->topology;
+    return l->own[c];
+}
+
 static void find_price(Links *l, CommKind *k, uint32_t c, int64_t peer) {
-    const Topology *t = l->topology;
+    const Topology *t = topology_among(l, k, c);
     CommPlan plan;
     int64_t *rank, *place, n = taking_part(l, k, &rank, &place);
     const Topology *part = n == t->ranks ? t : topology_part(t, rank, n, l->arena);

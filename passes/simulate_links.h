@@ -35,6 +35,7 @@ typedef struct {
 
 typedef struct {
     const Topology *topology;
+    const Topology **own; /* by class: the same with the rates of its machine's links */
     const RankClass *class;
     uint32_t nclass;
     uint32_t *class_of; /* by rank */

@@ -91,7 +91,7 @@ static void find_op(Sim *s, uint32_t c, uint32_t i) {
 
 static void start_class(Sim *s, uint32_t c) {
     const RankClass *x = &s->class[c];
-    streams_init(&s->streams[c], s->m, x->step, x->n, s->arena);
+    streams_init(&s->streams[c], x->machine ? x->machine : s->m, x->step, x->n, s->arena);
     s->op_of[c] = arena_array(s->arena, uint32_t, x->n);
     for (int k = 0; k < STREAM_COUNT; k++) s->waits[c][k] = NO_STEP;
     for (uint32_t i = 0; i < x->n; i++) {

@@ -1,11 +1,12 @@
 /* simulate_ranks.h: a discrete-event run of the plans of all ranks on a described cluster.
  *
  * Ranks that do the same are simulated once, as a class: all of an SPMD plan, or those of one
- * stage. Collectives of a class's ranks begin when its own does; what ranks of several classes do
- * together (a send and its receive, a sum over stages) begins when all have come to it, and ends
- * for all at once. Communication alone takes what its best algorithm takes (comm_cost.h) when only
- * the ranks that take part are at work; while several are under way they share links: each needs a
- * share of every link on its way, and all go on equally fast until a link is full (max-min fair).
+ * stage, on devices that are alike. Collectives of a class's ranks begin when its own does; what
+ * ranks of several classes do together (a send and its receive, a sum over stages) begins when all
+ * have come to it, and ends for all at once. Communication alone takes what its best algorithm
+ * takes (comm_cost.h) when only the ranks that take part are at work; while several are under way
+ * they share links: each needs a share of every link on its way, and all go on equally fast until a
+ * link is full (max-min fair).
  */
 #ifndef M6C_SIMULATE_RANKS_H
 #define M6C_SIMULATE_RANKS_H
@@ -26,6 +27,7 @@ typedef struct {
     uint32_t n;
     const int64_t *rank; /* ascending; each rank is in one class */
     int64_t nrank;
+    const Machine *machine; /* whose devices they lie on, in the same network; NULL: the run's */
 } RankClass;
 
 /* All links of a level of the topology; the last one may be those between a BiGraph's switches. */

@@ -143,33 +143,78 @@ void stage_costs(const Graph *g, const StageLayers *layers, const Machine *m, Ch
 
 /* ---- stages ---- */
 
-static void set_stages(StagePlan *p, const StageOptions *o, const Graph *g, Arena *a) {
+/* order: of a machine's groups; NULL: as it stands. */
+static void set_stages(StagePlan *p, const StageOptions *o, const Graph *g, const uint32_t *order,
+                       Arena *a) {
     p->stage = arena_array(a, ChainStage, p->stages);
-    for (uint32_t s = 0; s < p->stages; s++) {
-        p->stage[s] = o->stage ? o->stage[s] : (ChainStage){1, g->set.memory, 0, 0};
+    for (uint32_t s = 0; s < p->stages; s++)
+        p->stage[s] = o->stage ? o->stage[s] : (ChainStage){.speed = 1, .memory = g->set.memory};
+    if (!o->stage && o->machine) stage_devices(g, o->machine, order, p, a);
+    for (uint32_t s = 0; s < p->stages; s++)
         p->stage[s].in_flight = pipeline_in_flight(p->kind, p->stages, s, p->micros);
-    }
 }
 
-/* Layers are the annotated stages; they must fit too. */
-static bool as_annotated(const Graph *g, StagePlan *p) {
+/* Layers are the annotated stages; they must fit too. False with what is wrong of layer *at. */
+static bool as_annotated(StagePlan *p, uint32_t *at, Buf *err) {
     for (uint32_t s = 0; s <= p->stages; s++) p->first[s] = s;
     for (uint32_t s = 0; s < p->stages; s++) {
         int64_t bytes = chain_bytes(p->cost, &p->stage[s], s, s + 1), has = p->stage[s].memory;
         p->us = MAX(p->us, chain_us(p->cost, &p->stage[s], s, s + 1));
         if (!has || bytes <= has) continue;
-        diag_error(g->session, p->layers.loc[s], "stage '%s' needs %lld bytes and has %lld",
-                   p->layers.name[s], (long long)bytes, (long long)has);
+        buf_printf(err, "stage '%s' needs %lld bytes and has %lld", p->layers.name[s],
+                   (long long)bytes, (long long)has);
+        *at = s;
         return false;
     }
     return true;
 }
 
-static bool balanced(const Graph *g, StagePlan *p) {
+/* False with a sentence in *err, at *loc. */
+static bool find_first(StagePlan *p, Loc *loc, Buf *err) {
+    uint32_t at = 0;
+    *loc = (Loc){0};
+    if (!p->annotated)
+        return partition_chain(p->layers.n, p->cost, p->stages, p->stage, p->first, &p->us, err);
+    if (as_annotated(p, &at, err)) return true;
+    *loc = p->layers.loc[at];
+    return false;
+}
+
+/* Ranks fill the cluster's nodes in order, so the order of its groups decides which stage has which
+ * devices: it is the user's, who gets to know a better one. fits: the stages do as it stands. */
+static void advise(const Graph *g, const StageOptions *o, const StagePlan *p, bool fits, Arena *a) {
+    StagePlan other = *p;
     Buf err = {0};
-    bool ok = partition_chain(p->layers.n, p->cost, p->stages, p->stage, p->first, &p->us, &err);
-    if (!ok) diag_error(g->session, (Loc){0}, "%s", err.p);
+    Loc loc;
+    uint32_t *order = arena_array(a, uint32_t, o->machine ? machine_groups(o->machine) : 1);
+    if (!p->machine || !stage_better_order(o->machine, order, a)) return;
+    other.us = 0;
+    other.first = arena_array(a, uint32_t, p->stages + 1);
+    set_stages(&other, o, g, order, a);
+    bool better = find_first(&other, &loc, &err) && (!fits || other.us < p->us * 0.99);
     buf_free(&err);
+    if (!better) return;
+    const char *before = machine_name(machine_group(o->machine, order[0]));
+    if (fits)
+        diag_warning(g->session, (Loc){0},
+                     "the slowest stage takes %.4g ms a micro-batch; it would be %.4g ms with the "
+                     "hosts of '%s' before all others, in the cluster file and where ranks are "
+                     "started: the first stages keep the most",
+                     1e-3 * p->us, 1e-3 * other.us, before);
+    else
+        diag_note(g->session, (Loc){0},
+                  "with the hosts of '%s' before all others it fits: the first stages keep the "
+                  "most",
+                  before);
+}
+
+static bool choose_first(const Graph *g, const StageOptions *o, StagePlan *p, Arena *a) {
+    Buf err = {0};
+    Loc loc;
+    bool ok = find_first(p, &loc, &err);
+    if (!ok) diag_error(g->session, loc, "%s", err.p);
+    buf_free(&err);
+    if (o->advise || !ok) advise(g, o, p, ok, a);
     return ok;
 }
 
@@ -207,7 +252,7 @@ static void simulate_stages(StagePlan *p, bool train, Arena *a) {
     for (uint32_t s = 0; s < p->stages; s++) {
         uint32_t from = p->first[s], to = p->first[s + 1];
         double us = 0, sent = (double)p->cost[to - 1].cut * p->stage[s].link;
-        for (uint32_t i = from; i < to; i++) us += p->cost[i].us / p->stage[s].speed;
+        for (uint32_t i = from; i < to; i++) us += chain_layer_us(p->cost, &p->stage[s], i);
         cost[s].forward = train ? us / 3 : us;
         cost[s].backward = us - cost[s].forward;
         cost[s].send_forward = sent;
@@ -232,8 +277,8 @@ bool stage_plan(const Graph *g, const StageOptions *o, StagePlan *out, Arena *a)
     out->cost = arena_array(a, ChainLayer, out->layers.n);
     out->first = arena_array(a, uint32_t, out->stages + 1);
     stage_costs(g, &out->layers, o->machine, out->cost, a);
-    set_stages(out, o, g, a);
-    if (out->annotated ? !as_annotated(g, out) : !balanced(g, out)) return false;
+    set_stages(out, o, g, NULL, a);
+    if (!choose_first(g, o, out, a)) return false;
     map_values(g, out, a);
     find_shared(g, out, a);
     simulate_stages(out, g->set.train, a);
@@ -255,6 +300,7 @@ void stage_print(const Graph *g, const StagePlan *p, Buf *out) {
                    (long long)p->stage[s].in_flight,
                    (long long)(to < p->layers.n ? p->cost[to - 1].cut : 0), p->layers.name[from]);
         if (to > from + 1) buf_printf(out, " … %s", p->layers.name[to - 1]);
+        if (p->machine) buf_printf(out, ", on %s", machine_name(p->machine[s]));
         buf_puts(out, "\n");
     }
     buf_printf(out, "step %.1f us, bubble %.1f %%\n", p->step_us, 100 * p->bubble);

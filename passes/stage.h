@@ -48,8 +48,10 @@ typedef struct {
     uint32_t stages; /* 0: as many as are annotated */
     PipelineKind kind;
     const Machine *machine;  /* NULL: prices by arithmetic alone */
-    const ChainStage *stage; /* by stage; NULL: equal ones, with the memory of the settings. Of
-                                both, in_flight is filled in from `kind` */
+    const ChainStage *stage; /* by stage; NULL: as fast as the machine's devices that its ranks lie
+                                on, with the memory of the settings and, on unequal devices, no more
+                                than these have. Of both, in_flight is filled in from `kind` */
+    bool advise;             /* warn where other hosts would be better for the first stages */
 } StageOptions;
 
 typedef struct {
@@ -66,9 +68,10 @@ typedef struct {
     StageLayers layers;
     ChainLayer *cost; /* by layer */
     ChainStage *stage;
-    uint32_t *first; /* layers of stage s: first[s] … first[s + 1] - 1 */
-    double us;       /* of the slowest stage, for one micro-batch */
-    double step_us;  /* of all micro-batches, with transfers */
+    const Machine **machine; /* by stage, where devices are unequal; else NULL */
+    uint32_t *first;         /* layers of stage s: first[s] … first[s + 1] - 1 */
+    double us;               /* of the slowest stage, for one micro-batch */
+    double step_us;          /* of all micro-batches, with transfers */
     double bubble;
     uint32_t nshared;
     SharedParam *shared;
@@ -78,6 +81,21 @@ typedef struct {
  * arena. False after diagnostics: no layers for so many stages, annotations that say otherwise, or
  * too little memory. */
 bool stage_plan(const Graph *g, const StageOptions *o, StagePlan *out, Arena *a);
+
+/* ================================ stage_devices.c ================================ */
+
+/* What counts for a stage of the settings' mesh: of the slowest and smallest devices that its ranks
+ * lie on. EVERY_STAGE, or a mesh without pipeline: of all ranks. */
+const Machine *machine_of_stage(const Machine *m, const Settings *set, int64_t stage);
+/* From now on the graph is for the devices of one stage, or of all ranks: their machine, and where
+ * devices are unequal, no larger a budget than their memory. */
+void stage_take_machine(Graph *g, const Machine **m, int64_t stage);
+/* The stages' devices, when the groups' hosts are filled in this order (NULL: as they stand).
+ * False: they are alike. */
+bool stage_devices(const Graph *g, const Machine *m, const uint32_t *order, StagePlan *p, Arena *a);
+/* The order of groups by memory, Whale's rule for stages that keep more the earlier they are.
+ * False: it is the one that they have. */
+bool stage_better_order(const Machine *m, uint32_t *order, Arena *a);
 
 /* A table of the stages, what they hold and send, and shared parameters. */
 void stage_print(const Graph *g, const StagePlan *p, Buf *out);

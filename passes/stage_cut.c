@@ -342,8 +342,10 @@ bool pass_stages(Graph *g, PassContext *cx) {
     MeshGroup m;
     StagePlan plan;
     if (!mesh_group(&g->set, MESH_PIPELINE, &m) || m.n == 1 || g->set.stages) return false;
-    StageOptions o = {
-        .stages = (uint32_t)m.n, .kind = PIPELINE_PREFER_BACKWARD, .machine = cx->machine};
+    StageOptions o = {.stages = (uint32_t)m.n,
+                      .kind = PIPELINE_PREFER_BACKWARD,
+                      .machine = cx->machine,
+                      .advise = cx->stage == 0 && g->set.train};
     if (g->set.pipeline && !pipeline_parse(g->set.pipeline, &o.kind)) {
         diag_error(g->session, (Loc){0},
                    "no pipeline is called '%s': it is PreferForward, PreferBackward or "
@@ -372,6 +374,7 @@ bool pass_stages(Graph *g, PassContext *cx) {
     }
     g->set.stages = m.n;
     g->set.stage = cx->stage;
+    if (cx->machine) stage_take_machine(g, &cx->machine, cx->stage);
     Rewrite r = {g, c.to, NULL};
     rewrite_take(&r);
     return true;

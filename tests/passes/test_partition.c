@@ -179,7 +179,8 @@ typedef struct {
     uint32_t n, stages;
     ChainLayer layer[10];
     ChainStage stage[5];
-    double us, cut; /* of the best division so far */
+    double own[5][10]; /* what layers take on each stage */
+    double us, cut;    /* of the best division so far */
 } Case;
 
 /* One stage more, in all ways. */
@@ -203,14 +204,23 @@ static Case random_case(int kind) {
     c.layer[c.n - 1].cut = 0;
     for (uint32_t s = 0; s < c.stages; s++)
         c.stage[s] = (ChainStage){kind & 1 ? 1 + below(3) : 1, kind & 2 ? 15 + below(60) : 0,
-                                  c.stages - s, kind & 4 ? below(4) : 0};
+                                  c.stages - s, kind & 4 ? below(4) : 0, NULL};
     return c;
+}
+
+/* Stages whose devices are faster at some layers and slower at others. */
+static void use_own(Case *c) {
+    for (uint32_t s = 0; s < c->stages; s++) {
+        for (uint32_t i = 0; i < c->n; i++) c->own[s][i] = below(9);
+        c->stage[s].us = c->own[s];
+    }
 }
 
 static void test_chain(void) {
     int fits = 0, misfits = 0;
     for (int round = 0; round < 20000; round++) {
         Case c = random_case(round & 7);
+        if (round & 8) use_own(&c);
         uint32_t first[MOST];
         double us, slowest = 0, cut = 0;
         Buf err = {0};
@@ -233,7 +243,7 @@ static void test_chain(void) {
  * stage holds one layer. */
 static void test_memory(void) {
     const ChainLayer layer[] = {{1, 0, 4, 0, 1}, {1, 0, 4, 0, 1}, {1, 0, 4, 0, 1}, {1, 0, 4, 0, 1}};
-    ChainStage stage[] = {{1, 0, 2, 0}, {1, 0, 1, 0}};
+    ChainStage stage[] = {{1, 0, 2, 0, NULL}, {1, 0, 1, 0, NULL}};
     uint32_t first[3];
     double us;
     Buf err = {0};
@@ -259,7 +269,7 @@ static void test_large(void) {
     double us, sum = 0;
     Buf err = {0};
     for (uint32_t i = 0; i < LAYERS; i++) sum += layer[i].us = 1 + below(100);
-    for (int s = 0; s < STAGES; s++) stage[s] = (ChainStage){1, 0, STAGES - s, 0};
+    for (int s = 0; s < STAGES; s++) stage[s] = (ChainStage){1, 0, STAGES - s, 0, NULL};
     double start = now_seconds();
     CHECK(partition_chain(LAYERS, layer, STAGES, stage, first, &us, &err));
     CHECK(us >= sum / STAGES && us <= sum / STAGES + 100);

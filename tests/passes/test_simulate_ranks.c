@@ -85,7 +85,7 @@ static void test_stages(void) {
     const RankComm from[] = {comm_of(COLLECTIVE_RECV, 2, 1, 1e6, 0),
                              {.peer = 0},
                              comm_of(COLLECTIVE_SEND, 2, 1, 1e6, 0)};
-    RankClass class[] = {{first, to, 4, &ALL[0], 1}, {second, from, 3, &ALL[1], 1}};
+    RankClass class[] = {{first, to, 4, &ALL[0], 1, NULL}, {second, from, 3, &ALL[1], 1, NULL}};
     double sent = price_of(&c, 2, 1, COLLECTIVE_SEND, 1e6);
     RanksRun run;
     CHECK(simulate_ranks(c.machine, c.topology, class, 2, c.arena, &run));
@@ -112,7 +112,7 @@ static void test_all_stages(void) {
     for (int i = 0; i < 2; i++) {
         step[i][0] = (TimedStep){.stream = STREAM_COMPUTE, .us = late[i]};
         step[i][1] = (TimedStep){.stream = STREAM_COMM, .us = 1, .wait = wait, .nwait = 1};
-        class[i] = (RankClass){step[i], comm, 2, rank[i], 2};
+        class[i] = (RankClass){step[i], comm, 2, rank[i], 2, NULL};
     }
     RanksRun run;
     CHECK(simulate_ranks(c.machine, c.topology, class, 2, c.arena, &run));
@@ -129,7 +129,7 @@ static double at_once(const Cluster *c, int64_t ranks, const RankComm *comm, uin
     RanksRun run = {0};
     for (uint32_t i = 0; i < n; i++)
         step[i] = (TimedStep){.stream = (Stream)(STREAM_COMM + (int)i), .us = 1};
-    RankClass class = {step, comm, n, ALL, ranks};
+    RankClass class = {step, comm, n, ALL, ranks, NULL};
     CHECK(simulate_ranks(c->machine, c->topology, &class, 1, c->arena, &run));
     return run.us;
 }
@@ -175,7 +175,7 @@ static double sends_at_once(const Send *send, uint32_t n) {
     RankComm comm[4][STEPS];
     RankClass class[4];
     for (int r = 0; r < 4; r++) {
-        class[r] = (RankClass){step[r], comm[r], 0, &ALL[r], 1};
+        class[r] = (RankClass){step[r], comm[r], 0, &ALL[r], 1, NULL};
         for (uint32_t i = 0; i < n; i++) {
             bool sends = send[i].from == r;
             if (!sends && send[i].to != r) continue;
