@@ -42,12 +42,15 @@ static Launch find_launch(void) {
     return (Launch){1, 0};
 }
 
-/* One rank says it. The first process that ends ends the others: they let it speak. */
+/* Of a complaint that all ranks have, rank 0's is heard. The first process that ends ends the
+ * others: they let it speak. */
+static bool speaks(Launch l) {
+    if (l.rank != 0) sleep(2);
+    return l.rank == 0;
+}
+
 static Status wrong_size(const CommConfig *c, Launch l) {
-    if (l.rank != 0) {
-        sleep(2);
-        return status_make(EXIT_USAGE, "%s", "");
-    }
+    if (!speaks(l)) return status_make(EXIT_USAGE, "%s", "");
     const char *again = c->again ? c->again : "m6c run DIR …";
     const char *mpirun = c->ranks > 1 ? "mpirun -n " : "";
     char n[32] = "";
@@ -55,6 +58,19 @@ static Status wrong_size(const CommConfig *c, Launch l) {
     return status_make(EXIT_USAGE, "the plan is for %lld rank%s, this run has %lld: %s%s%s",
                        (long long)c->ranks, c->ranks == 1 ? "" : "s", (long long)l.size, mpirun, n,
                        again);
+}
+
+/* Unless it is asked to, srun does not tell its processes how to find each other, and MPI would end
+ * them with a page about how it should have been built. */
+static Status check_srun(Launch l) {
+    static const char *const told[] = {"OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMIX_RANK"};
+    bool good = !getenv("SLURM_STEP_NUM_TASKS");
+    for (size_t i = 0; i < COUNT(told); i++) good = good || getenv(told[i]);
+    if (good) return NULL;
+    return status_make(EXIT_USAGE, "%s",
+                       speaks(l) ? "srun was not asked to join the ranks: srun --mpi=pmix m6c "
+                                   "run DIR …, or mpirun in the job's allocation"
+                                 : "");
 }
 
 /* ---- do all run the same? ---- */
@@ -117,6 +133,7 @@ Status comm_start(const CommConfig *c, Comm **world) {
         *world = comm_self_open();
         return NULL;
     }
+    TRY(check_srun(l));
     TRY(comm_mpi_open(c->timeout > 0 ? c->timeout : COMM_TIMEOUT, world));
     TRY(compare(c, *world));
     return share_cores(*world);

@@ -18,7 +18,7 @@ build() { # directory, compiler, meson options
     exit 1
 }
 
-tests/setup.sh build oracle cuda || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+tests/setup.sh build oracle cuda slurm || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 build build gcc
 build build-asan clang -Db_sanitize=address,undefined -Db_lundef=false
 exec python3 tests/run.py -b build -b build-asan:unit,text,check_language "$@"

@@ -4,6 +4,7 @@
 #   tests/setup.sh oracle    build/venv: NumPy, JAX on the CPU, safetensors (pip)
 #   tests/setup.sh cuda      build/nvrtc: NVIDIA's compiler library, where the system has none (pip)
 #   tests/setup.sh network   what makes hosts of namespaces, for tests/bench/alltoall.sh (apt)
+#   tests/setup.sh slurm     Slurm, for tests/runtime/check_slurm.py, which starts it on such hosts (apt)
 #   tests/setup.sh peers     build/peers: PyTorch too, for tests/bench (about 5 GB on disk)
 # Several may be given. apt-get update runs only when a package is missing.
 set -euo pipefail
@@ -19,6 +20,7 @@ build_packages=(
 )
 python_packages=(python3 python3-venv)
 network_packages=(iproute2 util-linux openssh-client)
+slurm_packages=(iproute2 util-linux munge slurm-wlm)
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
@@ -65,7 +67,7 @@ have_nvrtc() {
 
 oracle_wheels=(numpy==2.4.6 jax==0.10.2 jaxlib==0.10.2 safetensors==0.8.0)
 
-[ $# -gt 0 ] || { echo "usage: tests/setup.sh build|oracle|cuda|network|peers ..." >&2; exit 2; }
+[ $# -gt 0 ] || { echo "usage: tests/setup.sh build|oracle|cuda|network|slurm|peers ..." >&2; exit 2; }
 for what in "$@"; do
     case $what in
     build) apt_need "${build_packages[@]}" ;;
@@ -80,10 +82,11 @@ for what in "$@"; do
         (cd build/nvrtc && ln -sfn lib/python3*/site-packages/nvidia/cu13/lib nvidia)
         ;;
     network) apt_need "${network_packages[@]}" ;;
+    slurm) apt_need "${slurm_packages[@]}" ;;
     peers)
         apt_need "${python_packages[@]}" g++
         venv build/peers "${oracle_wheels[@]}" torch==2.15.0
         ;;
-    *) echo "setup: unknown part: $what (build, oracle, cuda, network, peers)" >&2; exit 2 ;;
+    *) echo "setup: unknown part: $what (build, oracle, cuda, network, slurm, peers)" >&2; exit 2 ;;
     esac
 done
