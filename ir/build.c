@@ -104,13 +104,24 @@ Value b_proj(Graph *g, Value a, uint32_t i) {
     return add1(g, OP_proj, a, &v);
 }
 
-Value b_all_reduce(Graph *g, Value x, const char *over, int64_t ranks, ReduceOp reduce) {
+Value b_pick_one(Graph *g, Value x, Value index) {
+    const Type *t = type_of(g, index);
+    int64_t dim[MAX_RANK];
+    ASSERT(t->rank < MAX_RANK);
+    for (int i = 0; i < t->rank; i++) dim[i] = t->dim[i];
+    dim[t->rank] = 1;
+    Value in[] = {x, b_reshape(g, index, t->rank + 1, dim)};
+    return b_reshape(g, graph_add(g, OP_pick, NULL, 2, in), t->rank, t->dim);
+}
+
+Value b_all_reduce(Graph *g, uint32_t n, const Value *x, const char *over, int64_t ranks,
+                   ReduceOp reduce) {
     AttrValue attr[] = {{.s = intern(g->session, over)},
                         {.i = ranks},
                         {.s = intern(g->session, reduce_name(reduce))},
-                        {.i = type_of(g, x)->dtype},
+                        {.i = type_of(g, x[0])->dtype},
                         {.f = 1}};
-    return graph_add(g, OP_all_reduce, attr_intern(g->session, OP_all_reduce, attr), 1, &x);
+    return graph_add(g, OP_all_reduce, attr_intern(g->session, OP_all_reduce, attr), n, x);
 }
 
 Value b_output(Graph *g, Value a, const char *name) {

@@ -64,17 +64,11 @@ void expand_rmsnorm(Graph *g, Value v, Value *res) {
 /* lse = log(sum exp(x - max)) + max; nll = lse - x[target], and pick gives 0 for a target outside.
  */
 void expand_cross_entropy(Graph *g, Value v, Value *res) {
-    Value logits = operand(g, v, 0), target = operand(g, v, 1), x = in_wide_type(g, logits);
-    const Type *rows = type_of(g, target);
-    int64_t dim[MAX_RANK];
-    for (int i = 0; i < rows->rank; i++) dim[i] = rows->dim[i];
-    dim[rows->rank] = 1;
-    Value index = b_reshape(g, target, rows->rank + 1, dim);
-    Value hit = graph_add(g, OP_pick, NULL, 2, (Value[]){logits, index});
+    Value logits = operand(g, v, 0), x = in_wide_type(g, logits);
+    Value own = in_wide_type(g, b_pick_one(g, logits, operand(g, v, 1)));
     Value max = row_max(g, x);
     Value sum = row_sum(g, b_ew1(g, OP_exp, with_row(g, OP_sub, x, max)));
     res[1] = b_ew2(g, OP_add, b_ew1(g, OP_log, sum), max);
-    Value own = b_reshape(g, in_wide_type(g, hit), rows->rank, rows->dim);
     res[0] = b_ew2(g, OP_sub, res[1], own);
     cast_results(g, v, 2, res);
 }

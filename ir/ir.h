@@ -309,8 +309,12 @@ Value b_repeat_last(Graph *g, Value a, int64_t n);
 Value b_einsum(Graph *g, const char *spec, Value a, Value b);
 Value b_slice(Graph *g, Value a, const int64_t *start, const int64_t *limit);
 Value b_proj(Graph *g, Value a, uint32_t i);
-/* The reduction of x over the `ranks` members of a group, sent as it is. */
-Value b_all_reduce(Graph *g, Value x, const char *over, int64_t ranks, ReduceOp reduce);
+/* Of each row of x[.., v] the element that index[..] names, or 0. */
+Value b_pick_one(Graph *g, Value x, Value index);
+/* The reductions of n values over the `ranks` members of a group in one message, sent as they are;
+ * of several the result is a tuple. */
+Value b_all_reduce(Graph *g, uint32_t n, const Value *x, const char *over, int64_t ranks,
+                   ReduceOp reduce);
 Value b_output(Graph *g, Value a, const char *name);
 Value b_assign(Graph *g, Value leaf, Value x); /* leaf: param or state */
 

@@ -48,6 +48,11 @@ static bool is_gradient(const Graph *g, const Uses *uses, Value v) {
     return true;
 }
 
+/* Several gradients together. */
+static bool is_message(const Node *n) {
+    return n->op == OP_all_reduce && n->nin > 1 && n->phase != PHASE_FORWARD;
+}
+
 /* By group and dtype, then as they are produced. */
 static int compare_gradients(const void *a, const void *b) {
     const Gradient *x = a, *y = b;
@@ -141,7 +146,7 @@ static void fuse_gradients(Graph *g, Arena *a) {
 static void send_as_half(Graph *g, const Uses *uses, Value v) {
     Node *n = node_of(g, v);
     const Type *t = n->type->elem ? n->type->elem[0] : n->type;
-    bool gradient = n->op == OP_all_reduce && (n->nin > 1 || is_gradient(g, uses, v));
+    bool gradient = is_message(n) || is_gradient(g, uses, v);
     if (t->dtype != DT_F32 || (!gradient && n->op != OP_all_to_all)) return;
     Session *s = g->session;
     AttrValue over = {.s = attr_str(n, "over")}, ranks = {.i = attr_int(n, "ranks")};
@@ -168,7 +173,7 @@ static void choose_streams(Graph *g, const Uses *uses) {
     for (Value v = 0; v < g->node.n; v++) {
         Node *node = node_of(g, v);
         if (!is_collective(node)) continue;
-        bool gradient = node->nin > 1 || is_gradient(g, uses, v);
+        bool gradient = is_message(node) || is_gradient(g, uses, v);
         node->stream = (uint8_t)(STREAM_COMM + (gradient ? next : 0));
         if (gradient) next = next > least ? next - 1 : last;
     }

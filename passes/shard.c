@@ -120,11 +120,29 @@ static const Attr *local_attr(Shard *s, Value v, const Type *t, const Dims *d) {
     case OP_broadcast:
         return attr_intern(ss, OP_broadcast,
                            (AttrValue[]){{.v = local_shape(s, t)}, {.v = attr_ints(n, "dims")}});
+    case OP_scatter_add: return attr_intern(ss, OP_scatter_add, &(AttrValue){.i = t->dim[0]});
+    case OP_unpick: return attr_intern(ss, OP_unpick, &(AttrValue){.i = t->dim[t->rank - 1]});
     default: return n->attr;
     }
 }
 
-/* Node v as its choice says, with operands converted. */
+/* Numbers x along a label that is split, counted from where the rank's part begins. */
+static Value count_from_first(Shard *s, Value x, const Dims *d, const Choice *c) {
+    const Type *t = type_of(s->to, x);
+    Axes axes = c->label[d->counted];
+    Value first = shard_first(s, axes, d->size[d->counted] / axes_parts(s, axes), t->dtype);
+    return b_ew2(s->to, OP_sub, x, b_broadcast_to(s->to, first, t));
+}
+
+/* The label along which the ranks' parts are joined by several nodes; -1: the node is one. */
+static int joined_label(const Dims *d, const Choice *c) {
+    for (int l = 0; l < d->n; l++)
+        if (c->label[l] && d->kind[l] == LABEL_JOINED) return l;
+    return -1;
+}
+
+/* Node v as its choice says, with operands converted; NO_VALUE: several nodes, whose results are in
+ * s->result. */
 static Value emit(Shard *s, Value v, const Dims *d, const Choice *c) {
     const Node *n = node_of(s->from, v);
     Value in[MAX_OPERANDS];
@@ -133,6 +151,14 @@ static Value emit(Shard *s, Value v, const Dims *d, const Choice *c) {
         in[i] = shard_get(s, operand(s->from, v, i), &p);
     }
     graph_at(s->to, node_of(s->from, v));
+    if (d->index != NO_VALUE && c->label[d->counted])
+        in[d->index] = count_from_first(s, in[d->index], d, c);
+    int joined = joined_label(d, c);
+    if (joined >= 0) {
+        s->result[v] = arena_array(s->a, Value, DIMS_RESULTS);
+        shard_cross_entropy(s, in[0], in[1], c->label[joined], s->result[v]);
+        return NO_VALUE;
+    }
     if (n->type->dtype == DT_TUPLE) return graph_add(s->to, (Op)n->op, n->attr, n->nin, in);
     Part out = choice_out(d, c, n->type->rank, 0);
     const Type *t = part_type(s, n->type, &out);
@@ -197,8 +223,7 @@ static Value make_iota(Shard *s, Value v, const Part *p) {
     Axes axes = p->dim[attr_int(n, "axis")];
     Value x = graph_leaf(g, OP_iota, n->attr, t);
     if (!axes) return x;
-    Value index = b_cast(g, shard_index(s, axes), t->dtype);
-    Value first = b_ew2(g, OP_mul, index, b_like(g, (double)t->dim[attr_int(n, "axis")], index));
+    Value first = shard_first(s, axes, t->dim[attr_int(n, "axis")], t->dtype);
     return b_ew2(g, OP_add, x, b_broadcast_to(g, first, t));
 }
 
@@ -276,7 +301,8 @@ static void visit_proj(Shard *s, Value v, Choice *const *choice) {
     dims_of(s->from, tuple, &d);
     s->home[v] = choice_out(&d, choice[tuple], n->type->rank, (uint32_t)attr_int(n, "index"));
     graph_at(s->to, node_of(s->from, v));
-    Value x = graph_add(s->to, OP_proj, n->attr, 1, &s->made[tuple]->v);
+    Value x = s->result[tuple] ? s->result[tuple][attr_int(n, "index")]
+                               : graph_add(s->to, OP_proj, n->attr, 1, &s->made[tuple]->v);
     node_of(s->to, x)->spec = part_spec(s, n->type->rank, &s->home[v]);
     add_made(s, v, &s->home[v], x);
     scope_proj(s, v, &d);
@@ -329,7 +355,8 @@ static void visit_computed(Shard *s, Value v, Choice **choice) {
     warn_of_heads(s, v);
     bool tuple = n->type->dtype == DT_TUPLE;
     if (!tuple) s->home[v] = choice_out(&d, choice[v], n->type->rank, 0);
-    add_made(s, v, &s->home[v], emit(s, v, &d, choice[v]));
+    Value x = emit(s, v, &d, choice[v]);
+    if (x != NO_VALUE) add_made(s, v, &s->home[v], x);
     scope_result(s, v, &d);
 }
 
@@ -417,12 +444,15 @@ bool pass_shard(Graph *g, PassContext *cx) {
                .a = cx->scratch,
                .pending = arena_array(cx->scratch, bool, n + 1),
                .home = arena_array(cx->scratch, Part, n + 1),
-               .made = arena_array(cx->scratch, Made *, n + 1)};
+               .made = arena_array(cx->scratch, Made *, n + 1),
+               .result = arena_array(cx->scratch, Value *, n + 1)};
     for (size_t i = 0; i < COUNT(s.index); i++) s.index[i] = NO_VALUE;
     s.uses = graph_uses(g, cx->scratch);
     find_axes(&s);
     scope_begin(&s);
-    if (s.tensor) shard_tensor(g, cx->scratch, s.axis[s.naxes - 1], s.size[s.naxes - 1]);
+    if (s.tensor)
+        shard_tensor(g, cx->scratch, s.axis[s.naxes - 1], s.size[s.naxes - 1],
+                     axes_parts(&s, s.batch));
     Choice **choice = arena_array(cx->scratch, Choice *, n + 1);
     for (Value v = 0; v < n; v++) visit(&s, v, choice);
     if (g->set.train) keep_params(&s);

@@ -17,7 +17,8 @@ typedef enum {
     LABEL_SUM, /* the parts' results add up */
     LABEL_MAX, /* … the largest counts */
     LABEL_MIN,
-    LABEL_TIED /* split exactly as the operand `tied` is: its numbers are of one part */
+    LABEL_JOINED, /* … what the op itself makes of all parts, on every rank (shard_loss.c) */
+    LABEL_TIED    /* split exactly as the operand `tied` is: its numbers are of one part */
 } LabelKind;
 
 /* The dimensions of a node's operands and results, by what they have in common; -1: a dimension
@@ -27,8 +28,10 @@ typedef struct {
     LabelKind kind[DIMS_LABELS];
     int64_t size[DIMS_LABELS]; /* the number of parts divides it */
     int8_t in[MAX_OPERANDS][MAX_RANK], out[DIMS_RESULTS][MAX_RANK];
-    uint32_t tied; /* operand whose split decides about LABEL_TIED; NO_VALUE: none */
-    int tied_dim;  /* its dimension */
+    uint32_t tied;  /* operand whose split decides about LABEL_TIED; NO_VALUE: none */
+    int tied_dim;   /* its dimension */
+    uint32_t index; /* operand that counts along `counted`; a number outside it has no effect */
+    int8_t counted; /* a label, where `index` is one; a rank counts from where its part begins */
 } Dims;
 void dims_of(const Graph *g, Value v, Dims *d);
 /* Of an op: is it linear in operand i, so that parts of a sum may go through it? */
@@ -60,6 +63,7 @@ typedef struct {
     bool *pending;       /* by old value: made where and as it is asked for, not yet decided */
     Part *home;          /* by old value: as it was made first */
     Made **made;         /* by old value: all ways it was made */
+    Value **result;      /* by old value: an op's results, where several nodes stand for it */
     Uses uses;           /* of old values */
     Axes tensor;         /* the axis that parameters nobody placed may be split over */
     bool warned;         /* of routing that is not shared */
@@ -86,6 +90,10 @@ typedef struct {
     Axes through;
 } Choice;
 void shard_choose(const Shard *s, Value v, const Dims *d, Choice *c);
+double shard_bytes(const Type *t); /* of a tuple: of all results */
+/* What every one of n ranks does that computes all of v, and what a sum over them takes. */
+double shard_repeated_cost(const Graph *g, Value v, double n);
+double shard_sum_cost(double bytes, double n);
 /* Of the ways in which v was made, the one from which `want` takes least. */
 const Made *shard_nearest(const Shard *s, Value v, const Part *want);
 /* The part of operand i, or of result i, under a choice. */
@@ -97,8 +105,16 @@ Part choice_out(const Dims *d, const Choice *c, int rank, uint32_t i);
 /* x of type `whole` as `have`, as `want`: collectives and blocks. */
 Value shard_move(Shard *s, const Type *whole, Value x, Part have, const Part *want);
 Value shard_index(Shard *s, Axes axes); /* i32[]: this rank's */
+/* Where this rank's part of `size` begins. */
+Value shard_first(Shard *s, Axes axes, int64_t size, Dtype dtype);
 /* All ranks' reduction of x. */
 Value shard_reduce(Shard *s, Value x, Axes axes, ReduceOp reduce);
+
+/* ================================ shard_loss.c ================================ */
+
+/* Both results of a cross_entropy whose logits are the rank's part of the classes; the target
+ * counts from the part's first class. */
+void shard_cross_entropy(Shard *s, Value logits, Value target, Axes axes, Value res[2]);
 
 /* ================================ shard_scope.c ================================ */
 
@@ -118,9 +134,10 @@ Value shard_get(Shard *s, Value v, const Part *want);
 
 /* ================================ shard_tensor.c ================================ */
 
-/* Gives parameters that nobody placed a Spec over the axis of `size` ranks where a contraction with
- * them and a later one can be split at one label, with no exchange between (Megatron's columns,
- * then rows). */
-void shard_tensor(Graph *g, Arena *a, const char *axis, int64_t size);
+/* Gives parameters that nobody placed a Spec over the axis of `size` ranks: where a contraction
+ * with them and a later one can be split at one label, with no exchange between (Megatron's
+ * columns, then rows), and tables of a vocabulary and the products that give its logits, where that
+ * pays. `replicas` share the batch. */
+void shard_tensor(Graph *g, Arena *a, const char *axis, int64_t size, int64_t replicas);
 
 #endif

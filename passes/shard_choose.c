@@ -92,17 +92,18 @@ static int dim_with_label(const int8_t *labels, int rank, int label) {
     return PLACE_NONE;
 }
 
-static double result_bytes(const Type *t) {
+double shard_sum_cost(double bytes, double n) { return 2 * (n - 1) / n * bytes; }
+
+double shard_bytes(const Type *t) {
     double sum = 0;
     for (uint32_t i = 0; t->dtype == DT_TUPLE && i < t->nelem; i++) sum += bytes_of(t->elem[i]);
     return t->dtype == DT_TUPLE ? sum : bytes_of(t);
 }
 
-/* Work and results that every rank of an axis of n would repeat. */
-static double repeated_cost(const Graph *g, Value v, double n) {
+double shard_repeated_cost(const Graph *g, Value v, double n) {
     const Node *node = node_of(g, v);
     double flops = op_info((Op)node->op)->flops ? op_info((Op)node->op)->flops(g, node) : 0;
-    return (1 - 1 / n) * (cost_of_repeated * result_bytes(node->type) + cost_of_flop * flops);
+    return (1 - 1 / n) * (cost_of_repeated * shard_bytes(node->type) + cost_of_flop * flops);
 }
 
 static double label_cost(const Shard *s, Value v, const Dims *d, int a, int label) {
@@ -113,10 +114,9 @@ static double label_cost(const Shard *s, Value v, const Dims *d, int a, int labe
         int to = dim_with_label(d->in[i], type_of(s->from, w)->rank, label);
         cost += operand_cost(s, w, a, to);
     }
-    if (label < 0) return cost + repeated_cost(s->from, v, n);
-    if (d->kind[label] == LABEL_SUM) cost += 2 * (n - 1) / n * result_bytes(node->type);
-    if (d->kind[label] == LABEL_MAX || d->kind[label] == LABEL_MIN)
-        cost += 2 * (n - 1) / n * result_bytes(node->type);
+    if (label < 0) return cost + shard_repeated_cost(s->from, v, n);
+    bool all = d->kind[label] == LABEL_MAP || d->kind[label] == LABEL_TIED;
+    if (!all) cost += shard_sum_cost(shard_bytes(node->type), n);
     return cost;
 }
 
@@ -171,7 +171,7 @@ static int through_place(const Shard *s, Value v, uint32_t i, int a) {
  * micro-batches is cast to f32, added to the others', and made up once for all. */
 static double bytes_later(const Shard *s, const Node *n) {
     bool once = n->op == OP_cast && n->phase == PHASE_BACKWARD && n->micro >= 0;
-    return result_bytes(n->type) / (double)(once ? MAX(s->from->set.micro_batches, 1) : 1);
+    return shard_bytes(n->type) / (double)(once ? MAX(s->from->set.micro_batches, 1) : 1);
 }
 
 /* Into how many parts the other axes split an operand that is a sum over axis a. */
@@ -188,7 +188,7 @@ static double sum_parts(const Shard *s, Value v, int a) {
 static double through_cost(const Shard *s, Value v, int a) {
     const Node *node = node_of(s->from, v);
     double n = (double)s->size[a];
-    double cost = 2 * (n - 1) / n * bytes_later(s, node) / sum_parts(s, v, a);
+    double cost = shard_sum_cost(bytes_later(s, node), n) / sum_parts(s, v, a);
     for (uint32_t i = 0; i < node->nin; i++)
         cost += operand_cost(s, operand(s->from, v, i), a, through_place(s, v, i, a));
     return cost;
@@ -202,15 +202,37 @@ static bool divides(const Shard *s, const Dims *d, const Choice *c, int label, i
     return d->size[label] % (axes_parts(s, c->label[label]) * s->size[a]) == 0;
 }
 
-/* Has an operand this axis at the label, in one of its ways? */
+/* Has value w this axis at dimension k, in one of its ways? */
+static bool is_split_at(const Shard *s, Value w, int k, int a) {
+    for (const Made *m = s->made[w]; m && k >= 0; m = m->next)
+        if (has_axis(m->part.dim[k], a)) return true;
+    return false;
+}
+
+/* A table's gradient lies as the table that was read by the same numbers. */
+static bool table_is_split(const Shard *s, Value v, const Dims *d, int a) {
+    Value index = operand(s->from, v, d->index);
+    Dims u;
+    for (uint32_t e = s->uses.start[index]; e < s->uses.start[index + 1]; e++) {
+        Value reader = s->uses.use[e];
+        if (reader >= v) break;
+        dims_of(s->from, reader, &u);
+        if (u.index == NO_VALUE || operand(s->from, reader, u.index) != index) continue;
+        Value table = operand(s->from, reader, 0);
+        int k = dim_with_label(u.in[0], type_of(s->from, table)->rank, u.counted);
+        if (u.size[u.counted] == d->size[d->counted] && is_split_at(s, table, k, a)) return true;
+    }
+    return false;
+}
+
+/* Has an operand this axis at the label? */
 static bool label_is_met(const Shard *s, Value v, const Dims *d, int label, int a) {
     for (uint32_t i = 0; i < node_of(s->from, v)->nin; i++) {
         Value w = operand(s->from, v, i);
-        int rank = type_of(s->from, w)->rank, k = dim_with_label(d->in[i], rank, label);
-        for (const Made *m = s->made[w]; m && k >= 0; m = m->next)
-            if (has_axis(m->part.dim[k], a)) return true;
+        int rank = type_of(s->from, w)->rank;
+        if (is_split_at(s, w, dim_with_label(d->in[i], rank, label), a)) return true;
     }
-    return false;
+    return d->counted == label && d->kind[label] == LABEL_MAP && table_is_split(s, v, d, a);
 }
 
 /* ZeRO: in the apply phase a gradient that is still a sum may be scattered over the ranks that

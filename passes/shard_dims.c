@@ -188,11 +188,14 @@ static void label_reduce(const Graph *g, Value v, Dims *d, LabelKind kind) {
 
 /* ---- tables ---- */
 
-/* table[v, ..], ids[..] -> [.., ..] */
+/* Rows of a part give zeros for ids of other parts: results add up. table[v, ..], ids[..] ->
+ * [.., ..] */
 static void label_gather(const Graph *g, Value v, Dims *d) {
     const Type *table = in_type(g, v, 0), *ids = in_type(g, v, 1);
     for (int k = 0; k < ids->rank; k++)
         d->in[1][k] = d->out[0][k] = (int8_t)new_label(d, LABEL_MAP, ids->dim[k]);
+    d->index = 1;
+    d->counted = d->in[0][0] = (int8_t)new_label(d, LABEL_SUM, table->dim[0]);
     for (int k = 1; k < table->rank; k++)
         d->in[0][k] = d->out[0][ids->rank + k - 1] = (int8_t)new_label(d, LABEL_MAP, table->dim[k]);
 }
@@ -202,8 +205,34 @@ static void label_scatter(const Graph *g, Value v, Dims *d) {
     const Type *ids = in_type(g, v, 0), *rows = in_type(g, v, 1);
     for (int k = 0; k < ids->rank; k++)
         d->in[0][k] = d->in[1][k] = (int8_t)new_label(d, LABEL_SUM, ids->dim[k]);
+    d->index = 0;
+    d->counted = d->out[0][0] = (int8_t)new_label(d, LABEL_MAP, type_of(g, v)->dim[0]);
     for (int k = ids->rank; k < rows->rank; k++)
         d->in[1][k] = d->out[0][1 + k - ids->rank] = (int8_t)new_label(d, LABEL_MAP, rows->dim[k]);
+}
+
+/* x[.., v], index[.., m] -> [.., m], as rows of a table */
+static void label_pick(const Graph *g, Value v, Dims *d) {
+    const Type *x = in_type(g, v, 0);
+    label_same(g, v, d, 1);
+    d->index = 1;
+    d->counted = d->in[0][x->rank - 1] = (int8_t)new_label(d, LABEL_SUM, x->dim[x->rank - 1]);
+}
+
+/* index[.., m], g[.., m] -> [.., size] */
+static void label_unpick(const Graph *g, Value v, Dims *d) {
+    const Type *t = type_of(g, v);
+    label_same(g, v, d, 1);
+    d->index = 0;
+    d->counted = d->out[0][t->rank - 1] = (int8_t)new_label(d, LABEL_MAP, t->dim[t->rank - 1]);
+}
+
+/* logits[.., v], target[..] -> nll[..], lse[..] */
+static void label_cross_entropy(const Graph *g, Value v, Dims *d) {
+    const Type *x = in_type(g, v, 0);
+    label_same(g, v, d, 1);
+    d->index = 1;
+    d->counted = d->in[0][x->rank - 1] = (int8_t)new_label(d, LABEL_JOINED, x->dim[x->rank - 1]);
 }
 
 static void label_proj(const Graph *g, Value v, Dims *d) {
@@ -215,7 +244,8 @@ static void label_proj(const Graph *g, Value v, Dims *d) {
 void dims_of(const Graph *g, Value v, Dims *d) {
     const Node *n = node_of(g, v);
     d->n = 0;
-    d->tied = NO_VALUE;
+    d->tied = d->index = NO_VALUE;
+    d->counted = -1;
     memset(d->in, -1, sizeof d->in);
     memset(d->out, -1, sizeof d->out);
     for (size_t i = 0; i < COUNT(letters); i++)
@@ -235,15 +265,15 @@ void dims_of(const Graph *g, Value v, Dims *d) {
     case OP_sum: label_reduce(g, v, d, LABEL_SUM); return;
     case OP_max: label_reduce(g, v, d, LABEL_MAX); return;
     case OP_min: label_reduce(g, v, d, LABEL_MIN); return;
+    case OP_cross_entropy: label_cross_entropy(g, v, d); return;
+    case OP_pick: label_pick(g, v, d); return;
+    case OP_unpick: label_unpick(g, v, d); return;
     case OP_gather: label_gather(g, v, d); return;
     case OP_scatter_add: label_scatter(g, v, d); return;
     case OP_proj: label_proj(g, v, d); return;
     case OP_softmax:
     case OP_norm:
-    case OP_rmsnorm:
-    case OP_cross_entropy:
-    case OP_pick:
-    case OP_unpick: label_same(g, v, d, 1); return;
+    case OP_rmsnorm: label_same(g, v, d, 1); return;
     case OP_assign: label_same(g, v, d, 0); return;
     default:
         if (op_info((Op)n->op)->flags & OPF_EW) label_same(g, v, d, 0);

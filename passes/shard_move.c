@@ -16,7 +16,7 @@ static AttrValue over(Shard *s, Axes axes) { return (AttrValue){.s = axes_name(s
 static AttrValue ranks(const Shard *s, Axes axes) { return (AttrValue){.i = axes_parts(s, axes)}; }
 
 Value shard_reduce(Shard *s, Value x, Axes axes, ReduceOp reduce) {
-    return b_all_reduce(s->to, x, axes_name(s, axes), axes_parts(s, axes), reduce);
+    return b_all_reduce(s->to, 1, &x, axes_name(s, axes), axes_parts(s, axes), reduce);
 }
 
 static Value add_collective(Shard *s, Op op, Value x, Axes axes) {
@@ -59,6 +59,11 @@ Value shard_index(Shard *s, Axes axes) {
     buf_free(&name);
     return s->index[axes] = graph_leaf(s->to, OP_input, attr_intern(ss, OP_input, attr),
                                        type_scalar(ss, DT_I32));
+}
+
+Value shard_first(Shard *s, Axes axes, int64_t size, Dtype dtype) {
+    Value index = b_cast(s->to, shard_index(s, axes), dtype);
+    return b_ew2(s->to, OP_mul, index, b_like(s->to, (double)size, index));
 }
 
 static Value block(Shard *s, Value x, int dim, Axes axes) {

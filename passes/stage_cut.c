@@ -276,7 +276,7 @@ static Value joint_sum(Cut *c, Value v) {
     Value x = part_here(c, v);
     graph_at(c->to, node_of(c->from, v));
     if (x == NO_VALUE) x = b_const(c->to, 0, n->type);
-    x = b_all_reduce(c->to, x, MESH_PIPELINE, c->stages, REDUCE_SUM);
+    x = b_all_reduce(c->to, 1, &x, MESH_PIPELINE, c->stages, REDUCE_SUM);
     node_of(c->to, x)->spec = n->spec;
     return x;
 }

@@ -85,6 +85,31 @@ STAGED = """model small(text: i32[batch, length], target: i32[batch, length]) {
     return cross_entropy(y, target)
 }
 """
+# One table looked up and multiplied with, and a loss of its own: label smoothing and z-loss.
+TIED = """layer smooth(logits: [..., v], target) {
+    m = max(logits, axis = -1, keep = true)
+    lse = log(sum(exp(logits - m), axis = -1, keep = true)) + m
+    hit = pick(logits, unsqueeze(target, -1))
+    return mean(lse - 0.9 * hit - 0.1 * mean(logits, axis = -1, keep = true) + 1e-3 * lse * lse)
+}
+model small(text: i32[batch, length], target: i32[batch, length]) {
+    param table: [vocab, hidden] = normal(0.02)
+    x = gather(table, text) + position(length, hidden)
+    repeat 2 as block {
+        x = x + attention(norm(x), heads, causal_mask())
+        x = x + ffn(norm(x), 32)
+    }
+    return LOSS(einsum("btd,vd->btv", norm(x), table), target)
+}
+"""
+# Who splits a vocabulary of 24 must say so: it does not pay.
+PLACED = """model small(text: i32[batch, length], target: i32[batch, length]) {
+    param table: [vocab, hidden] = normal(0.02) split(vocab: AXIS)
+    x = gather(table, text)
+    x = x + attention(norm(x), heads, causal_mask())
+    return cross_entropy(einsum("btd,vd->btv", norm(x), table), target)
+}
+"""
 ADAMW = "adamw(lr = constant(1e-2, warmup = 4), decay = 0.01)"
 
 # name: the model, its optimizer, more lines of `train`, settings
@@ -117,6 +142,13 @@ MODELS = {
     "ahead": (decoder([FFN], repeat="repeat 6 as block"), ADAMW, "num_micro_batch = 4", "batch=32",
               'place: pipeline "PreferBackwardOptimizer"'),
     "staged": (STAGED, ADAMW, "num_micro_batch = 2", "batch=16"),
+    # a vocabulary on a tensor axis
+    "vocabulary": (decoder([ATTENTION, FFN]), "sgd(lr = 0.1)", "clip = 1.0", "vocab=2048"),
+    "tied": (TIED.replace("LOSS", "cross_entropy"), "sgd(lr = 0.1)", "num_micro_batch = 2", "batch=16", "vocab=2048"),
+    "tied_factor": (TIED.replace("LOSS", "cross_entropy"), "adafactor(lr = 1e-2)", "", "vocab=512"),
+    "smooth": (TIED.replace("LOSS", "smooth"), ADAMW, "", "vocab=512"),
+    "placed": (PLACED.replace("AXIS", "tensor"), ADAMW),
+    "placed_data": (PLACED.replace("AXIS", "data"), ADAMW),
     "groups": (decoder([ATTENTION, MOE]), ADAMW, "groups = 3\n    clip = 1.0"),
     "zero": (decoder([ATTENTION, FFN, MOE]), ADAMW, "clip = 1.0", "place: zero 1"),
     "zero_factor": (decoder([ATTENTION, FFN, MOE]), "adafactor(lr = 1e-2)", "", "place: zero 1"),
