@@ -7,6 +7,7 @@
  *     memory_emit.c      Program           -> graph
  *     memory_price.c     graph             -> bytes and time, exactly
  *     memory_search.c    target            -> choices (greedy); the fixed policies people use
+ *     memory_moment.c    order             -> intervals that no plan can make overlap
  *     memory_bound.c     budgets           -> no plan can be faster (linear program)
  *     memory.c           candidates, compared exactly; the report */
 #ifndef M6C_MEMORY_PRIVATE_H
@@ -25,6 +26,16 @@ typedef struct {
     int64_t bytes;
 } Span;
 
+/* Work beside the compute stream: what is fetched is there before the unit at `time` runs; what
+ * leaves, or the host updates, begins after it. */
+typedef struct {
+    Stream stream;
+    uint32_t time;
+    Value v; /* what is copied */
+    double us;
+    int64_t bytes; /* of the device, taken meanwhile */
+} Task;
+
 /* One way to treat a subject. */
 typedef struct {
     uint32_t subject;
@@ -32,6 +43,7 @@ typedef struct {
     bool states_only; /* of a parameter: its own bytes stay on the device */
     bool hold;        /* of a parameter: it stays on the device from its first to its last use */
     uint32_t span, nspan;
+    uint32_t task, ntask;
     double us[STREAM_COUNT]; /* work added; of a recomputation, its own unit's price */
     int64_t away[MEM_COUNT]; /* bytes taken in host memory and on disk */
 } Option;
@@ -83,6 +95,7 @@ typedef struct {
     VEC(Subject) subject;
     VEC(Option) option;
     VEC(Span) span;
+    VEC(Task) task;
     VEC(Leaf) leaf;
     VEC(uint32_t) use;
     VEC(Value) store; /* parameters, states and inputs */
@@ -196,6 +209,18 @@ bool search_policy(const Problem *p, int i, Choice choice);
 bool search_begins(int i, bool large); /* a search may well begin with it; of a large graph */
 /* Whether the settings ask for offload as EPL does it: everything, fetched just before its use. */
 bool search_just_in_time(const Problem *p);
+
+/* Moments cut a step into `n` intervals: the beginnings of units that every plan runs in turn. */
+typedef struct {
+    uint32_t n;
+    uint32_t *at;     /* the times: 0, …, end; n + 1 of them */
+    double *least;    /* by interval: it is no shorter */
+    uint32_t *after;  /* by time: the interval before which its unit surely does not begin */
+    uint32_t *before; /* by time: the interval at whose end its unit surely begins, or has begun */
+} Moments;
+Moments moments_find(const Problem *p, uint32_t most, Arena *a);
+uint32_t moment_after(const Moments *m, uint32_t time);  /* at[k] <= time < at[k + 1] */
+uint32_t moment_before(const Moments *m, uint32_t time); /* at[k] < time <= at[k + 1] */
 
 /* A proven lower bound of a step's time under p's budgets; 0 when even the bound does not fit. */
 double memory_bound(const Problem *p);

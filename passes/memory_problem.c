@@ -126,8 +126,19 @@ static void add_span(Problem *p, Option *o, uint32_t from, uint32_t to, int64_t 
     o->nspan++;
 }
 
+static void add_task(Problem *p, Mem from, Mem to, Value v, uint32_t time) {
+    int64_t bytes = bytes_of(p, v);
+    double us = copy_price(p, from, to, bytes);
+    vec_push(&p->task, ((Task){stream_of_copy(from, to), time, v, us, bytes}));
+}
+
+static Option new_option(const Problem *p, MemoryHow how) {
+    return (Option){.how = how, .span = p->span.n, .task = p->task.n};
+}
+
 static void add_option(Problem *p, Option o) {
     o.subject = p->subject.n;
+    o.ntask = p->task.n - o.task;
     vec_push(&p->option, o);
 }
 
@@ -149,15 +160,17 @@ static void gap_options(Problem *p, Subject *s) {
     int64_t bytes = bytes_of(p, s->v);
     s->option = p->option.n;
     if (strcmp(set->checkpoint, "none") != 0 && may_recompute(p, s->v)) {
-        Option o = {.how = HOW_RECOMPUTE, .span = p->span.n};
+        Option o = new_option(p, HOW_RECOMPUTE);
         o.us[STREAM_COMPUTE] = p->price[p->us.of[s->v]];
         add_span(p, &o, s->from, s->to, bytes);
         add_option(p, o);
     }
     for (int m = MEM_HOST; m < MEM_COUNT && strcmp(set->offload, "none") != 0; m++) {
         if (p->budget[m] == 0) continue;
-        Option o = {.how = m == MEM_HOST ? HOW_MOVE_HOST : HOW_MOVE_DISK, .span = p->span.n};
+        Option o = new_option(p, m == MEM_HOST ? HOW_MOVE_HOST : HOW_MOVE_DISK);
         move_work(p, &o, (Mem)m, bytes, 1, 1);
+        add_task(p, MEM_DEVICE, (Mem)m, s->v, s->from);
+        add_task(p, (Mem)m, MEM_DEVICE, s->v, s->to);
         o.away[m] = bytes;
         add_span(p, &o, s->from, s->to, bytes);
         add_option(p, o);
@@ -235,7 +248,7 @@ static void add_leaf(Problem *p, Value v, const Value *update, const Uses *reade
 
 /* Away before the first and after the last use, and between uses that lie far apart; uses at
  * `except` do not count. Returns how often it must be fetched. */
-static int leaf_spans(Problem *p, Option *o, const Leaf *l, bool hold, uint32_t except) {
+static int leaf_spans(Problem *p, Option *o, const Leaf *l, Mem home, bool hold, uint32_t except) {
     int64_t bytes = bytes_of(p, l->leaf);
     uint32_t before = 0;
     int fetches = 0;
@@ -244,22 +257,24 @@ static int leaf_spans(Problem *p, Option *o, const Leaf *l, bool hold, uint32_t 
         if (now == except) continue;
         bool away = before == 0 ||
                     (!hold && now - before >= LEAST_GAP && !(l->updated && before >= l->updated));
-        if (away) add_span(p, o, before, now, bytes), fetches++;
+        if (away) {
+            add_span(p, o, before, now, bytes), fetches++;
+            add_task(p, home, MEM_DEVICE, l->leaf, now);
+        }
         before = now;
     }
     add_span(p, o, before, p->end + 1, bytes);
+    if (l->updated && except == NONE) add_task(p, MEM_DEVICE, home, l->leaf, before);
     return fetches;
 }
 
 static void home_option(Problem *p, const Subject *s, Mem home, bool states_only, bool hold) {
-    Option o = {.how = home == MEM_HOST ? HOW_LIVE_HOST : HOW_LIVE_DISK,
-                .states_only = states_only,
-                .hold = hold,
-                .span = p->span.n};
+    Option o = new_option(p, home == MEM_HOST ? HOW_LIVE_HOST : HOW_LIVE_DISK);
+    o.states_only = states_only, o.hold = hold;
     for (uint32_t i = 0; i < s->nleaf; i++) {
         const Leaf *l = &p->leaf.p[s->leaf + i];
         if (states_only && !l->state) continue;
-        int fetches = leaf_spans(p, &o, l, hold, NONE);
+        int fetches = leaf_spans(p, &o, l, home, hold, NONE);
         move_work(p, &o, home, bytes_of(p, l->leaf), fetches, l->updated != 0);
         o.away[home] += bytes_of(p, l->leaf);
     }
@@ -287,10 +302,10 @@ static uint32_t only_updater(const Problem *p, const Subject *s) {
 static void host_option(Problem *p, const Subject *s) {
     uint32_t u = only_updater(p, s);
     if (u == NO_UNIT || !p->us.space[u].n) return;
-    Option o = {.how = HOW_UPDATE_HOST, .span = p->span.n};
+    Option o = new_option(p, HOW_UPDATE_HOST);
     for (uint32_t i = 0; i < s->nleaf; i++) {
         const Leaf *l = &p->leaf.p[s->leaf + i];
-        int fetches = leaf_spans(p, &o, l, false, p->when[u]);
+        int fetches = leaf_spans(p, &o, l, MEM_HOST, false, p->when[u]);
         move_work(p, &o, MEM_HOST, bytes_of(p, l->leaf), fetches, 0);
         o.away[MEM_HOST] += bytes_of(p, l->leaf);
     }
@@ -298,9 +313,11 @@ static void host_option(Problem *p, const Subject *s) {
         Value x = p->us.unit[u].read[i];
         if (is_store(node_of(p->g, x))) continue;
         move_work(p, &o, MEM_HOST, bytes_of(p, x), 0, 1);
+        add_task(p, MEM_DEVICE, MEM_HOST, x, p->when[u]);
         o.away[MEM_HOST] += bytes_of(p, x);
     }
     o.us[STREAM_HOST] += p->host[u];
+    vec_push(&p->task, ((Task){STREAM_HOST, p->when[u], NO_VALUE, p->host[u], 0}));
     p->updates[u] = p->subject.n;
     add_option(p, o);
 }
@@ -466,6 +483,7 @@ void problem_build(Problem *p, Graph *g, PassContext *cx, Arena *a) {
 }
 
 void problem_free(Problem *p) {
+    vec_free(&p->task);
     vec_free(&p->store);
     vec_free(&p->kept);
     vec_free(&p->assign);
