@@ -56,6 +56,7 @@ int status_exit(Status s);
 /* ---- main_plan.c ---- */
 
 /* Reads DIR/NAME. NULL after diagnostics. `dir` may also be the plan file itself. */
+bool is_folder(const char *path);
 Plan *plan_load(Session *s, const char *dir, const char *name);
 /* The plans of a mesh: one, or one for each stage of its pipeline. The first knows all (of_stage)
  * and stands for them. */

@@ -1,6 +1,7 @@
 /* main_inspect.c: m6c inspect: what a plan holds and promises, as text or JSON. */
 #include "frontend/main_inspect_comm.h"
 #include "frontend/main_memory.h"
+#include "passes/stage.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -18,6 +19,48 @@ static void shape_text(const PlanBuffer *b, Buf *out) {
     buf_printf(out, "%s[", dtype_name(b->dtype));
     for (int i = 0; i < b->rank; i++) buf_printf(out, i ? ",%" PRId64 : "%" PRId64, b->dim[i]);
     buf_puts(out, "]");
+}
+
+/* ---- stages ---- */
+
+/* The layer of a step of the forward part: letters of its scope; 0: none. */
+static int layer_letters(const PlanStep *s) {
+    return s->phase == PLAN_FORWARD && s->scope ? (int)stage_layer_part(s->scope) : 0;
+}
+
+static bool same_layer(const PlanStep *a, const PlanStep *b) {
+    int n = layer_letters(a);
+    return n == layer_letters(b) && memcmp(a->scope, b->scope, (size_t)n) == 0;
+}
+
+static void print_layers(const Plan *p) {
+    VEC(const PlanStep *) seen = {0}; /* one of each layer, in the order in which they begin */
+    for (uint32_t i = 0; i < p->step.n; i++) {
+        const PlanStep *s = &p->step.p[i];
+        uint32_t k = 0;
+        if (s->kind == STEP_COLLECTIVE || layer_letters(s) == 0) continue;
+        while (k < seen.n && !same_layer(seen.p[k], s)) k++;
+        if (k == seen.n) vec_push(&seen, s);
+    }
+    printf("%u layer%s", seen.n, seen.n == 1 ? "" : "s");
+    for (uint32_t i = 0; i < seen.n; i += MAX(seen.n - 1, 1))
+        printf("%s%.*s", i ? " … " : ", ", layer_letters(seen.p[i]), seen.p[i]->scope);
+    vec_free(&seen);
+}
+
+/* Which layers each stage has, and the devices that it was made for. */
+static void print_stages(Session *s, const char *dir, const InspectArgs *a) {
+    Plan *first = mesh_plans_load(s, dir, a->forward ? "forward" : "plan");
+    if (!first) return;
+    printf("%5s %12s %12s  %s\n", "stage", "parameters", "device MiB", "layers, devices");
+    for (uint32_t i = 0; i < plan_count(first); i++) {
+        const Plan *p = plan_at(first, i);
+        printf("%5u %12" PRId64 " %12.2f  ", i, plan_parameters(p),
+               (double)p->arena[MEM_DEVICE] / MIB);
+        print_layers(p);
+        printf("%s%s\n", *p->machine ? ", on " : "", p->machine);
+    }
+    mesh_plans_free(first);
 }
 
 static bool is_parameter(const Plan *p, uint32_t tensor) {
@@ -91,6 +134,7 @@ static void print_summary(const Plan *p) {
         if (p->arena[m])
             printf("%s memory %.2f MiB\n", mem_name((Mem)m), (double)p->arena[m] / MIB);
     printf("made by: %s\n", p->command ? p->command : "");
+    if (*p->machine) printf("made for: %s\n", p->machine);
     for (uint32_t i = 0; i < p->input.n; i++) {
         const PlanBuffer *b = &p->buffer.p[p->input.p[i].buffer];
         Buf shape = {0};
@@ -104,8 +148,9 @@ static void print_summary(const Plan *p) {
 
 /* m: the machine of --comm's prices; NULL without. */
 static void print_json(const Plan *p, const InspectArgs *a, const Machine *m) {
-    json_t *o = json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:o}", "model",
-                          p->model, "target", p->target, "train", p->train, "parameters",
+    json_t *o = json_pack("{s:s, s:s, s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:o}",
+                          "model", p->model, "target", p->target, "machine", p->machine, "stage",
+                          (json_int_t)p->stage, "train", p->train, "parameters",
                           (json_int_t)plan_whole_parameters(p), "rank_parameters",
                           (json_int_t)plan_parameters(p), "steps", (json_int_t)p->step.n,
                           "device_bytes", (json_int_t)p->arena[MEM_DEVICE], "lower_bound_bytes",
@@ -119,6 +164,10 @@ static void print_json(const Plan *p, const InspectArgs *a, const Machine *m) {
     json_decref(o);
 }
 
+static bool is_summary(const InspectArgs *a) {
+    return !a->json && !a->params && !a->steps && !a->kernels && !a->memory && !a->comm;
+}
+
 static int inspect(const InspectArgs *a, const char *dir) {
     Session *s = session_new();
     Plan *p = plan_load(s, dir, a->forward ? "forward.txt" : "plan.txt");
@@ -128,8 +177,9 @@ static int inspect(const InspectArgs *a, const char *dir) {
         plan_warn_stale(p);
         if (a->json)
             print_json(p, a, m);
-        else if (!a->params && !a->steps && !a->kernels && !a->memory && !a->comm)
+        else if (is_summary(a))
             print_summary(p);
+        if (p->stages > 1 && is_summary(a) && is_folder(dir)) print_stages(s, dir, a);
         if (a->params && !a->json) print_params(p);
         if (a->steps) print_steps(p);
         if (a->kernels) print_kernels(p);

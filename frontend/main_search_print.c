@@ -167,6 +167,10 @@ void search_print(const SearchReport *r) {
     if (r->space.place.memory) printf(", each with %.1f GB", (double)r->space.place.memory * 1e-9);
     if (r->space.place.host_memory)
         printf(" and %.1f GB of its host", (double)r->space.place.host_memory * 1e-9);
+    if (machine_groups(r->space.place.machine) > 1)
+        printf(
+            "\nunequal devices: formulas take all for the slowest, with the smallest memory; what "
+            "is compiled has the stages and times of each");
     printf("\n%s candidates in %.2f s of a core\n", with_commas(a, r->list.priced), r->seconds);
     if (r->list.result.n == 0)
         printf("\nnone: nothing in this model can be split over so many ranks\n");

@@ -37,8 +37,8 @@ typedef struct {
     PassOptions opt;
     bool gpu;                      /* the plan is for a GPU */
     bool dumped;                   /* opt.dump_after was reached */
-    const struct Machine *machine; /* prices; NULL: no step is priced, no budget can be kept. After
-                                      `stages` of the stage's devices */
+    const struct Machine *machine; /* prices; NULL: no step is priced, no budget can be kept. For
+                                      the passes of a stage that of its devices */
     uint32_t stage;                /* of a pipeline: whose part the graph becomes */
     ShardMap *shard;               /* filled by `shard` and `stages`; NULL: nobody asks */
     struct MemoryReport *memory;   /* filled by `memory`; NULL: nobody asks */

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "passes/stage.h"
+
 const char pipeline_default[] = "simplify,raise,precision,differentiate,optimize,shard,simplify,"
                                 "stages,collectives,lower,epilogue,fuse,"
                                 "schedule,memory,allocate";
@@ -171,7 +173,7 @@ static bool run_pass(const Pass *p, Graph *g, PassContext *cx, bool *changed) {
     return diag_errors(cx->session) == errors;
 }
 
-bool pipeline_run(Graph *g, const char *names, PassContext *cx) {
+static bool run_names(Graph *g, const char *names, PassContext *cx) {
     int count[COUNT(pass_table)] = {0};
     if (!check_skip(cx) || !check_dump_name(cx)) return false;
     if (!stage_done(g, cx, "elaborate", 0, 1, true)) return false;
@@ -188,6 +190,14 @@ bool pipeline_run(Graph *g, const char *names, PassContext *cx) {
         if (!stage_done(g, cx, p->name, number, occurrence, changed)) return false;
     }
     return check_dumped(cx);
+}
+
+bool pipeline_run(Graph *g, const char *names, PassContext *cx) {
+    const Machine *whole = cx->machine;
+    if (whole && g->set.stages) cx->machine = machine_of_stage(whole, &g->set, g->set.stage);
+    bool good = run_names(g, names, cx);
+    cx->machine = whole;
+    return good;
 }
 
 void passes_help(Buf *out) {

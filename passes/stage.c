@@ -180,41 +180,12 @@ static bool find_first(StagePlan *p, Loc *loc, Buf *err) {
     return false;
 }
 
-/* Ranks fill the cluster's nodes in order, so the order of its groups decides which stage has which
- * devices: it is the user's, who gets to know a better one. fits: the stages do as it stands. */
-static void advise(const Graph *g, const StageOptions *o, const StagePlan *p, bool fits, Arena *a) {
-    StagePlan other = *p;
-    Buf err = {0};
-    Loc loc;
-    uint32_t *order = arena_array(a, uint32_t, o->machine ? machine_groups(o->machine) : 1);
-    if (!p->machine || !stage_better_order(o->machine, order, a)) return;
-    other.us = 0;
-    other.first = arena_array(a, uint32_t, p->stages + 1);
-    set_stages(&other, o, g, order, a);
-    bool better = find_first(&other, &loc, &err) && (!fits || other.us < p->us * 0.99);
-    buf_free(&err);
-    if (!better) return;
-    const char *before = machine_name(machine_group(o->machine, order[0]));
-    if (fits)
-        diag_warning(g->session, (Loc){0},
-                     "the slowest stage takes %.4g ms a micro-batch; it would be %.4g ms with the "
-                     "hosts of '%s' before all others, in the cluster file and where ranks are "
-                     "started: the first stages keep the most",
-                     1e-3 * p->us, 1e-3 * other.us, before);
-    else
-        diag_note(g->session, (Loc){0},
-                  "with the hosts of '%s' before all others it fits: the first stages keep the "
-                  "most",
-                  before);
-}
-
-static bool choose_first(const Graph *g, const StageOptions *o, StagePlan *p, Arena *a) {
+static bool choose_first(const Graph *g, StagePlan *p) {
     Buf err = {0};
     Loc loc;
     bool ok = find_first(p, &loc, &err);
     if (!ok) diag_error(g->session, loc, "%s", err.p);
     buf_free(&err);
-    if (o->advise || !ok) advise(g, o, p, ok, a);
     return ok;
 }
 
@@ -264,6 +235,56 @@ static void simulate_stages(StagePlan *p, bool train, Arena *a) {
     p->step_us = t.us, p->bubble = t.bubble;
 }
 
+/* ---- hosts that would be better ---- */
+
+/* The stages when the groups' hosts are filled in the order of Whale's rule; they fit. */
+static bool in_better_order(const Graph *g, const StageOptions *o, StagePlan *p, uint32_t *best,
+                            Arena *a) {
+    uint32_t *order = arena_array(a, uint32_t, machine_groups(o->machine));
+    Buf err = {0};
+    Loc loc;
+    if (!stage_better_order(o->machine, order, a)) return false;
+    *best = order[0];
+    p->us = 0;
+    p->first = arena_array(a, uint32_t, p->stages + 1);
+    set_stages(p, o, g, order, a);
+    bool fits = find_first(p, &loc, &err);
+    buf_free(&err);
+    if (fits) simulate_stages(p, g->set.train, a);
+    return fits;
+}
+
+/* Some stage has unequal devices, and would not where pipeline is the slowest axis. */
+static bool is_spread(const Graph *g, const StagePlan *p) {
+    bool spread = false;
+    for (uint32_t s = 0; s < p->stages; s++) spread |= machine_groups(p->machine[s]) > 1;
+    return spread && strcmp(g->set.mesh[0].axis, MESH_PIPELINE) != 0;
+}
+
+/* Ranks fill the cluster's nodes in order, so the mesh and the order of its groups decide which
+ * stage has which devices: both are the user's, who gets to know what would be better. */
+static void advise(const Graph *g, const StageOptions *o, const StagePlan *p, bool fits, Arena *a) {
+    void (*say)(Session *, Loc, const char *, ...) PRINTF(3, 4) = fits ? diag_warning : diag_note;
+    StagePlan other = *p;
+    uint32_t first;
+    if (!p->machine) return;
+    if (is_spread(g, p))
+        say(g->session, (Loc){0},
+            "ranks of one stage lie on unequal devices, and the slowest and smallest count: a mesh "
+            "that begins with " MESH_PIPELINE " keeps them together");
+    if (!in_better_order(g, o, &other, &first, a)) return;
+    const char *name = machine_name(machine_group(o->machine, first));
+    if (!fits)
+        say(g->session, (Loc){0},
+            "with the hosts of '%s' before all others it fits: the first stages keep the most",
+            name);
+    else if (other.step_us < 0.99 * p->step_us)
+        say(g->session, (Loc){0},
+            "a step would take %.3g of its time with the hosts of '%s' before all others, in the "
+            "cluster file and where ranks are started: the first stages keep the most",
+            other.step_us / p->step_us, name);
+}
+
 bool stage_plan(const Graph *g, const StageOptions *o, StagePlan *out, Arena *a) {
     *out = (StagePlan){.kind = o->kind, .annotated = stage_annotated(g)};
     if (!stage_layers(g, &out->layers, a)) return false;
@@ -278,10 +299,14 @@ bool stage_plan(const Graph *g, const StageOptions *o, StagePlan *out, Arena *a)
     out->first = arena_array(a, uint32_t, out->stages + 1);
     stage_costs(g, &out->layers, o->machine, out->cost, a);
     set_stages(out, o, g, NULL, a);
-    if (!choose_first(g, o, out, a)) return false;
+    if (!choose_first(g, out)) {
+        advise(g, o, out, false, a);
+        return false;
+    }
     map_values(g, out, a);
     find_shared(g, out, a);
     simulate_stages(out, g->set.train, a);
+    if (o->advise) advise(g, o, out, true, a);
     return true;
 }
 

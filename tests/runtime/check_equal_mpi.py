@@ -138,7 +138,8 @@ def main():
     check(not bad, ", ".join(bad))
 
 
-if not shutil.which("mpirun"):
-    print("no mpirun")
-    sys.exit(77)
-main()
+if __name__ == "__main__":
+    if not shutil.which("mpirun"):
+        print("no mpirun")
+        sys.exit(77)
+    main()

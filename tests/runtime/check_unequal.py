@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Pipelines over unequal devices: the stages are cut by their speeds, the runs are those of one rank, the simulator
+sees who waits for whom, and what is said to users. TIMEOUT: 300"""
+import json, os, pathlib, shutil, sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "passes"))
+import check_equal_mpi as equal
+from models import FFN, MODELS, decoder, text_of
+from system import check, m6c, workspace
+
+DEVICE = """m6c-machine 1
+name "{name}"
+target cpu
+devices {devices}
+launch 1ns
+vector {speed}GOPS
+bandwidth {speed}GB/s
+peak f32 {speed}GFLOPS
+memory device {memory}
+memory host 8GB
+copy in 1GB/s
+copy out 1GB/s
+copy read 1GB/s
+copy write 1GB/s
+"""
+CLUSTER = """m6c-machine 1
+name "two kinds"
+group 1 "{first}"
+group 1 "{second}"
+link net 10GB/s latency 1us
+"""
+# Six equal blocks, four micro-batches; AdamW would make much of rounding.
+MODEL = "blocks"
+MODELS[MODEL] = decoder([FFN], repeat="repeat 6 as block"), "sgd(lr = 0.1)", "num_micro_batch = 4", "batch=32"
+equal.TOKENS[MODEL] = 32 * 6
+
+
+def machines(folder, devices):
+    (folder / "fast").write_text(DEVICE.format(name="fast", devices=devices, speed=2, memory="2GB"))
+    (folder / "slow").write_text(DEVICE.format(name="slow", devices=devices, speed=1, memory="1GB"))
+    (folder / "mixed").write_text(CLUSTER.format(first="fast", second="slow"))
+    (folder / "backwards").write_text(CLUSTER.format(first="slow", second="fast"))
+    (folder / "alike").write_text(CLUSTER.format(first="fast", second="fast"))
+    return folder / "mixed"
+
+
+def blocks_of(plan, stage):
+    """Which of the blocks' parameters the plan of a stage has."""
+    name = "plan.txt" if stage == 0 else f"plan-{stage}.txt"
+    out, _ = m6c("inspect", plan / name, "--json")
+    return {p["name"].split(".")[0] for p in json.loads(out)["params"] if p["name"].startswith("block")}
+
+
+def compiled(folder, name, *args):
+    text, sets = text_of(MODEL)
+    (folder / "model.m6").write_text(text)
+    _, err = m6c("compile", folder / "model.m6", "-o", folder / name, "--plan-only", *(x for s in sets for x in s.split("=", 1)), *args)
+    return folder / name, err
+
+
+def simulated(plan, cluster):
+    return json.loads(m6c("simulate", plan, "--cluster", cluster, "--json")[0])
+
+
+def cuts(folder, mixed):
+    """Twice as fast: more blocks, and the step is faster than with as many on each."""
+    pipe, err = compiled(folder, "pipe", "--mesh", "pipeline=2", "--cluster", mixed)
+    check("warning" not in err, err)
+    even, _ = compiled(folder, "even", "--mesh", "pipeline=2", "--cluster", folder / "alike")
+    n = [len(blocks_of(pipe, 0)), len(blocks_of(pipe, 1))]
+    check(sum(n) == 6 and n[0] > n[1], f"blocks {n}")
+    check(len(blocks_of(even, 0)) == 3, "as many blocks on equal devices")
+    uneven_ms, even_ms = (simulated(p, mixed)["predicted_ms"] for p in (pipe, even))
+    check(uneven_ms < 0.9 * even_ms, f"{uneven_ms} ms, with even stages {even_ms} ms")
+    back, _ = compiled(folder, "back", "--mesh", "pipeline=2", "--cluster", folder / "backwards")
+    check(len(blocks_of(back, 0)) < 3, "the slow stage has fewer")
+    out, _ = m6c("inspect", pipe)
+    lines = [line for line in out.splitlines() if ", on " in line]
+    check(len(lines) == 2 and lines[0].endswith(", on fast") and lines[1].endswith(", on slow"), out)
+    check("made for: fast" in out and f"… block[{n[0] - 1}], on fast" in out, out)
+    out, _ = m6c("dump", folder / "model.m6", "--after", "stages", "--mesh", "pipeline=2", "--cluster", mixed)
+    here = [out.count(f"block[{i}]") > out.count("block[0]") / 2 for i in range(6)]
+    check(here == [i < n[0] for i in range(6)], f"the dump's stage 0 has blocks {here}")
+
+
+def budgets(folder, mixed):
+    """--memory is a limit for all, a device's own memory for its stage."""
+    for limit, want in (("2GB", [2e9, 1e9]), ("500MB", [5e8, 5e8])):
+        plan, _ = compiled(folder, "budget", "--mesh", "pipeline=2", "--cluster", mixed, "--memory", limit)
+        got = [json.loads(m6c("inspect", plan / f, "--memory", "--json")[0])["memory"]["device"]["budget_bytes"]
+               for f in ("plan.txt", "plan-1.txt")]
+        check(got == want, f"--memory {limit}: budgets {got}")
+
+
+def simulations(folder, mixed):
+    """Ranks of one plan on unequal devices: the fast wait for the slow."""
+    data, _ = compiled(folder, "data", "--mesh", "data=2", "--cluster", mixed)
+    o = simulated(data, mixed)
+    fast, slow = o["classes"]
+    check((fast["machine"], slow["machine"]) == ("fast", "slow") and o["machine"] == "two kinds", o["classes"])
+    check(fast["idle_ms"] > 0.3 * o["predicted_ms"] and slow["idle_ms"] < 0.05 * o["predicted_ms"], o["classes"])
+    equal_ms = simulated(data, folder / "alike")["predicted_ms"]
+    check(1.8 * equal_ms < o["predicted_ms"] < 2.2 * equal_ms, f"{o['predicted_ms']} ms, all fast {equal_ms} ms")
+    text, _ = m6c("simulate", data, "--cluster", mixed)
+    check("all wait for rank 1  on slow" in text, text)
+    o = simulated(folder / "pipe", mixed)
+    check([(c["stage"], c["machine"]) for c in o["classes"]] == [(0, "fast"), (1, "slow")], o["classes"])
+
+
+def meetings(folder):
+    """Of three fast ranks the one that adds up gradients with the slow one is a class of its own."""
+    wide = folder / "wide"
+    wide.mkdir()
+    machines(wide, 1)
+    (wide / "mixed").write_text("m6c-machine 1\nname \"four\"\ngroup 3 \"fast\"\ngroup 1 \"slow\"\n"
+                                "link net 10GB/s latency 1us\n")
+    plan, err = compiled(wide, "pairs", "--mesh", "pipeline=2,data=2", "--cluster", wide / "mixed")
+    check("warning: ranks of one stage" not in err, "pipeline comes first already")
+    o = simulated(plan, wide / "mixed")
+    got = [(c["stage"], c["first_rank"], c["ranks"], c["machine"]) for c in o["classes"]]
+    # the stages' fast ranks that talk to a slow one are others than those that do not
+    check(got == [(0, 0, 1, "fast"), (0, 1, 1, "fast"), (1, 2, 1, "fast"), (1, 3, 1, "slow")], got)
+
+
+def refusals(folder, mixed):
+    (folder / "wrong").write_text(CLUSTER.format(first="fast", second="nobody"))
+    _, err = m6c("compile", folder / "model.m6", "-o", folder / "x", "--mesh", "pipeline=2", "--cluster",
+                 folder / "wrong", status=1)
+    check("wrong:4:9: error: " in err and "nobody: No such file" in err, err)
+    _, err = m6c("compile", folder / "model.m6", "-o", folder / "x", "--mesh", "pipeline=3", "--cluster", mixed,
+                 status=1)
+    check("3 ranks need as many devices; 'two kinds' has 2" in err, err)
+    one, _ = compiled(folder, "one")
+    _, err = m6c("calibrate", one, "-o", mixed, status=1)
+    check("is a cluster of groups: measure the machine of each" in err, err)
+    out, _ = m6c("search", folder / "model.m6", "--cluster", mixed, "--set", "batch=32")
+    check("unequal devices: formulas take all for the slowest" in out and "each with 1.0 GB" in out, out)
+
+
+def runs(folder, mixed):
+    (folder / "run").mkdir()
+    want, want_losses, wrong = equal.train(folder / "run", MODEL)
+    check(not wrong, wrong)
+    os.chdir(folder)  # options are part of a folder's name
+    got, losses, wrong = equal.train(folder / "run", MODEL, f"pipeline=2 --cluster {mixed.name}")
+    check(not wrong, wrong)
+    off, name = equal.compare(got, want)
+    check(off <= equal.BOUND, f"{name} is off by {off}")
+    check(all(abs(a - b) <= 1e-5 * abs(b) for a, b in zip(losses, want_losses)), f"{losses}, not {want_losses}")
+
+
+def main():
+    with workspace() as folder:
+        folder = pathlib.Path(folder)
+        mixed = machines(folder, 1)
+        cuts(folder, mixed)
+        budgets(folder, mixed)
+        simulations(folder, mixed)
+        meetings(folder)
+        refusals(folder, mixed)
+        text, sets = text_of(MODEL)
+        out, _ = m6c("check", folder / "model.m6", *(x for s in sets for x in s.split("=", 1)), "--mesh",
+                     "pipeline=2", "--cluster", mixed)
+        check(out.endswith("equal\n"), out)
+        if shutil.which("mpirun"):
+            runs(folder, mixed)
+
+
+main()
