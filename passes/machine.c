@@ -14,7 +14,8 @@
  *     product f32 nn 64x64x256 [batch 8] 90GFLOPS  measured: dtype, transposed or not, MxNxK
  *     attention f32 30GFLOPS, attention-grad …
  *     copy in 25GB/s latency 10us          in, out, read, write
- *     slow compute while in out 0.9        the speed of one stream while others work
+ *     slow compute while in out 0.9        the speed of one stream while others work (of in, out,
+ *                                         host, read, write, comm, comm2)
  *     link nvlink 300GB/s latency 2us      a level of the network, from inner to outer; more:
  *         overhead 1us    what each message costs its sender beside others (else: the latency)
  *         joins 8         so many devices, or groups of the line before; else the first line joins
@@ -724,6 +725,16 @@ double machine_peak(const Machine *m, Dtype d) {
     for (uint32_t i = 0; i < m->product.n; i++)
         if (m->product.p[i].dtype == d) best = MAX(best, m->product.p[i].rate.value);
     return best;
+}
+
+void machine_set_slow(Machine *m, Stream s, unsigned set, double speed) {
+    char text[32];
+    uint32_t kept = 0;
+    snprintf(text, sizeof text, "%.2g", MIN(MAX(speed, 0.001), 1));
+    for (uint32_t i = 0; i < m->slow.n; i++)
+        if (m->slow.p[i].stream != s || m->slow.p[i].set != set) m->slow.p[kept++] = m->slow.p[i];
+    m->slow.n = kept;
+    PUSH(m, &m->slow, ((Slow){s, set, strtod(text, NULL)}));
 }
 
 void machine_set_step(Machine *m, const Work *w, double us) {

@@ -55,6 +55,9 @@ double comm_cost_us(const Machine *m, const Work *w);
 
 /* From now on this work costs so much (to four digits), and is printed so. */
 void machine_set_step(Machine *m, const Work *w, double us);
+/* While the streams of the set work the stream does so much of what it does alone (to two digits,
+ * from 0.001 to 1); instead of what was said of them before. */
+void machine_set_slow(Machine *m, Stream s, unsigned set, double speed);
 /* The lines about devices, nodes and links of `network` instead of the machine's own; what it does
  * not state stays. The text must live as long as the session. False after diagnostics. */
 bool machine_set_network(Machine *m, const char *network);

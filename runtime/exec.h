@@ -91,6 +91,11 @@ void exec_check_finite(Exec *e, bool on);
 int exec_rank(const Exec *e); /* as in ExecOptions */
 /* What this rank sent in step i of the plan when it ran last; nothing, if it is no collective. */
 CommSent exec_sent(const Exec *e, uint32_t i);
+/* When it was at that, as now_seconds says. */
+typedef struct {
+    double begin, end;
+} ExecSpan;
+ExecSpan exec_comm_span(const Exec *e, uint32_t i);
 /* Bytes the device gave for a memory: equal to plan->arena, by assertion. */
 int64_t exec_arena_bytes(const Exec *e, Mem mem);
 /* Those of them that lie in the host's memory, and what the device has allocated besides. */

@@ -16,6 +16,7 @@ struct ExecComm {
     Comm *world;
     Comm **group;   /* of each group and stream; NULL: not used */
     CommSent *sent; /* of each step, when it ran last */
+    ExecSpan *span; /* the same: from begin to end */
 };
 
 /* ---- positions, for messages ---- */
@@ -125,6 +126,7 @@ Status exec_open_comm(Exec *e, Comm *world) {
     e->comm->world = world;
     e->comm->group = xcalloc((size_t)p->group.n * COMM_STREAMS + 1, sizeof(Comm *));
     e->comm->sent = xcalloc((size_t)p->step.n, sizeof(CommSent));
+    e->comm->span = xcalloc((size_t)p->step.n, sizeof(ExecSpan));
     comm_set_position(world, put_position, e);
     TRY(make_groups(e));
     return e->ops->join ? e->ops->join(e->device, world, e->comm->group) : NULL;
@@ -138,6 +140,7 @@ void exec_close_comm(Exec *e) {
         if (e->comm->group[i]) e->comm->group[i]->ops->close(e->comm->group[i]);
     free(e->comm->group);
     free(e->comm->sent);
+    free(e->comm->span);
     free(e->comm);
 }
 
@@ -218,13 +221,19 @@ Status exec_collective(Exec *e, uint32_t i, void *const *arg) {
     Comm *g = *slot(e, s);
     CommSent before = g->sent;
     g->step = i;
+    e->comm->span[i].begin = now_seconds();
     Status status = e->ops->collective ? e->ops->collective(e->device, s, arg)
                                        : run_collective(g, &s->collective, arg);
+    e->comm->span[i].end = now_seconds();
     e->comm->sent[i].messages = g->sent.messages - before.messages;
     e->comm->sent[i].bytes = g->sent.bytes - before.bytes;
     /* Where it is stays there after a failure: others may ask. */
     if (!status) atomic_store_explicit(&e->at[s->stream], 0, memory_order_relaxed);
     return status;
+}
+
+ExecSpan exec_comm_span(const Exec *e, uint32_t i) {
+    return e->comm ? e->comm->span[i] : (ExecSpan){0};
 }
 
 CommSent exec_sent(const Exec *e, uint32_t i) { return e->comm ? e->comm->sent[i] : (CommSent){0}; }

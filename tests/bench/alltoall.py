@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """All-to-alls between hosts, flat and grouped, as m6c's runtime does them over MPI on a shaped
 network, and what the simulator says of the same network. See alltoall.sh."""
-import argparse, json, os, pathlib, re, shutil, statistics, subprocess, sys, tempfile
+import argparse, json, math, os, pathlib, re, shutil, statistics, subprocess, sys, tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from network import BURST, Hosts
@@ -180,6 +180,17 @@ def measure_raw(net, folder, hosts, per, rate, sizes, steps, variants=("flat", "
     return read_trace(trace, hosts * per, steps)
 
 
+def median_interval(ordered):
+    """Where the median of all such times lies, with 95 % of confidence, however they are distributed:
+    from the k-th of the least to the k-th of the greatest of these."""
+    n, k, below = len(ordered), 0, 0.5 ** len(ordered)
+    while k < n // 2 and below <= 0.025:  # below: the chance that at most k are less than the median
+        k += 1
+        below += math.comb(n, k) * 0.5 ** n
+    k = max(k - 1, 0)
+    return ordered[k], ordered[n - 1 - k]
+
+
 def raw_points(net, folder, hosts, per, rate, sizes, steps, cluster):
     say(f"{hosts} hosts x {per} ranks, {rate} Mb/s")
     before = net.sent(0)
@@ -195,6 +206,7 @@ def raw_points(net, folder, hosts, per, rate, sizes, steps, cluster):
             us = sorted(measured[size, variant])
             p[variant] = statistics.median(us)
             p[f"{variant}_quartiles"] = us[len(us) // 4], us[3 * len(us) // 4]
+            p[f"{variant}_interval"] = median_interval(us)
             p[f"{variant}_predicted"] = predicted[size, variant]
         points.append(p)
     return points
@@ -249,15 +261,31 @@ def predict_raw(plan, cluster):
 
 # ---- tables ----
 
-NEAR = 0.05  # variants whose times are so close are as good as each other
+NEAR = 0.05  # by which a choice may be slower and still be called as good, as in former reports
+
+
+def is_tie(p):
+    """The repetitions do not tell which of the two is faster."""
+    (a, b), (c, d) = p["flat_interval"], p["grouped_interval"]
+    return a <= d and c <= b
+
+
+def choices(p):
+    """What was measured to be faster, and what was predicted to be."""
+    return tuple("flat" if p["flat" + what] <= p["grouped" + what] else "grouped"
+                 for what in ("", "_predicted"))
 
 
 def verdict(p):
-    """Did the prediction choose what was measured to be faster, or what is as good?"""
-    measured = "flat" if p["flat"] <= p["grouped"] else "grouped"
-    predicted = "flat" if p["flat_predicted"] <= p["grouped_predicted"] else "grouped"
-    lost = p[predicted] / p[measured] - 1
-    return "right" if predicted == measured else "as good" if lost <= NEAR else "WRONG"
+    """Did the prediction choose what was measured to be faster?"""
+    measured, predicted = choices(p)
+    return "tie" if is_tie(p) else "right" if predicted == measured else "WRONG"
+
+
+def lost(p):
+    """What the choice costs, as a share of the faster one's time."""
+    measured, predicted = choices(p)
+    return p[predicted] / p[measured] - 1
 
 
 def off(p, variant):
@@ -273,11 +301,19 @@ def print_raw(points):
               f"{p['flat'] / 1e3:.3f} | {p['grouped'] / 1e3:.3f} | {p['flat'] / p['grouped']:.2f} | "
               f"{p['flat_predicted'] / 1e3:.3f} | {off(p, 'flat'):+.0%} | "
               f"{p['grouped_predicted'] / 1e3:.3f} | {off(p, 'grouped'):+.0%} | {verdict(p)} |")
+    print_verdicts(points)
+
+
+def print_verdicts(points):
     verdicts = [verdict(p) for p in points]
     within = sum(abs(off(p, v)) <= 0.15 for p in points for v in ("flat", "grouped"))
-    print(f"\n{len(points)} points: the choice is right in {verdicts.count('right')}, as good (within "
-          f"{NEAR:.0%}) in {verdicts.count('as good')}, wrong in {verdicts.count('WRONG')}; "
-          f"{within} of {2 * len(points)} times are within 15 %\n", flush=True)
+    strict = sum(lost(p) == 0 for p in points)
+    near = sum(lost(p) <= NEAR for p in points)
+    print(f"\n{len(points)} points: {verdicts.count('tie')} are ties (the medians' 95 % intervals overlap); "
+          f"of the others the choice is right in {verdicts.count('right')}, wrong in "
+          f"{verdicts.count('WRONG')}. Whatever the intervals: the winner in {strict}, within {NEAR:.0%} of "
+          f"it in {near}; the choice costs {statistics.mean(map(lost, points)):.1%} on average, at most "
+          f"{max(map(lost, points)):.0%}. {within} of {2 * len(points)} times are within 15 %.\n", flush=True)
 
 
 # ---- half precision and fusion ----
@@ -349,48 +385,79 @@ def run_step(net, per, plan, steps, *more):
 
 
 def step_times(net, per, plan, steps):
-    """ms of each step but the first; what the run prints is smoothed: 0.9 of the one before."""
-    said = [json.loads(line)["seconds"] for line in
-            run_step(net, per, plan, steps, "--json").splitlines()]
-    return [(b - 0.9 * a) / 0.1 * 1e3 for a, b in zip(said, said[1:])]
+    """ms of each step but the first two."""
+    said = run_step(net, per, plan, steps, "--json").splitlines()
+    return [json.loads(line)["seconds"] * 1e3 for line in said][2:]
+
+
+def only_collectives(plan):
+    """The same plan without its kernels."""
+    to = plan.with_name(f"{plan.name}-collectives")
+    shutil.copytree(plan, to)
+    kept, count = [], 0
+    for line in (plan / "plan.txt").read_text().splitlines():
+        if line.startswith("step "):
+            _, _, what = line.split(" ", 2)
+            if not what.startswith("collective"):
+                continue
+            line = f"step {count} " + re.sub(r" wait=\S+", "", what)
+            count += 1
+        if not line.startswith("kernel "):
+            kept.append(line)
+    (to / "plan.txt").write_text("\n".join([*kept, ""]))
+    return to
 
 
 def parts(net, folder, per, plan, steps):
-    """ms of a step whose parts come one after the other, and ms of it in which collectives are under
-    way: from when the last rank came to one to when the last has its result."""
+    """ms of a step whose parts come one after the other, and ms of it in which the cores that ranks
+    share compute."""
     run_step(net, per, plan, steps, "--trace", folder / "trace.json")
     events = [e for e in json.loads((folder / "trace.json").read_text()) if e["ph"] == "X"]
     each = max(e["args"]["step"] for e in events) + 1
-    whole, comm = [], []
     ranks = [sorted((e for e in events if e["pid"] == r), key=lambda e: e["ts"])
              for r in range(per * len(net.names))]
+    whole, kernels = [], []
     for i in range(each, each * steps, each):  # the first step does not count
         whole.append(max(r[i + each - 1]["ts"] + r[i + each - 1]["dur"] for r in ranks) -
                      min(r[i]["ts"] for r in ranks))
-        comm.append(sum(max(0, max(e["ts"] + e["dur"] for e in same) - max(e["ts"] for e in same))
-                        for same in zip(*(r[i:i + each] for r in ranks))
-                        if same[0]["cat"] == "collective"))
-    return statistics.median(whole) / 1e3, statistics.median(comm) / 1e3
+        kernels.append(turns(len(ranks)) * statistics.mean(
+            sum(e["dur"] for e in r[i:i + each] if e["cat"] != "collective") for r in ranks))
+    return statistics.median(whole) / 1e3, statistics.median(kernels) / 1e3
+
+
+def turns(ranks):
+    """How many ranks take turns on a core."""
+    return max(1, ranks / len(os.sched_getaffinity(0)))
 
 
 def share_cores(machine, ranks):
-    """Ranks take turns on the cores there are: each kernel takes so many times as long as alone."""
-    turns = max(1, ranks / len(os.sched_getaffinity(0)))
-    text = re.sub(r"(?m)^(step .* )([\d.e+-]+)us$", lambda x: f"{x[1]}{float(x[2]) * turns:.4g}us",
+    """Ranks take turns on the cores there are: each kernel takes so many times as long as alone, and
+    communication takes of a core what that of so many ranks takes."""
+    n = turns(ranks)
+    text = re.sub(r"(?m)^(step .* )([\d.e+-]+)us$", lambda x: f"{x[1]}{float(x[2]) * n:.4g}us",
                   machine.read_text())
+    text = re.sub(r"(?m)^(slow compute while comm2? )([\d.e+-]+)$",
+                  lambda x: f"{x[1]}{max(0.01, 1 - n * (1 - float(x[2]))):.2g}", text)
     machine.write_text(text)
 
 
 def predict_step(net, per, plan, cluster):
-    """ms of a step, of its collectives and the share of them hidden, with the steps' prices on these
+    """ms of a step, of its kernels alone and of its collectives alone, with the steps' prices on these
     ranks."""
     priced = plan.with_suffix(".m6c-machine")
     shutil.copy(cluster, priced)
     net.mpirun(per, [M6C, "calibrate", plan, "--quick", "-o", priced], env=ENV)
     share_cores(priced, per * len(net.names))
-    said = json.loads(m6c("simulate", plan, "--cluster", priced, "--json"))
-    one = said["classes"][0]
-    return said["predicted_ms"], one["comm_ms"], 1 - one["exposed_comm_ms"] / one["comm_ms"]
+    said = json.loads(m6c("simulate", plan, "--cluster", priced, "--json", "--steps"))
+    alone = {True: 0, False: 0}
+    for step in said["steps"]:
+        alone[step["stream"].startswith("comm")] += step["alone_us"] / 1e3
+    return said["predicted_ms"], alone[False], alone[True]
+
+
+def hidden(step, kernels, comm):
+    """The share of what communication takes alone by which the step is not longer than its kernels."""
+    return 1 - (step - kernels) / comm
 
 
 def measure_steps(net, folder, per, cluster, rounds, steps):
@@ -403,25 +470,25 @@ def measure_steps(net, folder, per, cluster, rounds, steps):
             times[name] += step_times(net, per, plan, steps)
     for name, plan in plans.items():
         say(f"alone and predicted: {name}")
-        alone, comm = parts(net, folder, per, plan, 8)
-        ms = statistics.median(times[name])
-        predicted, comm_predicted, hidden = predict_step(net, per, plan, cluster)
-        points.append({"name": name, "ms": ms, "alone": alone, "comm": comm,
-                       "hidden": (alone - ms) / comm, "predicted": predicted,
-                       "comm_predicted": comm_predicted, "hidden_predicted": hidden})
+        alone, kernels = parts(net, folder, per, plan, 8)
+        comm, _ = parts(net, folder, per, only_collectives(plan), 8)
+        points.append({"name": name, "ms": statistics.median(times[name]), "alone": alone,
+                       "kernels": kernels, "comm": comm,
+                       "predicted": predict_step(net, per, plan, cluster)})
     return points
 
 
 def print_steps(points):
     base = points[0]
-    print("| plan | ms a step | against all | one after the other ms | of it collectives | hidden | "
-          "predicted ms | off | collectives, predicted | hidden, predicted |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| plan | ms a step | against all | one after the other ms | kernels ms | collectives ms | "
+          "hidden | predicted ms | off | kernels | collectives | hidden |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for p in points:
+        ms, kernels, comm = p["predicted"]
         print(f"| {p['name']} | {p['ms']:.1f} | {p['ms'] / base['ms']:.2f} | {p['alone']:.1f} | "
-              f"{p['comm']:.1f} | {p['hidden']:.0%} | {p['predicted']:.1f} | "
-              f"{p['predicted'] / p['ms'] - 1:+.0%} | {p['comm_predicted']:.1f} | "
-              f"{p['hidden_predicted']:.0%} |")
+              f"{p['kernels']:.1f} | {p['comm']:.1f} | {hidden(p['ms'], p['kernels'], p['comm']):.0%} | "
+              f"{ms:.1f} | {ms / p['ms'] - 1:+.0%} | {kernels:.1f} | {comm:.1f} | "
+              f"{hidden(ms, kernels, comm):.0%} |")
     print(flush=True)
 
 

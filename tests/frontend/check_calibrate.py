@@ -91,6 +91,13 @@ with tempfile.TemporaryDirectory() as tmp:
         several("calibrate", two, "--quick", "-o", profile)
         check(len(lines(profile, "step")) > len(steps), "prices of a rank's steps")
         check(not any("all_reduce" in l for l in lines(profile, "step")), "collectives are links'")
+        for again in (False, True):
+            if again:
+                several("calibrate", two, "--quick", "-o", profile)
+            taken = [l for l in lines(profile, "slow") if "comm" in l]
+            check([l.rsplit(" ", 1)[0] for l in taken] ==
+                  ["slow compute while comm", "slow compute while comm2"] and
+                  all(0 < float(l.split()[-1]) <= 1 for l in taken), f"communication takes: {taken}")
         m6c("calibrate", str(two), status=2)
         several("calibrate", "--json", status=2)
 

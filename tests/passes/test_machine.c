@@ -379,6 +379,17 @@ static void check_speed(void) {
     CHECK(machine_speed(m, STREAM_COMPUTE, C | I | O) == 0.7);
     CHECK(machine_speed(m, STREAM_IN, C | I | O) == 0.6);
     CHECK(machine_speed(m, STREAM_OUT, C | I | O) == 1);
+    machine_set_slow(m, STREAM_COMPUTE, I, 0.2549);
+    machine_set_slow(m, STREAM_COMPUTE, O, -1);
+    CHECK(machine_speed(m, STREAM_COMPUTE, C | I) == 0.25);
+    CHECK(machine_speed(m, STREAM_COMPUTE, C | O) == 0.001);
+    CHECK(machine_speed(m, STREAM_COMPUTE, C | I | O) == 0.7);
+    Buf text = {0};
+    machine_print(m, &text);
+    const char *line = strstr(text.p, "slow compute while in 0.25\n");
+    CHECK(line && !strstr(line + 1, "slow compute while in 0.2"));
+    CHECK(!strstr(text.p, "slow compute while in 0.9"));
+    buf_free(&text);
     session_free(s);
 }
 

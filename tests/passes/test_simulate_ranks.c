@@ -202,8 +202,35 @@ static void test_sends(void) {
     CHECK(sends_at_once(inside, 2) < 1.15 * alone); /* the node's own links are fast */
 }
 
+/* ---- what takes cores ---- */
+
+/* Kernels of 1 ms beside a collective do half until it ends, and it does not wait for them; beside
+ * two at once, on either stream, no less. */
+static void test_slow(void) {
+    Cluster c = cluster_of(HEAD "slow compute while comm 0.5\nslow compute while comm2 0.5\n"
+                                "link rdma 12.5GB/s latency 5us overhead 1us joins 4\n",
+                           4);
+    const TimedStep step[] = {{.stream = STREAM_COMPUTE, .us = 1000},
+                              {.stream = STREAM_COMM, .us = 1},
+                              {.stream = STREAM_COMM_2, .us = 1}};
+    const RankComm sum = comm_of(COLLECTIVE_ALL_REDUCE, 4, 1, 4e6, 0);
+    const RankComm comm[] = {{.peer = 0}, sum, sum};
+    const double us = price_of(&c, 4, 1, COLLECTIVE_ALL_REDUCE, 4e6);
+    RanksRun run;
+    for (uint32_t n = 1; n <= 2; n++) {
+        RankClass class = {step, comm, 1 + n, ALL, 4, NULL};
+        CHECK(simulate_ranks(c.machine, c.topology, &class, 1, c.arena, &run));
+        const double end = run.run[0].end[n];
+        CHECK(n == 1 ? near(end, us) : end > 1.5 * us && end < 2.01 * us); /* they share links */
+        CHECK(end < 2000 && near(run.us, 1000 + 0.5 * end));
+        CHECK(near(run.run[0].busy[STREAM_COMPUTE], run.us) && run.run[0].exposed_comm == 0);
+    }
+    cluster_end(&c);
+}
+
 int main(void) {
     test_stages();
+    test_slow();
     test_all_stages();
     test_sends();
     for (int64_t ranks = 4; ranks <= MOST; ranks *= 2) {
