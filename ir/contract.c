@@ -127,12 +127,8 @@ static void swap_operands(Roles *r, Contract *c) {
 }
 
 ContractFit contract_fit(const Graph *g, Value v, Contract *c) {
-    Einsum e;
-    Buf err = {0};
+    Einsum e = einsum_read(g, node_of(g, v));
     Layout l[3];
-    bool ok = einsum_parse(attr_str(node_of(g, v), "spec"), &e, &err) &&
-              einsum_sizes(&e, type_of(g, operand(g, v, 0)), type_of(g, operand(g, v, 1)), &err);
-    ASSERT(ok);
     memset(c, 0, sizeof *c);
     c->a = view_root(g, operand(g, v, 0), &l[0]);
     c->b = view_root(g, operand(g, v, 1), &l[1]);

@@ -91,6 +91,22 @@ bool einsum_sizes(Einsum *e, const Type *a, const Type *b, Buf *err) {
     return true;
 }
 
+Einsum einsum_read(const Graph *g, const Node *n) {
+    Einsum e;
+    Buf err = {0};
+    const Value *in = &g->operand.p[n->in];
+    if (!einsum_parse(attr_str(n, "spec"), &e, &err) ||
+        !einsum_sizes(&e, type_of(g, in[0]), type_of(g, in[1]), &err))
+        BUG("%s", err.p);
+    return e;
+}
+
+int64_t einsum_size(const Einsum *e, const char *labels) {
+    int64_t n = 1;
+    for (; *labels; labels++) n *= e->size[(int)*labels];
+    return n;
+}
+
 INFER(infer_einsum) {
     UNUSED;
     Einsum e;

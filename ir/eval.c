@@ -223,12 +223,6 @@ static void relabel(const Einsum *e, const char *to, double *dst, const char *fr
     walk(&w, copy_row, dst, src);
 }
 
-static int64_t labels_size(const Einsum *e, const char *labels) {
-    int64_t n = 1;
-    for (; *labels; labels++) n *= e->size[(int)*labels];
-    return n;
-}
-
 /* c[m,n] = a[m,k] b[k,n], four terms of the sum at a time, in order. */
 static void matmul(double *restrict c, const double *restrict a, const double *restrict b,
                    int64_t m, int64_t n, int64_t k) {
@@ -257,8 +251,8 @@ void eval_einsum(const Graph *g, const Node *node, const Tensor *in, Tensor *out
     snprintf(la, sizeof la, "%s%s%s", e.batch, e.m, e.k);
     snprintf(lb, sizeof lb, "%s%s%s", e.batch, e.k, e.n);
     snprintf(lc, sizeof lc, "%s%s%s", e.batch, e.m, e.n);
-    int64_t batch = labels_size(&e, e.batch), m = labels_size(&e, e.m), n = labels_size(&e, e.n),
-            k = labels_size(&e, e.k);
+    int64_t batch = einsum_size(&e, e.batch), m = einsum_size(&e, e.m), n = einsum_size(&e, e.n),
+            k = einsum_size(&e, e.k);
     double *a = xcalloc((size_t)(batch * m * k) + 1, sizeof *a);
     double *b = xcalloc((size_t)(batch * k * n) + 1, sizeof *b);
     double *c = xcalloc((size_t)(batch * m * n) + 1, sizeof *c);

@@ -5,15 +5,9 @@
 #include <string.h>
 
 double flops_einsum(const Graph *g, const Node *n) {
-    const Type *a = type_of(g, g->operand.p[n->in]), *b = type_of(g, g->operand.p[n->in + 1]);
-    Einsum e;
-    Buf err = {0};
-    if (!einsum_parse(attr_str(n, "spec"), &e, &err) || !einsum_sizes(&e, a, b, &err))
-        BUG("%s", err.p);
+    Einsum e = einsum_read(g, n);
     const Type *t = n->type->dtype == DT_TUPLE ? n->type->elem[0] : n->type;
-    double flops = 2 * (double)type_elements(t);
-    for (const char *k = e.k; *k; k++) flops *= (double)e.size[(int)*k];
-    return flops;
+    return 2 * (double)type_elements(t) * (double)einsum_size(&e, e.k);
 }
 
 /* Multiply-adds of one of attention's products, q k' or p v: pairs of positions that see each

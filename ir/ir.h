@@ -439,5 +439,7 @@ typedef struct {
 /* False with a sentence in *err: labels repeated inside an operand, or in one place only. */
 bool einsum_parse(const char *spec, Einsum *e, Buf *err);
 bool einsum_sizes(Einsum *e, const Type *a, const Type *b, Buf *err);
+Einsum einsum_read(const Graph *g, const Node *n);        /* of an einsum in a graph, with sizes */
+int64_t einsum_size(const Einsum *e, const char *labels); /* the product of these labels' */
 
 #endif

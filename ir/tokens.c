@@ -12,16 +12,10 @@ static bool is_parameter(const Graph *g, Value v) {
 
 /* Rows that meet a parameter in contraction n; 0: none do. */
 static int64_t rows_of(const Graph *g, const Node *n, Value a, Value b) {
-    Einsum e;
-    Buf err = {0};
     bool second = is_parameter(g, b);
     if (!second && !is_parameter(g, a)) return 0;
-    if (!einsum_parse(attr_str(n, "spec"), &e, &err) ||
-        !einsum_sizes(&e, type_of(g, a), type_of(g, b), &err))
-        BUG("%s", err.p);
-    int64_t rows = 1;
-    for (const char *l = second ? e.m : e.n; *l; l++) rows *= e.size[(unsigned char)*l];
-    return rows;
+    Einsum e = einsum_read(g, n);
+    return einsum_size(&e, second ? e.m : e.n);
 }
 
 int64_t graph_tokens(const Graph *g) {

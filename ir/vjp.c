@@ -270,9 +270,7 @@ static Value contract(Graph *g, const char *a, const char *b, const char *c, Val
 /* Swaps the roles of the operands and the result: c,b->a and a,c->b. Every label is in two of the
  * three at least, so both are contractions again. */
 void vjp_einsum(Graph *g, Value v, const Value *gout, Value *gin) {
-    Einsum e;
-    Buf err = {0};
-    if (!einsum_parse(attr_str(node_of(g, v), "spec"), &e, &err)) BUG("%s", err.p);
+    Einsum e = einsum_read(g, node_of(g, v));
     gin[0] = contract(g, e.c, e.b, e.a, gout[0], operand(g, v, 1));
     gin[1] = contract(g, e.a, e.c, e.b, operand(g, v, 0), gout[0]);
 }

@@ -159,22 +159,13 @@ static void set_product(const Graph *g, Value v, Work *w) {
     w->flops = 2 * (double)c.m * (double)c.n * (double)c.k * (double)w->batch;
 }
 
-static int64_t extent(const Einsum *e, const char *labels) {
-    int64_t n = 1;
-    for (const char *p = labels; *p; p++) n *= e->size[(int)*p];
-    return n;
-}
-
 Work einsum_work(const Graph *g, Value v) {
     const Node *n = node_of(g, v);
     const Type *a = type_of(g, operand(g, v, 0)), *b = type_of(g, operand(g, v, 1));
-    Einsum e;
-    Buf err = {0};
-    if (!einsum_parse(attr_str(n, "spec"), &e, &err) || !einsum_sizes(&e, a, b, &err))
-        BUG("%s", err.p);
+    Einsum e = einsum_read(g, n);
     Work w = {.what = "einsum", .product = true, .dtype = a->dtype};
-    w.m = extent(&e, e.m), w.n = extent(&e, e.n), w.k = extent(&e, e.k);
-    w.batch = extent(&e, e.batch);
+    w.m = einsum_size(&e, e.m), w.n = einsum_size(&e, e.n), w.k = einsum_size(&e, e.k);
+    w.batch = einsum_size(&e, e.batch);
     w.flops = 2 * (double)w.m * (double)w.n * (double)w.k * (double)w.batch;
     w.bytes = (double)(type_bytes(a) + type_bytes(b) + type_bytes(n->type));
     return w;

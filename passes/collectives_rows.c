@@ -49,9 +49,7 @@ static RowsKind of_broadcast(const Graph *g, Value v, Cut cut, uint32_t i, Cut *
 }
 
 static RowsKind of_einsum(const Graph *g, Value v, Cut cut, uint32_t i, Cut *in) {
-    Einsum e;
-    Buf err = {0};
-    if (!einsum_parse(attr_str(node_of(g, v), "spec"), &e, &err)) BUG("%s", err.p);
+    Einsum e = einsum_read(g, node_of(g, v));
     const char *own = i ? e.b : e.a, *at = strchr(own, e.c[cut.dim]);
     return found(at ? (int)(at - own) : -1, cut.outer, in);
 }

@@ -259,12 +259,6 @@ static Value as_product(Lower *lo, const Einsum *e, Value x, Value y, const Type
     return b_cast(g, n ? lower_reduce(lo, b_reduce(g, OP_sum, p, n, axes)) : p, t->dtype);
 }
 
-static int64_t label_product(const Einsum *e, const char *labels) {
-    int64_t n = 1;
-    for (; *labels; labels++) n *= e->size[(int)*labels];
-    return n;
-}
-
 /* At most MAX_RANK labels: they are those of one operand or of the result. */
 static void join3(char out[MAX_RANK + 1], const char *a, const char *b, const char *c) {
     size_t na = strlen(a), nb = strlen(b), nc = strlen(c);
@@ -276,14 +270,10 @@ static void join3(char out[MAX_RANK + 1], const char *a, const char *b, const ch
 
 static Value lower_einsum(Lower *lo, Value v) {
     Graph *g = lo->g;
-    Einsum e;
-    Buf err = {0};
+    Einsum e = einsum_read(g, node_of(g, v));
     Value x = operand(g, v, 0), y = operand(g, v, 1);
     const Type *t = type_of(g, v);
-    bool ok = einsum_parse(attr_str(node_of(g, v), "spec"), &e, &err) &&
-              einsum_sizes(&e, type_of(g, x), type_of(g, y), &err);
-    ASSERT(ok);
-    int64_t k = label_product(&e, e.k), mn = label_product(&e, e.m) * label_product(&e, e.n);
+    int64_t k = einsum_size(&e, e.k), mn = einsum_size(&e, e.m) * einsum_size(&e, e.n);
     if ((k == 1 || mn == 1) && strlen(e.c) + strlen(e.k) <= MAX_RANK)
         return as_product(lo, &e, x, y, t);
     char la[MAX_RANK + 1], lb[MAX_RANK + 1], lc[MAX_RANK + 1];

@@ -25,13 +25,6 @@ typedef struct {
 
 static bool has(const char *labels, char c) { return c && strchr(labels, c); }
 
-static Einsum labels_of(const Graph *g, Value v) {
-    Einsum e;
-    Buf err = {0};
-    if (!einsum_parse(attr_str(node_of(g, v), "spec"), &e, &err)) BUG("%s", err.p);
-    return e;
-}
-
 /* ---- scale and mask ---- */
 
 /* x is a mask[t, s] broadcast to the scores' shape. */
@@ -81,7 +74,7 @@ static Value peel_factor(const Graph *g, Value v, Found *f) {
 /* scores = einsum(q, k): which operand is k (it has the last label), and what each position is. */
 static bool match_first(const Graph *g, Value v, Found *f) {
     if (!is_op(g, v, OP_einsum)) return false;
-    Einsum e = labels_of(g, v);
+    Einsum e = einsum_read(g, node_of(g, v));
     int rank = type_of(g, v)->rank;
     if (rank < 2 || rank > 4) return false;
     f->s = rank - 1;
@@ -108,7 +101,7 @@ static bool match_first(const Graph *g, Value v, Found *f) {
 
 /* result = einsum(probabilities, v): the same positions play the same roles. */
 static bool match_second(const Graph *g, Value v, int p, Found *f) {
-    Einsum e = labels_of(g, v);
+    Einsum e = einsum_read(g, node_of(g, v));
     memcpy(f->probs, p ? e.b : e.a, sizeof f->probs);
     memcpy(f->lv, p ? e.a : e.b, sizeof f->lv);
     memcpy(f->lo, e.c, sizeof f->lo);

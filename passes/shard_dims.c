@@ -67,10 +67,8 @@ static void label_route(const Graph *g, Value v, Dims *d) {
 }
 
 static void label_einsum(const Graph *g, Value v, Dims *d) {
-    Einsum e;
-    Buf err = {0};
+    Einsum e = einsum_read(g, node_of(g, v));
     int8_t label[128];
-    if (!einsum_parse(attr_str(node_of(g, v), "spec"), &e, &err)) BUG("%s", err.p);
     memset(label, -1, sizeof label);
     const char *side[] = {e.a, e.b};
     for (int i = 0; i < 2; i++)

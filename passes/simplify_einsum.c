@@ -4,13 +4,6 @@
 
 #include <string.h>
 
-static Einsum labels_of(const Graph *g, Value v) {
-    Einsum e;
-    Buf err = {0};
-    if (!einsum_parse(attr_str(node_of(g, v), "spec"), &e, &err)) BUG("%s", err.p);
-    return e;
-}
-
 static Value rebuild(Graph *g, const char *a, const char *b, const char *c, Value x, Value y) {
     char spec[3 * MAX_RANK + 4];
     snprintf(spec, sizeof spec, "%s,%s->%s", a, b, c);
@@ -18,7 +11,7 @@ static Value rebuild(Graph *g, const char *a, const char *b, const char *c, Valu
 }
 
 Value einsum_with_output(Graph *g, Value v, const int64_t *perm) {
-    Einsum e = labels_of(g, v);
+    Einsum e = einsum_read(g, node_of(g, v));
     char c[MAX_RANK + 1] = {0};
     for (int i = 0; e.c[i]; i++) c[i] = e.c[perm[i]];
     return rebuild(g, e.a, e.b, c, operand(g, v, 0), operand(g, v, 1));
@@ -36,7 +29,7 @@ static Value behind_transpose(const Graph *g, Value x, char labels[MAX_RANK + 1]
 
 /* einsum(transpose(x), y) = einsum(x, y) with x's labels in x's order; likewise for y */
 static Value einsum_transpose(Graph *g, Value v) {
-    Einsum e = labels_of(g, v);
+    Einsum e = einsum_read(g, node_of(g, v));
     Value x = operand(g, v, 0), y = operand(g, v, 1);
     Value a = behind_transpose(g, x, e.a), b = behind_transpose(g, y, e.b);
     return a == x && b == y ? NO_VALUE : rebuild(g, e.a, e.b, e.c, a, b);
