@@ -7,10 +7,12 @@
  *
  * What a caption data set can feed:
  *   image   f32[batch, patches, 3*P*P]   the picture resized to S x S, S = P*sqrt(patches), in
- *                                        patches row by row; inside a patch y, x, channel;
- * (v-.5)/.5 text    i32[batch, length]           [CLS] caption ..., then [PAD] target  i32[batch,
- * length]           text shifted by one, ends with [SEP], then -100 (ignored) Longer captions are
- * cut. A picture with several captions shows one per epoch.
+ *                                        patches row by row; inside a patch y, x, channel; as
+ *                                        (v - 0.5) / 0.5
+ *   text    i32[batch, length]           [CLS] caption ..., then [PAD]
+ *   target  i32[batch, length]           text shifted by one, with [SEP], then -100 (ignored)
+ *
+ * Longer captions are cut. A picture with several captions shows one per epoch.
  *
  * Order. Training goes through a permutation of the split that is a function of (seed, epoch);
  * batches run on from one epoch into the next. A position is three integers, and what follows it
