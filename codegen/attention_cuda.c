@@ -26,8 +26,6 @@ typedef struct {
     int64_t rows, shared;
 } Sizes;
 
-static bool is_half(Dtype d) { return d == DT_BF16 || d == DT_F16; }
-
 static Sizes sizes_of(const Opaque *o) {
     const int64_t *q = o->in[0]->dim;
     Sizes z = {.o = o, .b = q[0], .t = q[1], .h = q[2], .d = q[3], .s = o->in[1]->dim[1]};
@@ -72,7 +70,7 @@ static void size_macros(Macros *m, const Sizes *z) {
         {"PARTS", z->padded / 32},
         {"LD", z->ld},
         {"THREADS", z->tile.warps * 32},
-        {"M", is_half(z->dtype) ? z->tile.rows / 16 : z->tile.rows},
+        {"M", dtype_is_half(z->dtype) ? z->tile.rows / 16 : z->tile.rows},
         {"ROWS", z->rows},
         {"COLS", z->tile.cols},
         {"HELD", z->tile.held},
@@ -98,7 +96,7 @@ static void scale_macros(Macros *m, const Sizes *z) {
 static void type_macros(Macros *m, const Sizes *z) {
     macro(m, "TYPE", "%s", ctype_storage(z->dtype));
     macro(m, "LSE", "%s", z->dtype == DT_F64 ? "double" : "float");
-    if (!is_half(z->dtype)) return;
+    if (!dtype_is_half(z->dtype)) return;
     macro(m, "MMA", "mma_%s", dtype_name(z->dtype));
     macro(m, "PACK", "pack_%s", dtype_name(z->dtype));
     macro(m, "F32", "%s_f32", dtype_name(z->dtype));
@@ -107,7 +105,7 @@ static void type_macros(Macros *m, const Sizes *z) {
 /* The texts that follow attention_cuda.h. */
 static void put_text(const Sizes *z, Buf *b) {
     buf_puts(b, attention_cuda_text);
-    if (!is_half(z->dtype)) {
+    if (!dtype_is_half(z->dtype)) {
         buf_puts(b, attention_cuda_f32_text);
         return;
     }
@@ -199,7 +197,7 @@ static void f32_sizes(Sizes *z) {
 static Sizes sizes_with(const Opaque *o, bool backward) {
     Sizes z = sizes_of(o);
     z.backward = backward;
-    if (is_half(z.dtype))
+    if (dtype_is_half(z.dtype))
         half_sizes(&z);
     else
         f32_sizes(&z);

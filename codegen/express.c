@@ -173,7 +173,7 @@ bool has_guard(const Print *p, const Inst *i, int from, int to) {
 
 /* Storage element text -> register. */
 void put_loaded(Buf *out, Dtype d, const char *element) {
-    if (d == DT_BF16 || d == DT_F16)
+    if (dtype_is_half(d))
         buf_printf(out, "%s_f32(%s)", dtype_name(d), element);
     else
         buf_puts(out, element);
@@ -184,7 +184,7 @@ static void put_ew(const Print *p, Buf *out, const Inst *i) {
     if (i->op == OP_cast) {
         if (i->dtype == DT_BOOL)
             buf_printf(out, "(v%u != 0)", i->in[0]);
-        else if (i->dtype == DT_BF16 || i->dtype == DT_F16) /* a cast rounds as a store would */
+        else if (dtype_is_half(i->dtype)) /* a cast rounds as a store would */
             buf_printf(out, "%s_f32(f32_%s((float)v%u))", dtype_name(i->dtype),
                        dtype_name(i->dtype), i->in[0]);
         else
@@ -379,7 +379,7 @@ void put_step(Buf *out, Op op, const char *to, uint32_t x) {
 
 void print_store(Print *p, const Store *s, const char *index) {
     Dtype d = p->k->arg.p[s->arg].dtype;
-    if (d == DT_BF16 || d == DT_F16)
+    if (dtype_is_half(d))
         line(p, "a%u[%s] = f32_%s(v%u);", s->arg, index, dtype_name(d), s->inst);
     else if (d == DT_BOOL)
         line(p, "a%u[%s] = (uint8_t)v%u;", s->arg, index, s->inst);

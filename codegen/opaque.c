@@ -53,13 +53,13 @@ void opaque_out(const Opaque *o, Buf *b, uint32_t i, const char *name) {
 }
 
 void put_load(Buf *b, Dtype d, const char *name, const char *index) {
-    bool half = d == DT_BF16 || d == DT_F16;
+    bool half = dtype_is_half(d);
     buf_printf(b, "%s%s%s[%s]%s", half ? dtype_name(d) : "", half ? "_f32(" : "", name, index,
                half ? ")" : "");
 }
 
 void put_store(Buf *b, Dtype d, const char *name, const char *index, const char *value) {
-    bool half = d == DT_BF16 || d == DT_F16;
+    bool half = dtype_is_half(d);
     buf_printf(b, "%s[%s] = %s%s(%s);\n", name, index, half ? "f32_" : "",
                half ? dtype_name(d) : "", value);
 }

@@ -12,13 +12,7 @@ void add_ranks(Make *m) {
     const Settings *set = &m->g->set;
     Buf text = {0};
     if (!set->sharded) return;
-    for (int i = 0; i < set->nmesh; i++) {
-        buf_printf(&text, "%s%s=", i ? "," : "", set->mesh[i].axis);
-        if (set->mesh[i].same)
-            buf_puts(&text, set->mesh[i].same);
-        else
-            buf_printf(&text, "%lld", (long long)set->mesh[i].size);
-    }
+    mesh_print(set, &text);
     m->p->ranks = mesh_ranks(set);
     if (text.n) m->p->mesh = intern(m->p->session, text.p);
     m->p->stages = set->stages;

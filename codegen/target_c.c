@@ -169,7 +169,7 @@ static void print_column_stores(Print *p) {
         const Store *st = &k->store.p[s];
         Dtype d = k->arg.p[st->arg].dtype;
         if (st->level != LEVEL_COL) continue;
-        bool half = d == DT_BF16 || d == DT_F16;
+        bool half = dtype_is_half(d);
         line(p, "for (int64_t c = %s; c < %s%.0lld; c++)", cut ? "c0" : "0", cut ? "c1" : "",
              cut ? 0LL : (long long)k->cols);
         line(p, "    a%u[outer * %lld + c] = %s%s(v%u[c%s]);", st->arg, (long long)k->cols,

@@ -584,7 +584,7 @@ static void print_column_stores(Cuda *c) {
     for (uint32_t s = 0; s < p->k->store.n; s++) {
         const Store *st = &p->k->store.p[s];
         Dtype d = p->k->arg.p[st->arg].dtype;
-        bool half = d == DT_BF16 || d == DT_F16;
+        bool half = dtype_is_half(d);
         if (st->level != LEVEL_COL) continue;
         line(p, "a%u[outer * %lld + %s + u] = %s%s(v%u[k][u]);", st->arg, (long long)p->k->cols,
              column(c), half ? "f32_" : "", half ? dtype_name(d) : "", st->inst);

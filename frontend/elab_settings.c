@@ -93,8 +93,7 @@ static bool set_bytes(Elab *e, const Row *r, const Val *v, Loc loc, int64_t *out
 }
 
 static bool set_dtype(Elab *e, const Row *r, const Val *v, Loc loc, Dtype *out) {
-    bool ok =
-        v->kind == V_DTYPE && (v->dtype == DT_F32 || v->dtype == DT_BF16 || v->dtype == DT_F16);
+    bool ok = v->kind == V_DTYPE && (v->dtype == DT_F32 || dtype_is_half(v->dtype));
     if (!ok) return fail(e, loc, "'%s' is f32, bf16 or f16, not %s", r->key, describe(e, v));
     *out = v->dtype;
     return true;

@@ -33,18 +33,13 @@ void calibrate_put(Calibration *c, double x, double scale, const char *unit) {
     buf_puts(&c->text, unit);
 }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
 double median(double *x, size_t n) {
-    qsort(x, n, sizeof *x, by_value);
+    qsort(x, n, sizeof *x, compare_doubles);
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
 
 double undisturbed(double *x, size_t n) {
-    qsort(x, n, sizeof *x, by_value);
+    qsort(x, n, sizeof *x, compare_doubles);
     return x[n / 5];
 }
 

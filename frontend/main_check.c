@@ -36,17 +36,6 @@ typedef struct {
 
 /* ---- one mesh ---- */
 
-static void mesh_text(const Settings *set, Buf *out) {
-    for (int i = 0; i < set->nmesh; i++) {
-        buf_printf(out, "%s%s=", i ? "," : "", set->mesh[i].axis);
-        if (set->mesh[i].same)
-            buf_puts(out, set->mesh[i].same);
-        else
-            buf_printf(out, "%lld", (long long)set->mesh[i].size);
-    }
-    if (!set->nmesh) buf_puts(out, "one rank");
-}
-
 /* Rounding would hide what is looked for: everything is checked as f32, which is computed in
  * double. */
 static void exact(Session *s, Settings *set) {
@@ -146,7 +135,8 @@ static bool check_mesh(Verdict *v) {
     if (!v->g) return false;
     vec_push(&v->stage, v->g);
     vec_push(&v->map, (ShardMap){0});
-    mesh_text(&v->g->set, &v->mesh);
+    mesh_print(&v->g->set, &v->mesh);
+    if (!v->mesh.n) buf_puts(&v->mesh, "one rank");
     exact(v->s, &v->g->set);
     v->equal = equal_new(v->g, (uint64_t)v->args->seed, v->args->steps);
     return check_passes(v);

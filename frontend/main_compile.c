@@ -172,10 +172,9 @@ static Plan *make_plans(Session *s, const CompileArgs *a, bool forward) {
 /* What the budgets cost. */
 static void report_memory(const Plan *p) {
     printf("%.1f ms a step predicted, %.1f ms with everything kept (%.1f MiB)",
-           1e-3 * p->predicted_us, 1e-3 * p->unconstrained_us,
-           (double)p->unconstrained / 1048576.0);
+           1e-3 * p->predicted_us, 1e-3 * p->unconstrained_us, mib(p->unconstrained));
     for (int m = MEM_HOST; m < MEM_COUNT; m++)
-        if (p->arena[m]) printf(", %.1f MiB %s", (double)p->arena[m] / 1048576.0, mem_name((Mem)m));
+        if (p->arena[m]) printf(", %.1f MiB %s", mib(p->arena[m]), mem_name((Mem)m));
     if (p->bound_us > 0)
         printf("\nplan is within %.1f %% of the best possible under this cost model",
                MAX(100 * (p->predicted_us / p->bound_us - 1), 0));
@@ -187,8 +186,7 @@ static void report_stages(const CompileArgs *a, const Plan *first) {
     for (uint32_t i = 1; i < plan_count(first); i++) {
         const Plan *p = plan_at(first, i);
         printf("%s/plan-%u.txt: %" PRId64 " parameters on a rank, %u steps, %u kernels, %.1f MiB\n",
-               a->dir, i, plan_parameters(p), p->step.n, p->kernel.n,
-               (double)p->arena[MEM_DEVICE] / 1048576.0);
+               a->dir, i, plan_parameters(p), p->step.n, p->kernel.n, mib(p->arena[MEM_DEVICE]));
         if (p->budget[MEM_DEVICE] || p->decision.n) report_memory(p);
     }
 }
@@ -200,7 +198,7 @@ static void report(const CompileArgs *a, const Plan *p, double seconds) {
         printf("%s/plan.txt: %" PRId64
                " parameters%s, %u steps, %u kernels, %.1f MiB, compiled in %.2f s\n",
                a->dir, plan_whole_parameters(p), own, p->step.n, p->kernel.n,
-               (double)p->arena[MEM_DEVICE] / 1048576.0, seconds);
+               mib(p->arena[MEM_DEVICE]), seconds);
         if (p->budget[MEM_DEVICE] || p->decision.n) report_memory(p);
         report_stages(a, p);
         return;

@@ -17,8 +17,6 @@
 static const double EDIT_SECONDS = 2; /* for all variants together */
 enum { MAX_HALVINGS = 6, MAX_CHILDREN = 16 };
 
-static double mib(int64_t bytes) { return (double)bytes / (1024.0 * 1024.0); }
-
 /* ---- variants ---- */
 
 ModelArgs args_with(Arena *a, const ModelArgs *args, const char *name, int64_t value) {

@@ -35,8 +35,6 @@ typedef struct {
     uint32_t plans;   /* that compiled */
 } Fit;
 
-static double mib(int64_t bytes) { return (double)bytes / (1024.0 * 1024.0); }
-
 /* ---- the budget: as given, or the machine's memory ---- */
 
 /* What the plans are for: the budgets of the model as it is, and whose prices they have. */

@@ -13,8 +13,6 @@ typedef struct {
     const char *cluster;
 } InspectArgs;
 
-static const double MIB = 1024.0 * 1024.0;
-
 static void shape_text(const PlanBuffer *b, Buf *out) {
     buf_printf(out, "%s[", dtype_name(b->dtype));
     for (int i = 0; i < b->rank; i++) buf_printf(out, i ? ",%" PRId64 : "%" PRId64, b->dim[i]);
@@ -131,8 +129,7 @@ static void print_summary(const Plan *p) {
            p->model, p->target, p->train ? "training" : "forward only", plan_parameters(p),
            p->ranks > 1 ? " on a rank" : "", p->step.n, p->kernel.n, p->flops * 1e-9, p->tokens);
     for (int m = 0; m < MEM_COUNT; m++)
-        if (p->arena[m])
-            printf("%s memory %.2f MiB\n", mem_name((Mem)m), (double)p->arena[m] / MIB);
+        if (p->arena[m]) printf("%s memory %.2f MiB\n", mem_name((Mem)m), mib(p->arena[m]));
     printf("made by: %s\n", p->command ? p->command : "");
     if (*p->machine) printf("made for: %s\n", p->machine);
     for (uint32_t i = 0; i < p->input.n; i++) {

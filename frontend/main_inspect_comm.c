@@ -33,8 +33,6 @@ typedef struct {
     VEC(Message) message; /* most sent bytes first */
 } CommTable;
 
-static double mib(double bytes) { return bytes / (1024.0 * 1024.0); }
-
 /* ---- what a plan says ---- */
 
 static Message message_of(const Plan *p, uint32_t step) {

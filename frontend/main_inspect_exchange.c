@@ -101,8 +101,8 @@ void inspect_exchanges(const Plan *p, const Machine *m, FILE *out) {
     for (uint32_t i = 0; i < rows.n; i++) {
         const ExchangeRow *r = &rows.p[i];
         fprintf(out, "%-12s %-28s %6u %10.3f %9.3f %9.3f %9.3f %s\n", r->axis, way_of(p, r),
-                r->number, r->bytes / (1024.0 * 1024.0), r->us * 1e-3, r->best.flat_us * 1e-3,
-                r->best.us * 1e-3, fastest_way(p, &r->best));
+                r->number, mib(r->bytes), r->us * 1e-3, r->best.flat_us * 1e-3, r->best.us * 1e-3,
+                fastest_way(p, &r->best));
     }
     vec_free(&rows);
 }

@@ -11,8 +11,6 @@
 
 enum { SHOWN_ROWS = 12, PROFILE_WIDTH = 72, PROFILE_HEIGHT = 8 };
 
-static double mib(int64_t bytes) { return (double)bytes / (1024.0 * 1024.0); }
-
 /* What products take of a GPU beside its arena. */
 static int64_t workspace_bytes(const Plan *p) {
     return target_is_gpu(p->target) ? cuda_workspace_bytes(p) : 0;

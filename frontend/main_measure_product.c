@@ -38,11 +38,6 @@ static PlanGemm shape(Dtype d, int form, const int64_t extent[3], int64_t batch)
                       .alpha = 1};
 }
 
-static double flops_of(const PlanGemm *s) {
-    double batch = s->nbatch ? (double)s->count[0] : 1;
-    return 2 * (double)s->m * (double)s->n * (double)s->k * batch;
-}
-
 /* Seconds of one run, or 0 where nothing runs this shape. */
 static double time_product(Calibration *c, Gemm *g, const PlanGemm *s, void *const area[3]) {
     const GemmAlgo *algo = gemm_choose(g, s);
@@ -65,7 +60,7 @@ static void put_product(Calibration *c, Gemm *g, const PlanGemm *s, const char *
     buf_printf(&c->text, "product %s %s %lldx%lldx%lld ", dtype_name(s->da), form, (long long)s->m,
                (long long)s->n, (long long)s->k);
     if (s->nbatch) buf_printf(&c->text, "batch %lld ", (long long)s->count[0]);
-    calibrate_put(c, flops_of(s) / seconds, 1e9, "GFLOPS\n");
+    calibrate_put(c, plan_gemm_flops(s) / seconds, 1e9, "GFLOPS\n");
 }
 
 static void put_family(Calibration *c, Gemm *g, const Family *f, void *const area[3]) {
@@ -78,7 +73,7 @@ static void put_family(Calibration *c, Gemm *g, const Family *f, void *const are
                 const int64_t extent[] = {f->extent[i / n / n], f->extent[i / n % n],
                                           f->extent[i % n]};
                 PlanGemm s = shape(f->dtype, form, extent, batches[b]);
-                if (flops_of(&s) <= most_flops) put_product(c, g, &s, forms[form], area);
+                if (plan_gemm_flops(&s) <= most_flops) put_product(c, g, &s, forms[form], area);
             }
 }
 

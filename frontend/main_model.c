@@ -46,7 +46,7 @@ static const char *train_text(Session *s, const ModelArgs *a) {
 static bool set_precision(Session *s, const ModelArgs *a, Graph *g) {
     Dtype d;
     if (!a->precision) return true;
-    bool known = dtype_parse(a->precision, &d) && (d == DT_F32 || d == DT_BF16 || d == DT_F16);
+    bool known = dtype_parse(a->precision, &d) && (d == DT_F32 || dtype_is_half(d));
     if (known) g->set.precision = d;
     if (known && d == DT_F16 && g->set.loss_scale == LOSS_SCALE_NONE)
         g->set.loss_scale = LOSS_SCALE_DYNAMIC;

@@ -25,15 +25,10 @@ static void note_step(void *ctx, uint32_t step, double begin, double end) {
     vec_push(&s->us, 1e6 * (end - begin));
 }
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
 /* The median or the least; sorts. */
 static double pick(double *x, uint32_t n, bool fastest) {
     if (n == 0) return 0;
-    qsort(x, n, sizeof *x, ascending);
+    qsort(x, n, sizeof *x, compare_doubles);
     if (fastest) return x[0];
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }

@@ -72,6 +72,11 @@ void buf_free(Buf *b);
 bool parse_f64(const char *s, size_t n,
                double *x); /* decimal, inf, nan; false: not one, or too large */
 bool parse_i64(const char *s, size_t n, int64_t *x); /* decimal; false: not one, or does not fit */
+int hex_digit(char c);                               /* its value, of 0-9a-f; -1: not one */
+
+int compare_doubles(const void *a, const void *b); /* ascending, for qsort */
+int64_t common_divisor(int64_t a, int64_t b);      /* the greatest; of 0 and x it is x */
+static inline double mib(double bytes) { return bytes / 1048576; }
 
 double now_seconds(void); /* of a monotonic clock */
 
@@ -224,6 +229,7 @@ const char *dtype_name(Dtype d); /* "f32" … ; bool is one byte */
 bool dtype_parse(const char *s, Dtype *d);
 int dtype_size(Dtype d); /* bytes; 0 for a tuple */
 bool dtype_is_float(Dtype d);
+bool dtype_is_half(Dtype d); /* a float of 16 bits */
 float bf16_to_f32(uint16_t h);
 uint16_t f32_to_bf16(float x); /* round to nearest even */
 float f16_to_f32(uint16_t h);

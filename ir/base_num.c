@@ -102,6 +102,25 @@ bool parse_i64(const char *s, size_t n, int64_t *x) {
     return true;
 }
 
+int hex_digit(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* ---- arithmetic ---- */
+
+int compare_doubles(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+int64_t common_divisor(int64_t a, int64_t b) {
+    while (b) {
+        int64_t r = a % b;
+        a = b, b = r;
+    }
+    return a;
+}
+
 /* ---- storage formats ---- */
 
 static const struct {
@@ -118,6 +137,7 @@ _Static_assert(COUNT(dtypes) == DT_COUNT, "one row per dtype");
 const char *dtype_name(Dtype d) { return dtypes[d].name; }
 int dtype_size(Dtype d) { return dtypes[d].size; }
 bool dtype_is_float(Dtype d) { return dtypes[d].is_float; }
+bool dtype_is_half(Dtype d) { return dtypes[d].is_float && dtypes[d].size == 2; }
 
 bool dtype_parse(const char *s, Dtype *d) {
     for (unsigned i = 0; i < DT_COUNT; i++)

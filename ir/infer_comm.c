@@ -5,7 +5,7 @@
 #include "ir/hooks.h"
 
 static bool check_wire(Dtype wire, Dtype own, Buf *err) {
-    if (wire == own || (dtype_is_float(own) && (wire == DT_F16 || wire == DT_BF16))) return true;
+    if (wire == own || (dtype_is_float(own) && dtype_is_half(wire))) return true;
     infer_fail(err, "%s cannot be sent as %s", dtype_name(own), dtype_name(wire));
     return false;
 }

@@ -252,6 +252,8 @@ static inline Node *node_of(const Graph *g, Value v) { return &g->node.p[v]; }
 static inline Value operand(const Graph *g, Value v, uint32_t i) {
     return g->operand.p[g->node.p[v].in + i];
 }
+/* An output or an assignment: it is there for what it leaves behind, not for its value. */
+static inline bool is_effect(const Node *n) { return op_info((Op)n->op)->flags & OPF_EFFECT; }
 static inline const Type *type_of(const Graph *g, Value v) { return g->node.p[v].type; }
 /* Appends a node; its type is inferred (BUG when illegal: callers check user input first). */
 Value graph_add(Graph *g, Op op, const Attr *attr, uint32_t nin, const Value *in);
@@ -411,6 +413,7 @@ typedef struct {
     int64_t n;                                      /* members */
 } MeshGroup;
 int64_t mesh_ranks(const Settings *set);
+void mesh_print(const Settings *set, Buf *out); /* "data=4,expert=data"; nothing without a mesh */
 /* Of one stage of a pipeline; `tensor`: those of a tensor axis too, which are no replicas. */
 int64_t mesh_scope_ranks(const Settings *set, bool tensor);
 /* The axis itself, or the one whose devices it uses; NULL when it has one rank or is unknown. */

@@ -24,7 +24,7 @@ int64_t storage_size(const Type *t) {
 bool units_complete(const Graph *g, const Units *us) {
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);
-        bool computes = !is_view(n) && n->nin && !(op_info(n->op)->flags & OPF_EFFECT);
+        bool computes = !is_view(n) && n->nin && !is_effect(n);
         if (computes && us->of[v] == NO_UNIT) return false;
     }
     return true;
@@ -42,7 +42,7 @@ static void read_by_effects(Life *l) {
     const Graph *g = l->g;
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);
-        if (!(op_info(n->op)->flags & OPF_EFFECT)) continue;
+        if (!is_effect(n)) continue;
         Layout layout;
         bool assign = n->op == OP_assign;
         Value x = view_root(g, operand(g, v, assign), &layout);

@@ -32,6 +32,16 @@ int64_t mesh_scope_ranks(const Settings *set, bool tensor) {
     return n;
 }
 
+void mesh_print(const Settings *set, Buf *out) {
+    for (int i = 0; i < set->nmesh; i++) {
+        buf_printf(out, "%s%s=", i ? "," : "", set->mesh[i].axis);
+        if (set->mesh[i].same)
+            buf_puts(out, set->mesh[i].same);
+        else
+            buf_printf(out, "%lld", (long long)set->mesh[i].size);
+    }
+}
+
 const char *mesh_axis(const Settings *set, const char *name) {
     int i = find_axis(set, name, strlen(name));
     return i < 0 || set->mesh[i].size == 1 ? NULL : set->mesh[i].axis;

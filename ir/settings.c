@@ -112,14 +112,10 @@ static void print_note(const Graph *g, const Annotation *a, Buf *out) {
 }
 
 static void print_mesh(const Settings *set, Buf *out) {
-    for (int i = 0; i < set->nmesh; i++) {
-        buf_printf(out, "%s%s=", i ? "," : "setting mesh ", set->mesh[i].axis);
-        if (set->mesh[i].same)
-            buf_puts(out, set->mesh[i].same);
-        else
-            buf_printf(out, "%lld", (long long)set->mesh[i].size);
-    }
-    if (set->nmesh) buf_puts(out, "\n");
+    if (!set->nmesh) return;
+    buf_puts(out, "setting mesh ");
+    mesh_print(set, out);
+    buf_puts(out, "\n");
 }
 
 void graph_print_header(const Graph *g, Buf *out) {

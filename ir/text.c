@@ -120,10 +120,6 @@ const char *text_axes(Text *t, const char *what) {
     return intern_n(t->session, from, (size_t)(t->p - from));
 }
 
-static int hex_digit(char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* One byte of a string after its backslash; 0 when it is no escape. */
 static char unescape(Text *t) {
     char c = t->p < t->end ? *t->p++ : 0;

@@ -6,8 +6,6 @@ static Value computing(const Graph *g, Value v) {
     return is_result(node_of(g, v)) ? operand(g, v, 0) : v;
 }
 
-static bool is_effect(const Node *n) { return (op_info(n->op)->flags & OPF_EFFECT) != 0; }
-
 /* Marks what is read from outside the unit that computes it. */
 static void mark_owned(const Graph *g, Units *us) {
     for (Value v = 0; v < g->node.n; v++) {

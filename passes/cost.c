@@ -95,11 +95,6 @@ static double touch_us(const Band *b, uint32_t n, double bytes) {
 
 /* ---- products ---- */
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
 static void point_logs(const ProductPoint *p, double at[AXES]) {
     const int64_t extent[AXES] = {p->m, p->n, p->k, p->batch};
     for (int i = 0; i < AXES; i++) at[i] = log((double)extent[i]);
@@ -115,7 +110,7 @@ static bool add_value(Grid *g, int axis, double x) {
         if (g->at[axis][i] == x) return true;
     if (g->count[axis] == AXIS_MAX) return false;
     g->at[axis][g->count[axis]++] = x;
-    qsort(g->at[axis], (size_t)g->count[axis], sizeof(double), by_value);
+    qsort(g->at[axis], (size_t)g->count[axis], sizeof(double), compare_doubles);
     return true;
 }
 

@@ -338,7 +338,7 @@ static void misfit(const Planner *l) {
     diag_error(p->g->session, (Loc){0},
                "the model does not fit: the smallest plan found takes %.2f MiB of the device, the "
                "budget is %.2f MiB",
-               (double)l->smallest / 1048576.0, (double)p->budget[MEM_DEVICE] / 1048576.0);
+               mib(l->smallest), mib(p->budget[MEM_DEVICE]));
 }
 
 static void take_graph(Graph *g, Graph *from) {

@@ -134,7 +134,7 @@ static void emit_effects(Emit *e) {
     const Graph *g = e->p->g;
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);
-        if (!(op_info(n->op)->flags & OPF_EFFECT)) continue;
+        if (!is_effect(n)) continue;
         Value base = view_base(g, operand(g, v, n->op == OP_assign));
         bool away = false;
         if (n->op == OP_assign) {

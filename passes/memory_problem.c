@@ -19,8 +19,6 @@ enum {
 
 static int64_t bytes_of(const Problem *p, Value v) { return type_bytes(type_of(p->g, v)); }
 
-static bool is_effect(const Node *n) { return (op_info(n->op)->flags & OPF_EFFECT) != 0; }
-
 static void find_last_uses(Problem *p) {
     const Graph *g = p->g;
     for (uint32_t u = 0; u < p->us.n; u++)

@@ -63,10 +63,9 @@ static int64_t largest_live(const Sections *p) {
     return most;
 }
 
-static int64_t common_divisor(const Sections *p) {
+static int64_t unit_of_sizes(const Sections *p) {
     int64_t g = 0;
-    for (uint32_t i = 0; i < p->n; i++)
-        for (int64_t b = p->size[i], r; b; b = r) r = g % b, g = b;
+    for (uint32_t i = 0; i < p->n; i++) g = common_divisor(g, p->size[i]);
     return MAX(g, 1);
 }
 
@@ -123,7 +122,7 @@ int64_t pack_limited(const PackItem *item, uint32_t n, const PackLimits *limits,
                      int64_t *bound, Arena *a) {
     Sections p = sections_make(item, n, limits->align, a);
     double until = limits->seconds > 0 ? now_seconds() + limits->seconds : 0;
-    Narrow w = {limits, common_divisor(&p), largest_live(&p), 0, offset, until};
+    Narrow w = {limits, unit_of_sizes(&p), largest_live(&p), 0, offset, until};
     w.height = pack_quickly(&p, goal(&w), offset, a);
     bool impossible = limits->enough && w.bound > limits->enough;
     if (w.height > goal(&w) && limits->effort > 0 && !impossible) narrow(&w, &p, a);

@@ -198,8 +198,7 @@ static void find_balances(Plan *p) {
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);
         if (n->nin == 0) p->nread[v] = NO_UNIT;
-        if (op_info(n->op)->flags & OPF_EFFECT)
-            p->nread[view_base(g, operand(g, v, n->op == OP_assign))] = NO_UNIT;
+        if (is_effect(n)) p->nread[view_base(g, operand(g, v, n->op == OP_assign))] = NO_UNIT;
     }
     for (uint32_t u = 0; u < us->n; u++)
         for (uint32_t i = 0; i < us->unit[u].nwrite; i++) {

@@ -191,14 +191,6 @@ int64_t search_batch(const Graph *g) {
     return any;
 }
 
-static int64_t common_divisor(int64_t a, int64_t b) {
-    while (b) {
-        int64_t r = a % b;
-        a = b, b = r;
-    }
-    return a;
-}
-
 /* A dimension of the whole tensor is this rank's part times the ranks. */
 static void note_divisor(const Graph *g, const Node *n, int64_t *divisor) {
     for (int k = 0; n->spec && k < n->spec->rank; k++) {

@@ -106,14 +106,6 @@ static void label_concat(const Graph *g, Value v, Dims *d) {
 
 /* ---- shapes ---- */
 
-static int64_t common_divisor(int64_t a, int64_t b) {
-    while (b) {
-        int64_t r = a % b;
-        a = b, b = r;
-    }
-    return a;
-}
-
 /* Groups of dims with equal products; the first dim larger than 1 of each side is split alike. */
 static void label_reshape(const Graph *g, Value v, Dims *d) {
     const Type *a = in_type(g, v, 0), *b = type_of(g, v);

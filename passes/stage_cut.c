@@ -82,7 +82,7 @@ static void find_joint(Cut *c) {
             staged = true;
             only = c->of[w];
         }
-        bool effect = (op_info((Op)node_of(c->from, v)->op)->flags & OPF_EFFECT) != 0;
+        bool effect = is_effect(node_of(c->from, v));
         if (staged && !joint && !effect)
             c->of[v] = only;
         else
@@ -300,7 +300,7 @@ static bool is_read_whole(const Cut *c, Value v) {
 /* In the old order: what this stage computes, and what it sends as soon as it is there. */
 static void make_stage(Cut *c) {
     for (Value v = 0; v < c->from->node.n; v++) {
-        bool effect = (op_info((Op)node_of(c->from, v)->op)->flags & OPF_EFFECT) != 0;
+        bool effect = is_effect(node_of(c->from, v));
         if (c->of[v] == (int16_t)c->stage || (every(c, v) && (c->joint[v] || effect))) {
             if (!is_joint_sum(c, v) || is_read_whole(c, v)) here(c, v);
         }

@@ -82,7 +82,7 @@ static bool is_leaf(const Node *n) { return (op_info((Op)n->op)->flags & OPF_LEA
 static void find_free(Layers *l) {
     for (Value v = 0; v < l->g->node.n; v++) {
         const Node *n = node_of(l->g, v);
-        bool effect = (op_info((Op)n->op)->flags & OPF_EFFECT) != 0;
+        bool effect = is_effect(n);
         l->free[v] = n->op != OP_param && n->op != OP_state && !effect;
         for (uint32_t i = 0; i < n->nin; i++) l->free[v] &= l->free[operand(l->g, v, i)];
     }

@@ -8,11 +8,9 @@
 
 enum { PART = 1024 };
 
-static bool is_half(Dtype d) { return d == DT_BF16 || d == DT_F16; }
-
 static void to_floats(Dtype d, const void *from, float *to, int64_t n) {
     const double *wide = from;
-    if (is_half(d))
+    if (dtype_is_half(d))
         half_widen(d, from, to, n);
     else if (d == DT_F64)
         for (int64_t i = 0; i < n; i++) to[i] = (float)wide[i];
@@ -22,7 +20,7 @@ static void to_floats(Dtype d, const void *from, float *to, int64_t n) {
 
 static void of_floats(Dtype d, const float *from, void *to, int64_t n) {
     double *wide = to;
-    if (is_half(d))
+    if (dtype_is_half(d))
         half_narrow(d, from, to, n);
     else if (d == DT_F64)
         for (int64_t i = 0; i < n; i++) wide[i] = (double)from[i];

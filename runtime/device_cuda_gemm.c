@@ -306,12 +306,6 @@ static bool recall(Cuda *d, const char *key, CudaProduct *x) {
            result.status == 0 && result.workspace <= CUDA_WORKSPACE;
 }
 
-static double flops_of(const PlanGemm *g) {
-    double f = 2.0 * (double)g->m * (double)g->n * (double)g->k;
-    for (int i = 0; i < g->nbatch; i++) f *= (double)g->count[i];
-    return f;
-}
-
 static Status choose(Cuda *d, CudaProduct *x, const Stopwatch *w, const PlanStep *s) {
     Buf key = {0}, text = {0};
     void *at[3];
@@ -327,7 +321,7 @@ static Status choose(Cuda *d, CudaProduct *x, const Stopwatch *w, const PlanStep
                                          : fastest(d, x, w, s, align, at, &seconds);
     if (!failure && seconds > 0) {
         put_algo(&x->algo, &text);
-        wisdom_remember(&d->wisdom, key.p, text.p, flops_of(&s->gemm) / seconds / 1e9);
+        wisdom_remember(&d->wisdom, key.p, text.p, plan_gemm_flops(&s->gemm) / seconds / 1e9);
     }
     buf_free(&key);
     buf_free(&text);

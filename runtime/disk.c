@@ -86,11 +86,11 @@ static int open_nameless(const char *folder) {
 
 static Status too_small(const Disk *d, int error) {
     struct statvfs fs;
-    double mib = 1024.0 * 1024.0, unused = 0;
+    double unused = 0;
     if (statvfs(d->folder, &fs) == 0) unused = (double)fs.f_bavail * (double)fs.f_frsize;
-    return status_make(
-        EXIT_SYSTEM, "the plan keeps %.1f MiB (%lld bytes) on disk, and %s has %.1f MiB free: %s",
-        (double)d->bytes / mib, (long long)d->bytes, d->folder, unused / mib, strerror(error));
+    return status_make(EXIT_SYSTEM,
+                       "the plan keeps %.1f MiB (%lld bytes) on disk, and %s has %.1f MiB free: %s",
+                       mib(d->bytes), (long long)d->bytes, d->folder, mib(unused), strerror(error));
 }
 
 static Status make_file(Disk *d) {

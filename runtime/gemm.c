@@ -191,19 +191,13 @@ const GemmAlgo *gemm_find(const Gemm *g, const PlanGemm *s, const char *name) {
 
 /* ---- measuring ---- */
 
-static double flops_of(const PlanGemm *s) {
-    double f = 2.0 * (double)s->m * (double)s->n * (double)s->k;
-    for (int i = 0; i < s->nbatch; i++) f *= (double)s->count[i];
-    return f;
-}
-
 /* A like shape that takes a few milliseconds at most: the largest extent is halved, batches first.
  */
 static PlanGemm smaller(const PlanGemm *s) {
     PlanGemm t = *s;
     bool tight_a = t.lda == (t.ta ? t.m : t.k), tight_b = t.ldb == (t.tb ? t.k : t.n);
     bool tight_c = t.ldc == t.n;
-    while (flops_of(&t) > measured_flops) {
+    while (plan_gemm_flops(&t) > measured_flops) {
         int64_t *largest = t.m >= t.n && t.m >= t.k ? &t.m : t.n >= t.k ? &t.n : &t.k;
         for (int i = 0; i < t.nbatch; i++)
             if (t.count[i] > 8) largest = &t.count[i];
@@ -292,7 +286,7 @@ const GemmAlgo *gemm_choose(Gemm *g, const PlanGemm *s) {
         double least = 0;
         known = need_operands(g, &t) ? fastest(g, algo, n, &t, shape_seconds, &least) : algo[0];
         if (!w && least > 0)
-            wisdom_remember(&g->wisdom, key.p, known->name, flops_of(&t) / least / 1e9);
+            wisdom_remember(&g->wisdom, key.p, known->name, plan_gemm_flops(&t) / least / 1e9);
     }
     buf_free(&key);
     return known;
@@ -317,7 +311,7 @@ static double measure_peak(Gemm *g) {
         double t = busy_once(g, algo[i % n], &s);
         least = least == 0 ? t : MIN(least, t);
     }
-    return flops_of(&s) / least / 1e9;
+    return plan_gemm_flops(&s) / least / 1e9;
 }
 
 double gemm_peak(Gemm *g) {

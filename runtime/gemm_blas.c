@@ -37,10 +37,8 @@ static void narrow(Dtype d, const float *from, int64_t rows, int64_t cols, uint1
     for (int64_t i = 0; i < rows; i++) half_narrow(d, from + i * cols, to + i * ld, cols);
 }
 
-static bool is_half(Dtype d) { return d == DT_BF16 || d == DT_F16; }
-
 static bool any_half(const PlanGemm *s) {
-    return is_half(s->da) || is_half(s->db) || is_half(s->dc);
+    return dtype_is_half(s->da) || dtype_is_half(s->db) || dtype_is_half(s->dc);
 }
 
 /* ---- one tile ---- */
@@ -66,7 +64,7 @@ typedef struct {
 
 static Panel panel(Dtype d, const char *from, int64_t ld, int64_t rows, int64_t cols,
                    float **scratch) {
-    if (!is_half(d)) return (Panel){(const float *)(const void *)from, ld};
+    if (!dtype_is_half(d)) return (Panel){(const float *)(const void *)from, ld};
     Panel p = {*scratch, cols};
     widen(d, (const uint16_t *)(const void *)from, ld, rows, cols, *scratch);
     *scratch += rows * cols;
@@ -88,9 +86,9 @@ static void sgemm(const Gemm *g, GemmLibrary library, const PlanGemm *s, int64_t
 
 static void tile_f32(const Tiled *x, const Tile *t, float *scratch) {
     const PlanGemm *s = x->s;
-    bool narrow_c = is_half(s->dc);
+    bool narrow_c = dtype_is_half(s->dc);
     float *c = (float *)(void *)t->c, beta = s->beta;
-    int64_t ldc = s->ldc, k_panel = is_half(s->da) || is_half(s->db) ? K_PANEL : s->k;
+    int64_t ldc = s->ldc, k_panel = dtype_is_half(s->da) || dtype_is_half(s->db) ? K_PANEL : s->k;
     if (narrow_c) {
         c = scratch, ldc = t->n;
         scratch += t->m * t->n;
@@ -143,9 +141,9 @@ static int64_t batches(const PlanGemm *s) {
 
 static size_t scratch_bytes(const PlanGemm *s, int64_t tile_m, int64_t tile_n) {
     int64_t k = MIN(s->k, (int64_t)K_PANEL), n = 0;
-    if (is_half(s->da)) n += tile_m * k;
-    if (is_half(s->db)) n += tile_n * k;
-    if (is_half(s->dc)) n += tile_m * tile_n;
+    if (dtype_is_half(s->da)) n += tile_m * k;
+    if (dtype_is_half(s->db)) n += tile_n * k;
+    if (dtype_is_half(s->dc)) n += tile_m * tile_n;
     return (size_t)n * sizeof(float);
 }
 

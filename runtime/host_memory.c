@@ -52,11 +52,10 @@ int64_t host_memory_available(void) {
 
 Status host_memory_check(int64_t bytes) {
     int64_t left = host_memory_available();
-    double mib = 1024.0 * 1024.0;
     if (bytes <= left) return NULL;
     return status_make(EXIT_SYSTEM,
                        "the plan needs %.1f MiB of this machine's memory, and %.1f MiB are "
                        "available (%" PRId64 " and %" PRId64 " bytes): compile it for a smaller "
                        "--memory or --host-memory",
-                       (double)bytes / mib, (double)left / mib, bytes, left);
+                       mib(bytes), mib(left), bytes, left);
 }

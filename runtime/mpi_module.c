@@ -83,7 +83,7 @@ static void half_min(void *a, void *b, int *n, MPI_Datatype *t) {
 }
 
 static MPI_Op op_of(Dtype d, ReduceOp op) {
-    if (d == DT_BF16 || d == DT_F16) return half_op[op];
+    if (dtype_is_half(d)) return half_op[op];
     return op == REDUCE_SUM ? MPI_SUM : op == REDUCE_MAX ? MPI_MAX : MPI_MIN;
 }
 

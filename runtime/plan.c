@@ -224,6 +224,12 @@ bool plan_gemm_disjoint(const PlanGemm *g) {
     return true;
 }
 
+double plan_gemm_flops(const PlanGemm *g) {
+    double f = 2.0 * (double)g->m * (double)g->n * (double)g->k;
+    for (int i = 0; i < g->nbatch; i++) f *= (double)g->count[i];
+    return f;
+}
+
 /* ---- printing ---- */
 
 static void put_quoted(Buf *b, const char *s) {

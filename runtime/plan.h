@@ -272,6 +272,7 @@ bool plan_has_stream(const Plan *p, int stream); /* is a step on it? */
 int64_t plan_gemm_span(const PlanGemm *g, int operand);
 /* Whether no element of C is written twice: then rows and batches may run in any order. */
 bool plan_gemm_disjoint(const PlanGemm *g);
+double plan_gemm_flops(const PlanGemm *g); /* of all its products; an addition counts */
 
 /* ---- plan_live.c ---- */
 /* When each buffer is alive: in steps first … last, counted from 1; 0: in none. What persists is

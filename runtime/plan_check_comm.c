@@ -159,7 +159,7 @@ static void check_message(const PlanCollective *c, int64_t ranks, Buf *why) {
         if (c->count[i] % ranks != 0)
             FAIL(why, "%lld elements are not as many for each of %lld ranks",
                  (long long)c->count[i], (long long)ranks);
-    bool low = c->wire == DT_F16 || c->wire == DT_BF16;
+    bool low = dtype_is_half(c->wire);
     if (c->wire != c->dtype && !(converts && low && dtype_is_float(c->dtype)))
         FAIL(why, "%s of %s cannot be sent as %s", collective_name(c->kind), dtype_name(c->dtype),
              dtype_name(c->wire));

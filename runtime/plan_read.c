@@ -56,10 +56,6 @@ double read_number(Reader *r, const char *what) {
     return x;
 }
 
-static int hex_digit(char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 uint64_t read_hex(Reader *r, const char *what) {
     const char *start;
     uint64_t v = 0;

@@ -180,7 +180,7 @@ static void sent_line(Report *r, const Plan *p, const Exec *e, uint32_t first) {
     }
     report_line(r, "sent in a step: %u %s over %s, %" PRId64 " messages, %.3f MiB", n,
                 collective_name(like->collective.kind), p->group.p[like->collective.group].name,
-                sum.messages, sum.bytes / 1048576.0);
+                sum.messages, mib(sum.bytes));
 }
 
 void report_sent(Report *r, const Plan *p, const Exec *e) {

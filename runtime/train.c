@@ -418,12 +418,12 @@ static int64_t process_bytes(const char *name) {
 }
 
 /* Where the plan has more than the device's memory. */
-static void report_tiers(const Run *r, double mib) {
+static void report_tiers(const Run *r) {
     double bytes[MEM_COUNT];
     for (int m = 0; m < MEM_COUNT; m++) bytes[m] = (double)exec_arena_bytes(r->exec, (Mem)m);
     if (bytes[MEM_HOST] + bytes[MEM_DISK] > 0)
         report_line(r->report, "tiers: device %.1f MiB, host %.1f MiB, disk %.1f MiB in %s",
-                    bytes[MEM_DEVICE] / mib, bytes[MEM_HOST] / mib, bytes[MEM_DISK] / mib,
+                    mib(bytes[MEM_DEVICE]), mib(bytes[MEM_HOST]), mib(bytes[MEM_DISK]),
                     disk_folder(r));
 }
 
@@ -443,7 +443,6 @@ static Status largest_memory(const Ranks *r, int64_t *x, int *rank) {
 
 static Status report_memory(Run *r) {
     int64_t beside = exec_beside_bytes(r->exec), x[MEMORY_COUNT];
-    double mib = 1024.0 * 1024.0;
     char which[40] = "";
     int rank;
     x[ARENAS] = exec_arena_bytes(r->exec, MEM_DEVICE) + exec_arena_bytes(r->exec, MEM_HOST);
@@ -453,16 +452,15 @@ static Status report_memory(Run *r) {
     x[OTHER] = MAX(x[PEAK] - exec_host_bytes(r->exec) - x[DATA] - x[CODE], (int64_t)0);
     TRY(largest_memory(&r->ranks, x, &rank));
     if (r->ranks.n > 1) snprintf(which, sizeof which, " (rank %d, the largest)", rank);
-    report_tiers(r, mib);
+    report_tiers(r);
     if (beside > 0)
-        report_line(r->report, "device: %.1f MiB beside the arenas, for %s", (double)beside / mib,
+        report_line(r->report, "device: %.1f MiB beside the arenas, for %s", mib(beside),
                     exec_ahead(r->exec) > 1 ? "inputs on their way and products"
                                             : "what is on its way to and from the disk");
     report_line(r->report,
                 "memory: arenas %.1f MiB (as planned), data %.1f MiB, code %.1f MiB, other %.1f "
                 "MiB, peak resident %.1f MiB%s",
-                (double)x[ARENAS] / mib, (double)x[DATA] / mib, (double)x[CODE] / mib,
-                (double)x[OTHER] / mib, (double)x[PEAK] / mib, which);
+                mib(x[ARENAS]), mib(x[DATA]), mib(x[CODE]), mib(x[OTHER]), mib(x[PEAK]), which);
     return NULL;
 }
 
