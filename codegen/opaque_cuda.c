@@ -486,18 +486,34 @@ void epilogue_cuda_print(const PlanGemm *g, Code *c) {
 /* A block reads all its elements before it writes one: a single one may convert in place. */
 void convert_cuda_print(Dtype from, Dtype to, bool pack, Code *c) {
     ASSERT(PLAN_CONVERT_BLOCK == 4 * 256);
-    buf_printf(
-        &c->body,
-        "{\n    const int64_t n = (int64_t)ARG(2), at = (int64_t)BID * 1024 + TID;\n"
-        "    const float scale = bits_f32((uint32_t)(uint64_t)ARG(3));\n"
-        "    float x[4] = {0, 0, 0, 0};\n"
-        "    for (int k = 0; k < 4; k++)\n"
-        "        if (at + 256 * k < n) read_%s(x + k, (const %s *)ARG(0) + at + 256 * k, 1);\n"
-        "    SYNC();\n"
-        "    for (int k = 0; k < 4; k++) {\n"
-        "        x[k] %s scale;\n"
-        "        if (at + 256 * k < n) write_%s((%s *)ARG(1) + at + 256 * k, x + k, 1);\n"
-        "    }\n}\n",
-        real(from), ctype_storage(from), pack ? "*=" : "/=", real(to), ctype_storage(to));
+    Buf *b = &c->body;
+    bool same = from == to;
+    const char *in = ctype_storage(from), *out = ctype_storage(to);
+    buf_printf(b,
+               "{\n    const int64_t n = (int64_t)ARG(2), run = (int64_t)ARG(4);\n"
+               "    %s x[4] = {0, 0, 0, 0};\n    int64_t of[4], in[4];\n",
+               same ? in : "float");
+    if (!same) buf_puts(b, "    const float scale = bits_f32((uint32_t)(uint64_t)ARG(3));\n");
+    buf_printf(b,
+               "    for (int k = 0; k < 4; k++) {\n"
+               "        const int64_t at = (int64_t)BID * 1024 + TID + 256 * k;\n"
+               "        of[k] = at < n ? at / run : -1, in[k] = at %% run;\n"
+               "        if (of[k] < 0) continue;\n"
+               "        const %s *p = (const %s *)ARG(0) + of[k] * (int64_t)ARG(5) + in[k];\n",
+               in, in);
+    if (same)
+        buf_puts(b, "        x[k] = *p;\n");
+    else
+        buf_printf(b, "        read_%s(x + k, p, 1);\n", real(from));
+    buf_printf(b,
+               "    }\n    SYNC();\n    for (int k = 0; k < 4; k++) {\n"
+               "        if (of[k] < 0) continue;\n"
+               "        %s *p = (%s *)ARG(1) + of[k] * (int64_t)ARG(6) + in[k];\n",
+               out, out);
+    if (same)
+        buf_puts(b, "        *p = x[k];\n    }\n}\n");
+    else
+        buf_printf(b, "        x[k] %s scale;\n        write_%s(p, x + k, 1);\n    }\n}\n",
+                   pack ? "*=" : "/=", real(to));
     c->threads = 256;
 }

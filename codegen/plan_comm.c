@@ -85,7 +85,7 @@ void comm_step(Make *m, uint32_t u, PlanStep *s) {
                           .peer = -1,
                           .room = has_room(m, unit)};
     op_collective((Op)n->op, &c->kind);
-    if (n->op == OP_all_reduce && c->wire != c->dtype) c->scale = attr_float(n, "scale");
+    if (plan_comm_reduces(c) && c->wire != c->dtype) c->scale = attr_float(n, "scale");
     if (plan_comm_pairs(c)) c->peer = attr_int(n, "peer");
     uint32_t in = plan_comm_operands(c), out = plan_comm_results(c);
     PlanArg *arg = add_args(m, s, in + out + c->room);
@@ -110,7 +110,7 @@ void convert_kernels(Make *m) {
     for (uint32_t i = 0; i < m->p->step.n && m->target->convert; i++) {
         const PlanStep *s = &m->p->step.p[i];
         const PlanCollective *c = &s->collective;
-        if (s->kind != STEP_COLLECTIVE || c->wire == c->dtype) continue;
+        if (s->kind != STEP_COLLECTIVE || !plan_comm_converts(c)) continue;
         add_convert(m, c->dtype, c->wire, true);
         add_convert(m, c->wire, c->dtype, false);
     }

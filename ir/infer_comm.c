@@ -16,28 +16,36 @@ static bool check_ranks(int64_t ranks, Buf *err) {
     return false;
 }
 
+/* Operands that travel as one message. */
+static bool check_message(const Type *const *in, uint32_t nin, const Attr *attr, Buf *err) {
+    if (nin == 0) infer_fail(err, "needs an operand");
+    if (nin == 0 || !check_ranks(attr->v[1].i, err)) return false;
+    for (uint32_t i = 1; i < nin; i++)
+        if (in[i]->dtype != in[0]->dtype) return infer_fail(err, "operands differ in dtype"), false;
+    return true;
+}
+
 INFER(infer_all_reduce) {
     UNUSED;
     ReduceOp reduce;
-    if (nin == 0 || !check_ranks(attr->v[1].i, err))
-        return nin ? NULL : infer_fail(err, "needs an operand");
+    if (!check_message(in, nin, attr, err)) return NULL;
     if (!reduce_parse(attr->v[2].s, &reduce))
         return infer_fail(err, "reduce is \"%s\"; it is sum, max or min", attr->v[2].s);
-    for (uint32_t i = 0; i < nin; i++) {
-        if (in[i]->dtype != in[0]->dtype) return infer_fail(err, "operands differ in dtype");
-        if (!check_wire((Dtype)attr->v[3].i, in[i]->dtype, err)) return NULL;
-    }
+    if (!check_wire((Dtype)attr->v[3].i, in[0]->dtype, err)) return NULL;
     return nin == 1 ? in[0] : type_tuple(s, nin, in);
 }
 
 INFER(infer_all_gather) {
     UNUSED;
-    int64_t dim[MAX_RANK];
-    if (!check_ranks(attr->v[1].i, err)) return NULL;
-    if (in[0]->rank == MAX_RANK) return infer_fail(err, "has %d dimensions already", MAX_RANK);
-    dim[0] = attr->v[1].i;
-    memcpy(dim + 1, in[0]->dim, (size_t)in[0]->rank * sizeof *dim);
-    return type_tensor(s, in[0]->dtype, in[0]->rank + 1, dim);
+    const Type *out[MAX_OPERANDS];
+    if (!check_message(in, nin, attr, err)) return NULL;
+    for (uint32_t i = 0; i < nin; i++) {
+        int64_t dim[MAX_RANK] = {attr->v[1].i};
+        if (in[i]->rank == MAX_RANK) return infer_fail(err, "has %d dimensions already", MAX_RANK);
+        memcpy(dim + 1, in[i]->dim, (size_t)in[i]->rank * sizeof *dim);
+        out[i] = type_tensor(s, in[i]->dtype, in[i]->rank + 1, dim);
+    }
+    return nin == 1 ? out[0] : type_tuple(s, nin, out);
 }
 
 static bool has_blocks(const Type *t, int64_t ranks, Buf *err) {
@@ -48,8 +56,14 @@ static bool has_blocks(const Type *t, int64_t ranks, Buf *err) {
 
 INFER(infer_reduce_scatter) {
     UNUSED;
-    if (!check_ranks(attr->v[1].i, err) || !has_blocks(in[0], attr->v[1].i, err)) return NULL;
-    return type_tensor(s, in[0]->dtype, in[0]->rank - 1, in[0]->dim + 1);
+    const Type *out[MAX_OPERANDS];
+    if (!check_message(in, nin, attr, err)) return NULL;
+    if (!check_wire((Dtype)attr->v[2].i, in[0]->dtype, err)) return NULL;
+    for (uint32_t i = 0; i < nin; i++) {
+        if (!has_blocks(in[i], attr->v[1].i, err)) return NULL;
+        out[i] = type_tensor(s, in[i]->dtype, in[i]->rank - 1, in[i]->dim + 1);
+    }
+    return nin == 1 ? out[0] : type_tuple(s, nin, out);
 }
 
 INFER(infer_all_to_all) {
@@ -105,5 +119,7 @@ INFER(infer_room) {
     for (uint32_t i = 0; i < (one->dtype == DT_TUPLE ? one->nelem : 1); i++)
         if (__builtin_add_overflow(n, type_elements(t[i]), &n))
             return infer_fail(err, "the message is too large");
+    if (attr->v[1].i < 1 || __builtin_mul_overflow(n, attr->v[1].i, &n))
+        return infer_fail(err, "a message has %lld parts", (long long)attr->v[1].i);
     return type_tensor(s, (Dtype)attr->v[0].i, 1, &n);
 }

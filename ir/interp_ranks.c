@@ -224,11 +224,11 @@ static double *result(const Meeting *m, int64_t i, uint32_t k) {
     return interp_results(m->r->rank[rank], m->at[rank])[k].data;
 }
 
-/* Operand k of member i as it goes over the wire. */
-static void put_on_wire(const Meeting *m, int64_t i, uint32_t k, double scale, double *x) {
-    const Tensor *t = sent(m, i, k);
-    int64_t n = type_elements(t->type);
-    for (int64_t e = 0; e < n; e++) x[e] = t->data[e] * scale;
+/* Elements from .. from + n - 1 of operand k of member i as they go over the wire. */
+static void put_on_wire(const Meeting *m, int64_t i, uint32_t k, int64_t from, int64_t n,
+                        double scale, double *x) {
+    const double *data = sent(m, i, k)->data + from;
+    for (int64_t e = 0; e < n; e++) x[e] = data[e] * scale;
     interp_round(m->r->rank[0], (Dtype)attr_int(m->node, "wire"), x, n);
 }
 
@@ -238,44 +238,48 @@ static double reduced(ReduceOp op, double a, double b) {
     return takes ? b : a;
 }
 
-static void all_reduce(const Meeting *m) {
+/* Elements from .. from + n - 1 of operand k, reduced over the members. */
+static void reduce_range(const Meeting *m, uint32_t k, ReduceOp op, int64_t from, int64_t n,
+                         double *sum) {
     double scale = attr_float(m->node, "scale");
+    const Type *t = sent(m, 0, k)->type;
+    double *x = xcalloc((size_t)n, sizeof *x);
+    put_on_wire(m, 0, k, from, n, scale, sum);
+    for (int64_t i = 1; i < m->group.n; i++) {
+        put_on_wire(m, i, k, from, n, scale, x);
+        for (int64_t e = 0; e < n; e++) sum[e] = reduced(op, sum[e], x[e]);
+    }
+    interp_round(m->r->rank[0], (Dtype)attr_int(m->node, "wire"), sum, n);
+    for (int64_t e = 0; e < n; e++) sum[e] /= scale;
+    interp_round(m->r->rank[0], t->dtype, sum, n);
+    free(x);
+}
+
+static void all_reduce(const Meeting *m) {
     ReduceOp op;
     if (!reduce_parse(attr_str(m->node, "reduce"), &op)) BUG("no such reduction");
     for (uint32_t k = 0; k < m->node->nin; k++) {
-        const Type *t = sent(m, 0, k)->type;
-        int64_t n = type_elements(t);
-        double *sum = xcalloc((size_t)n, sizeof *sum), *x = xcalloc((size_t)n, sizeof *x);
-        put_on_wire(m, 0, k, scale, sum);
-        for (int64_t i = 1; i < m->group.n; i++) {
-            put_on_wire(m, i, k, scale, x);
-            for (int64_t e = 0; e < n; e++) sum[e] = reduced(op, sum[e], x[e]);
-        }
-        interp_round(m->r->rank[0], (Dtype)attr_int(m->node, "wire"), sum, n);
-        for (int64_t e = 0; e < n; e++) sum[e] /= scale;
-        interp_round(m->r->rank[0], t->dtype, sum, n);
-        for (int64_t i = 0; i < m->group.n; i++)
-            memcpy(result(m, i, k), sum, sizeof *sum * (size_t)n);
-        free(sum);
-        free(x);
+        int64_t n = type_elements(sent(m, 0, k)->type);
+        reduce_range(m, k, op, 0, n, result(m, 0, k));
+        for (int64_t i = 1; i < m->group.n; i++)
+            memcpy(result(m, i, k), result(m, 0, k), sizeof(double) * (size_t)n);
     }
 }
 
 static void all_gather(const Meeting *m) {
-    int64_t n = type_elements(sent(m, 0, 0)->type);
-    for (int64_t i = 0; i < m->group.n; i++)
-        for (int64_t j = 0; j < m->group.n; j++)
-            memcpy(result(m, i, 0) + j * n, sent(m, j, 0)->data, sizeof(double) * (size_t)n);
+    for (uint32_t k = 0; k < m->node->nin; k++) {
+        int64_t n = type_elements(sent(m, 0, k)->type);
+        for (int64_t i = 0; i < m->group.n; i++)
+            for (int64_t j = 0; j < m->group.n; j++)
+                memcpy(result(m, i, k) + j * n, sent(m, j, k)->data, sizeof(double) * (size_t)n);
+    }
 }
 
 static void reduce_scatter(const Meeting *m) {
-    int64_t n = type_elements(m->node->type);
-    for (int64_t i = 0; i < m->group.n; i++) {
-        double *x = result(m, i, 0);
-        memcpy(x, sent(m, 0, 0)->data + i * n, sizeof *x * (size_t)n);
-        for (int64_t j = 1; j < m->group.n; j++)
-            for (int64_t e = 0; e < n; e++) x[e] += sent(m, j, 0)->data[i * n + e];
-        interp_round(m->r->rank[0], m->node->type->dtype, x, n);
+    for (uint32_t k = 0; k < m->node->nin; k++) {
+        int64_t n = type_elements(sent(m, 0, k)->type) / m->group.n;
+        for (int64_t i = 0; i < m->group.n; i++)
+            reduce_range(m, k, REDUCE_SUM, i * n, n, result(m, i, k));
     }
 }
 
@@ -283,7 +287,7 @@ static void all_to_all(const Meeting *m) {
     int64_t n = type_elements(m->node->type), block = n / m->group.n;
     double *x = xcalloc((size_t)n, sizeof *x);
     for (int64_t i = 0; i < m->group.n; i++) {
-        put_on_wire(m, i, 0, 1, x);
+        put_on_wire(m, i, 0, 0, n, 1, x);
         for (int64_t j = 0; j < m->group.n; j++)
             memcpy(result(m, j, 0) + i * block, x + j * block, sizeof *x * (size_t)block);
     }

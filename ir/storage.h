@@ -133,6 +133,8 @@ bool joins_stages(const Graph *g, Value v);
 const Type *collective_type(const Graph *g, Value v, uint32_t i);
 /* The dtype in which a collective's operands travel. */
 Dtype collective_wire(const Graph *g, Value v);
+/* How many times its results a collective's message is: a reduce_scatter's is all ranks' blocks. */
+int64_t collective_parts(const Node *n);
 
 /* ================================ work.c ================================ */
 

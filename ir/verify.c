@@ -109,8 +109,12 @@ static void check_node(Check *c, Value v) {
     if (is_collective(n)) check_collective(c, v);
     if (n->stream >= STREAM_COMM && !is_collective(n))
         find(c, v, "stream %u is for collectives", n->stream);
-    if (n->op == OP_room && !is_collective(node_of(g, operand(g, v, 0))))
+    const Node *of = n->op == OP_room ? node_of(g, operand(g, v, 0)) : NULL;
+    if (of && !is_collective(of))
         find(c, v, "is room for the message of what is no collective");
+    else if (of && attr_int(n, "parts") != collective_parts(of))
+        find(c, v, "has %lld parts, the message %lld", (long long)attr_int(n, "parts"),
+             (long long)collective_parts(of));
     if (n->spec && g->set.sharded) check_spec(c, v);
     if (n->phase >= PHASE_COUNT) find(c, v, "there is no phase %u", n->phase);
     if (n->micro < -1) find(c, v, "micro-batch %d is negative", n->micro);

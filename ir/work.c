@@ -183,9 +183,13 @@ const Type *collective_type(const Graph *g, Value v, uint32_t i) {
 
 Dtype collective_wire(const Graph *g, Value v) {
     const Node *n = node_of(g, v);
-    bool stated = n->op == OP_all_reduce || n->op == OP_all_to_all;
     if (n->op == OP_recv) return n->type->dtype;
+    bool stated = n->op == OP_all_reduce || n->op == OP_reduce_scatter || n->op == OP_all_to_all;
     return stated ? (Dtype)attr_int(n, "wire") : type_of(g, operand(g, v, 0))->dtype;
+}
+
+int64_t collective_parts(const Node *n) {
+    return n->op == OP_reduce_scatter ? attr_int(n, "ranks") : 1;
 }
 
 static void set_comm(const Graph *g, Value v, Work *w) {

@@ -5,6 +5,15 @@
 #include "passes/comm_cost.h"
 #include "passes/passes.h"
 
+/* ================================ collectives_messages.c ================================ */
+
+/* A sum of floats, of one tensor or of several together, that only the apply phase reads. */
+bool is_gradient(const Graph *g, const Uses *uses, Value v);
+/* Parameters put together from their updated parts, to be assigned. */
+bool is_update(const Graph *g, const Uses *uses, Value v);
+/* Both kinds become few messages. */
+void fuse_messages(Graph *g, Arena *a);
+
 /* ================================ collectives_exchange.c ================================ */
 
 /* How an all_to_all of so many bytes over an axis is sent. */

@@ -42,8 +42,8 @@ static Value *new_results(const Graph *g, Value of, Arena *a) {
     return result;
 }
 
-/* An all_reduce of the operands whose results are read; its results go to result[]. */
-static void needed_reduce(Rewrite *r, Value v, const Uses *uses, Value *result) {
+/* A message of the operands whose results are read; its results go to result[]. */
+static void needed_message(Rewrite *r, Value v, const Uses *uses, Value *result) {
     const Node *n = node_of(r->from, v);
     Value in[MAX_OPERANDS];
     bool read[MAX_OPERANDS] = {false};
@@ -57,7 +57,7 @@ static void needed_reduce(Rewrite *r, Value v, const Uses *uses, Value *result) 
         return;
     }
     graph_at(r->to, n);
-    Value x = graph_add(r->to, OP_all_reduce, n->attr, count, in);
+    Value x = graph_add(r->to, (Op)n->op, n->attr, count, in);
     node_of(r->to, x)->stream = n->stream;
     for (uint32_t i = 0, k = 0; i < n->nin; i++)
         if (read[i]) result[i] = count == 1 ? x : b_proj(r->to, x, k++);
@@ -80,9 +80,9 @@ static bool expand_all(Graph *g, PassContext *cx) {
             r.map[v] = *one = *one == NO_VALUE ? rewrite_copy(&r, v) : *one;
             continue;
         }
-        if (n->op == OP_all_reduce && n->type->dtype == DT_TUPLE) {
+        if (is_collective(n) && n->type->dtype == DT_TUPLE) {
             result[v] = new_results(g, v, cx->scratch);
-            needed_reduce(&r, v, &uses, result[v]);
+            needed_message(&r, v, &uses, result[v]);
             continue;
         }
         Value x = rewrite_copy(&r, v);
@@ -332,7 +332,9 @@ static void lower_collective(Graph *g, Value v) {
     Dtype own = collective_type(g, v, 0)->dtype, wire = collective_wire(g, v);
     if (n->stream < STREAM_COMM) n->stream = STREAM_COMM;
     if (n->nin == 1 && wire == own) return;
-    Value room = graph_add(g, OP_room, attr_of1(g, OP_room, (AttrValue){.i = wire}), 1, &v);
+    const Attr *attr =
+        attr_of2(g, OP_room, (AttrValue){.i = wire}, (AttrValue){.i = collective_parts(n)});
+    Value room = graph_add(g, OP_room, attr, 1, &v);
     node_of(g, room)->store = true;
 }
 

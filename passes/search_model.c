@@ -193,10 +193,16 @@ static void add_comm(Reader *r, uint32_t from, uint32_t u) {
     vec_push(&m->comm, c);
 }
 
+/* What is read before the update; a gradient that is summed over more ranks is not. */
 static void find_early(Reader *r) {
-    for (uint32_t u = 0; u < r->us.n; u++)
-        for (uint32_t i = 0; i < r->us.unit[u].nread && unit_phase(r, u) != PHASE_APPLY; i++)
-            r->early[r->us.unit[u].read[i]] = true;
+    for (uint32_t t = r->us.n; t > 0; t--) {
+        uint32_t u = r->at[t];
+        const Unit *unit = &r->us.unit[u];
+        Collective kind;
+        bool sums = op_collective((Op)node_of(r->g, unit->node[0])->op, &kind);
+        if (unit_phase(r, u) == PHASE_APPLY || (sums && is_gradient(r, unit, kind))) continue;
+        for (uint32_t i = 0; i < unit->nread; i++) r->early[unit->read[i]] = true;
+    }
 }
 
 /* ---- bytes ---- */

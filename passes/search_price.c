@@ -4,8 +4,8 @@
  * pipeline fills and empties:
  *     sum over stages (f + b) + (micro-batches - 1) max (f + b) + sends + max (update + gradients)
  * f and b are kernels, one after the other, with the messages that kernels wait for between them.
- * Gradients travel beside the last backward part: what does not fit beside it shows. Copies to and
- * from the host go beside all kernels.
+ * Gradients travel beside the last backward part: what does not fit beside it shows; so do updated
+ * parameters beside the update. Copies to and from the host go beside all kernels.
  *
  * A rank's bytes are the largest, over the layers of its stage, of what lies there while the layer
  * runs forward, backward, or is updated: parameters, states, gradients; what this and earlier
@@ -24,14 +24,25 @@ const char *search_part_name(SearchPart p) {
     return names[p];
 }
 
+/* What travels in few messages (collectives_messages.c): sums of gradients, whole or in parts, and
+ * parameters of which ranks updated parts. */
+enum { FEW_SUMS, FEW_PARTS, FEW_UPDATES, FEW_COUNT };
+static const Collective few_kind[FEW_COUNT] = {COLLECTIVE_ALL_REDUCE, COLLECTIVE_REDUCE_SCATTER,
+                                               COLLECTIVE_ALL_GATHER};
+
+/* Bytes of these and how many tensors, by the axes of their ranks. */
+typedef struct {
+    double bytes[1 << AXIS_COUNT];
+    uint32_t n[1 << AXIS_COUNT];
+} Few;
+
 /* Of one layer of a class, one micro-batch. */
 typedef struct {
     double kernels[PHASE_COUNT];
     double wait[PHASE_COUNT][PART_COUNT]; /* messages, by what they are for */
     double once[PART_COUNT];              /* what all micro-batches share */
     double param, state, largest, kept, passed, grad, held, working[PHASE_COUNT];
-    double message[1 << AXIS_COUNT]; /* bytes of gradients, by the axes they are summed over */
-    uint32_t messages[1 << AXIS_COUNT];
+    Few few[FEW_COUNT];
     double forward, backward; /* µs with messages */
 } LayerCost;
 
@@ -84,18 +95,25 @@ static void add_kernel(const SearchBase *b, const SearchUnit *u, const double *f
         to->kernels[u->phase] += us;
 }
 
+/* FEW_COUNT: it is sent alone. */
+static int few_of(const SearchComm *c) {
+    int k = 0;
+    while (k < FEW_COUNT && few_kind[k] != c->kind) k++;
+    bool together = k == FEW_UPDATES ? c->phase == PHASE_APPLY : c->gradient;
+    return together ? k : FEW_COUNT;
+}
+
 static void add_message(const SearchBase *b, const SearchComm *c, const double *factor,
                         LayerCost *to) {
     double bytes = c->bytes * factor[c->power];
-    if (c->gradient && c->kind == COLLECTIVE_ALL_REDUCE) {
-        to->message[c->over] += c->count * bytes;
-        to->messages[c->over] += c->count;
+    int few = few_of(c);
+    if (few < FEW_COUNT) {
+        to->few[few].bytes[c->over] += c->count * bytes;
+        to->few[few].n[c->over] += c->count;
         return;
     }
     double us = c->count * search_comm_us(b->place->prices, &b->mesh, c->over, c->kind, bytes);
-    if (c->gradient)
-        to->wait[c->phase][PART_GRADIENT] += us;
-    else if (is_shared(b, NULL, c->power, c->phase))
+    if (is_shared(b, NULL, c->power, c->phase))
         to->once[part_of(c)] += us;
     else
         to->wait[c->phase][part_of(c)] += us;
@@ -112,7 +130,7 @@ static void price_class(const SearchBase *b, const SearchClass *c, const double 
     to->backward = to->kernels[PHASE_BACKWARD];
     for (int p = 0; p < PART_COUNT; p++) {
         to->forward += to->wait[PHASE_FORWARD][p];
-        to->backward += p == PART_GRADIENT ? 0 : to->wait[PHASE_BACKWARD][p];
+        to->backward += to->wait[PHASE_BACKWARD][p];
     }
     to->param = amount_at(&c->param, factor), to->state = amount_at(&c->state, factor);
     to->largest = amount_at(&c->largest, factor);
@@ -280,25 +298,32 @@ static double exposed(double all, double n, double us) {
     return n > 0 ? MAX(all / n, all - us * (1 - 1 / n)) : 0;
 }
 
-static double gradients_us(const SearchBase *b, const Stage *s, double backward) {
-    double all = 0, n = 0;
+/* All of a kind: µs, and how many messages the axes with most of them have. */
+static double few_us(const SearchBase *b, const Stage *s, int kind, double *n) {
+    double all = 0;
     for (unsigned over = 0; over < 1u << AXIS_MICRO; over++) {
         double bytes = 0, count = 0;
         for (uint32_t i = s->from; i < s->to; i++) {
-            bytes += cost_of(b, i)->message[over];
-            count += cost_of(b, i)->messages[over];
+            bytes += cost_of(b, i)->few[kind].bytes[over];
+            count += cost_of(b, i)->few[kind].n[over];
         }
         count = MIN(count, (double)b->place->splits);
         if (count == 0) continue;
-        all += count * search_comm_us(b->place->prices, &b->mesh, over, COLLECTIVE_ALL_REDUCE,
-                                      bytes / count);
-        n = MAX(n, count);
+        all +=
+            count * search_comm_us(b->place->prices, &b->mesh, over, few_kind[kind], bytes / count);
+        *n = MAX(*n, count);
     }
-    for (uint32_t i = s->from; i < s->to; i++) {
-        all += cost_of(b, i)->wait[PHASE_BACKWARD][PART_GRADIENT];
-        n += cost_of(b, i)->wait[PHASE_BACKWARD][PART_GRADIENT] > 0;
-    }
-    return exposed(all, n, backward);
+    return all;
+}
+
+static double gradients_us(const SearchBase *b, const Stage *s, double backward) {
+    double n = 0, sums = few_us(b, s, FEW_SUMS, &n), parts = few_us(b, s, FEW_PARTS, &n);
+    return exposed(sums + parts, n, backward);
+}
+
+static double updates_us(const SearchBase *b, const Stage *s, double kernels) {
+    double n = 0, all = few_us(b, s, FEW_UPDATES, &n);
+    return exposed(all, n, kernels);
 }
 
 typedef struct {
@@ -308,7 +333,7 @@ typedef struct {
 } StageTime;
 
 static StageTime time_stage(const SearchBase *b, const Stage *s) {
-    double micros = (double)b->mesh.size[AXIS_MICRO], backward = 0;
+    double micros = (double)b->mesh.size[AXIS_MICRO], backward = 0, update = 0;
     StageTime t = {0};
     for (uint32_t i = s->from; i < s->to; i++) {
         const LayerCost *c = cost_of(b, i);
@@ -317,11 +342,13 @@ static StageTime time_stage(const SearchBase *b, const Stage *s) {
         t.part[PART_RECOMPUTE] += micros * again;
         for (int p = PART_EXCHANGE; p <= PART_GATHER; p++)
             t.part[p] += micros * (c->wait[PHASE_FORWARD][p] + c->wait[PHASE_BACKWARD][p]);
-        t.part[PART_UPDATE] += c->kernels[PHASE_APPLY] + c->wait[PHASE_APPLY][PART_UPDATE];
+        t.part[PART_UPDATE] += c->wait[PHASE_APPLY][PART_UPDATE];
+        update += c->kernels[PHASE_APPLY];
         for (int p = 0; p < PART_COUNT; p++) t.part[p] += c->once[p], t.end += c->once[p];
         t.micro += layer_us(c) + again;
         backward += c->backward + again;
     }
+    t.part[PART_UPDATE] += update + updates_us(b, s, update);
     t.part[PART_GRADIENT] = gradients_us(b, s, backward);
     t.end += t.part[PART_UPDATE] + t.part[PART_GRADIENT];
     return t;

@@ -20,7 +20,7 @@ Value shard_reduce(Shard *s, Value x, Axes axes, ReduceOp reduce) {
 }
 
 static Value add_collective(Shard *s, Op op, Value x, Axes axes) {
-    AttrValue attr[] = {over(s, axes), ranks(s, axes), {.i = type_of(s->to, x)->dtype}};
+    AttrValue attr[] = {over(s, axes), ranks(s, axes), {.i = type_of(s->to, x)->dtype}, {.f = 1}};
     return graph_add(s->to, op, attr_intern(s->to->session, op, attr), 1, &x);
 }
 

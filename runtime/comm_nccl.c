@@ -101,6 +101,11 @@ void nccl_close(Nccl *c) {
     free(c);
 }
 
+int64_t nccl_rank(const Nccl *c, int64_t *ranks) {
+    *ranks = c->ranks;
+    return c->group->ops->rank(c->group);
+}
+
 /* ---- collectives ---- */
 
 /* Every rank's block to and from every other, as one operation. */

@@ -15,6 +15,8 @@ typedef struct Nccl Nccl;
 /* All ranks of `group` call it; NCCL's name for the communicator travels over it. `group` and api
  * must stay. After a failure *out may be set: nccl_close ends it. */
 Status nccl_open(const NcclApi *api, Comm *group, CudaStream stream, Nccl **out);
+/* This rank's index in the group, of *ranks. */
+int64_t nccl_rank(const Nccl *c, int64_t *ranks);
 /* Asks for a collective of one message of n elements; *number counts those of the communicator. */
 Status nccl_transfer(Nccl *c, const PlanCollective *p, const void *in, void *out, int64_t n,
                      int64_t *number);

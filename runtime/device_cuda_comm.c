@@ -34,7 +34,7 @@ typedef struct {
 } Queue;
 
 typedef struct {
-    const PlanKernel *kernel[2]; /* pack, unpack; NULL: it travels as it is */
+    const PlanKernel *kernel[2]; /* pack, unpack; NULL: copies do it */
     CudaFunction function[2];
 } Convert;
 
@@ -174,13 +174,22 @@ Status cuda_await(Cuda *d, CudaEvent event, CudaStream stream) {
 
 /* ---- messages ---- */
 
-static Status launch(Cuda *d, const PlanStep *s, bool pack, const void *from, void *to, int64_t n) {
+/* Elements that lie in runs, so many apart; one run: NULL. */
+typedef struct {
+    int64_t run, from, to;
+} Runs;
+
+static Status launch(Cuda *d, const PlanStep *s, bool pack, const void *from, void *to, int64_t n,
+                     const Runs *runs) {
     const Convert *c = &d->comm->convert[step_index(d, s)];
+    Runs r = runs ? *runs : (Runs){n, n, n};
     float scale = (float)s->collective.scale;
     uint32_t bits;
     memcpy(&bits, &scale, sizeof bits);
-    void *arg[PLAN_CONVERT_ARGS] = {(void *)(uintptr_t)from, to, (void *)(uintptr_t)n,
-                                    (void *)(uintptr_t)bits};
+    void *arg[PLAN_CONVERT_ARGS] = {(void *)(uintptr_t)from,  to,
+                                    (void *)(uintptr_t)n,     (void *)(uintptr_t)bits,
+                                    (void *)(uintptr_t)r.run, (void *)(uintptr_t)r.from,
+                                    (void *)(uintptr_t)r.to};
     void *parameter[] = {arg};
     int64_t blocks = (n + PLAN_CONVERT_BLOCK - 1) / PLAN_CONVERT_BLOCK;
     if (n == 0) return NULL;
@@ -190,26 +199,38 @@ static Status launch(Cuda *d, const PlanStep *s, bool pack, const void *from, vo
 }
 
 /* n elements as they travel, or back. */
-static Status convert(Cuda *d, const PlanStep *s, bool pack, const void *from, void *to,
-                      int64_t n) {
-    if (d->comm->convert[step_index(d, s)].kernel[0]) return launch(d, s, pack, from, to, n);
+static Status convert(Cuda *d, const PlanStep *s, bool pack, const void *from, void *to, int64_t n,
+                      const Runs *runs) {
+    if (d->comm->convert[step_index(d, s)].kernel[0]) return launch(d, s, pack, from, to, n, runs);
     return d->base.ops->copy(&d->base, s->stream, to, from, n * dtype_size(s->collective.wire));
 }
 
-static Status pack(Cuda *d, const PlanStep *s, void *const *arg, char *room) {
+static int64_t message(const PlanCollective *c) {
+    int64_t n = 0;
+    for (uint32_t i = 0; i < c->n; i++) n += c->count[i];
+    return n;
+}
+
+/* The message of `blocks` ranks: of each, its block of every operand. */
+static Status pack(Cuda *d, const PlanStep *s, void *const *arg, int64_t blocks, char *room) {
     const PlanCollective *c = &s->collective;
     for (uint32_t i = 0; i < plan_comm_operands(c); i++) {
-        TRY(convert(d, s, true, arg[i], room, c->count[i]));
-        room += c->count[i] * dtype_size(c->wire);
+        int64_t n = c->count[i] / blocks;
+        TRY(convert(d, s, true, arg[i], room, c->count[i], &(Runs){n, n, message(c) / blocks}));
+        room += n * dtype_size(c->wire);
     }
     return NULL;
 }
 
-static Status unpack(Cuda *d, const PlanStep *s, void *const *arg, const char *room) {
+/* A message of so many blocks, each of n / parts elements of every result's `parts`. */
+static Status unpack(Cuda *d, const PlanStep *s, void *const *arg, int64_t blocks, int64_t parts,
+                     const char *room) {
     const PlanCollective *c = &s->collective;
     for (uint32_t i = 0; i < plan_comm_results(c); i++) {
-        TRY(convert(d, s, false, room, arg[plan_comm_operands(c) + i], c->count[i]));
-        room += c->count[i] * dtype_size(c->wire);
+        int64_t n = c->count[i] / parts;
+        TRY(convert(d, s, false, room, arg[plan_comm_operands(c) + i], n * blocks,
+                    &(Runs){n, message(c) / parts, n}));
+        room += n * dtype_size(c->wire);
     }
     return NULL;
 }
@@ -222,26 +243,31 @@ static Status widen(Cuda *d, const PlanStep *s, char *result, int64_t n) {
     int64_t wide = dtype_size(c->dtype), narrow = dtype_size(c->wire);
     while (n > 0) {
         int64_t free_of_it = n > PLAN_CONVERT_BLOCK ? n * (wide - narrow) / wide : n;
-        TRY(launch(d, s, false, result + n * (wide - narrow), result, free_of_it));
+        TRY(launch(d, s, false, result + n * (wide - narrow), result, free_of_it, NULL));
         result += free_of_it * wide;
         n -= free_of_it;
     }
     return NULL;
 }
 
+/* In place: a rank's block of a message is where NCCL reads or leaves it. */
 static Status enqueue(Cuda *d, const PlanStep *s, void *const *arg, int64_t *number) {
     const PlanCollective *c = &s->collective;
     uint32_t in = plan_comm_operands(c), out = plan_comm_results(c);
-    int64_t n = 0;
-    for (uint32_t i = 0; i < c->n; i++) n += c->count[i];
+    int64_t n = message(c), wire = dtype_size(c->wire), ranks;
     Nccl *g = *slot(d, s);
+    int64_t rank = nccl_rank(g, &ranks);
     if (!c->room) return nccl_transfer(g, c, arg[0], arg[out ? in : 0], n, number);
-    char *room = arg[in + out], *to = room;
-    if (c->kind == COLLECTIVE_ALL_TO_ALL)
-        to = (char *)arg[1] + n * (dtype_size(c->dtype) - dtype_size(c->wire));
-    TRY(pack(d, s, arg, room));
-    TRY(nccl_transfer(g, c, room, to, n, number));
-    return to == room ? unpack(d, s, arg, room) : widen(d, s, arg[1], n);
+    char *room = arg[in + out], *from = room, *to = room;
+    bool scatters = c->kind == COLLECTIVE_REDUCE_SCATTER,
+         gathers = c->kind == COLLECTIVE_ALL_GATHER;
+    if (c->kind == COLLECTIVE_ALL_TO_ALL) to = (char *)arg[1] + n * (dtype_size(c->dtype) - wire);
+    if (gathers) from += rank * n * wire;
+    if (scatters) to += rank * (n / ranks) * wire;
+    TRY(pack(d, s, arg, scatters ? ranks : 1, from));
+    TRY(nccl_transfer(g, c, from, to, n, number));
+    if (c->kind == COLLECTIVE_ALL_TO_ALL) return widen(d, s, arg[1], n);
+    return unpack(d, s, arg, gathers ? ranks : 1, scatters ? ranks : 1, to);
 }
 
 Status cuda_collective(Device *base, const PlanStep *s, void *const *arg) {
@@ -276,7 +302,7 @@ static Status find_kernels(Cuda *d) {
     d->comm->convert = xcalloc((size_t)p->step.n + 1, sizeof *d->comm->convert);
     for (uint32_t i = 0; i < p->step.n; i++) {
         const PlanStep *s = &p->step.p[i];
-        if (s->kind != STEP_COLLECTIVE || s->collective.wire == s->collective.dtype) continue;
+        if (s->kind != STEP_COLLECTIVE || !plan_comm_converts(&s->collective)) continue;
         TRY(find_kernel(d, s, true, &d->comm->convert[i]));
         TRY(find_kernel(d, s, false, &d->comm->convert[i]));
     }

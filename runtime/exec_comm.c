@@ -180,17 +180,29 @@ static Status transfer(Comm *g, const PlanCollective *c, const void *in, void *o
     BUG("no such collective");
 }
 
-static void pack(const PlanCollective *c, void *const *arg, char *room) {
+/* The message of `blocks` ranks: of each, its block of every operand. */
+static void pack(const PlanCollective *c, void *const *arg, int64_t blocks, char *room) {
+    int64_t all = message(c) / blocks * dtype_size(c->wire);
     for (uint32_t i = 0; i < plan_comm_operands(c); i++) {
-        comm_pack(c->dtype, c->wire, c->scale, arg[i], room, c->count[i]);
-        room += c->count[i] * dtype_size(c->wire);
+        int64_t n = c->count[i] / blocks;
+        for (int64_t b = 0; b < blocks; b++)
+            comm_pack(c->dtype, c->wire, c->scale, (char *)arg[i] + b * n * dtype_size(c->dtype),
+                      room + b * all, n);
+        room += n * dtype_size(c->wire);
     }
 }
 
-static void unpack(const PlanCollective *c, void *const *arg, const char *room) {
+/* A message of so many blocks, each of n / parts elements of every result's `parts`. */
+static void unpack(const PlanCollective *c, void *const *arg, int64_t blocks, int64_t parts,
+                   const char *room) {
+    int64_t all = message(c) / parts * dtype_size(c->wire);
     for (uint32_t i = 0; i < plan_comm_results(c); i++) {
-        comm_unpack(c->dtype, c->wire, c->scale, room, arg[plan_comm_operands(c) + i], c->count[i]);
-        room += c->count[i] * dtype_size(c->wire);
+        char *to = arg[plan_comm_operands(c) + i];
+        int64_t n = c->count[i] / parts;
+        for (int64_t b = 0; b < blocks; b++)
+            comm_unpack(c->dtype, c->wire, c->scale, room + b * all,
+                        to + b * n * dtype_size(c->dtype), n);
+        room += n * dtype_size(c->wire);
     }
 }
 
@@ -200,18 +212,22 @@ static Status exchange(Comm *g, const PlanCollective *c, void *const *arg, char 
     int64_t n = message(c);
     char *landing = (char *)arg[1] + n * (dtype_size(c->dtype) - dtype_size(c->wire));
     TRY(transfer(g, c, room, landing, n));
-    unpack(c, arg, landing);
+    unpack(c, arg, 1, 1, landing);
     return NULL;
 }
 
 static Status run_collective(Comm *g, const PlanCollective *c, void *const *arg) {
     uint32_t in = plan_comm_operands(c), out = plan_comm_results(c);
     if (!c->room) return transfer(g, c, arg[0], arg[out ? in : 0], message(c));
-    char *room = arg[in + out];
-    pack(c, arg, room);
+    int64_t ranks = g->ops->size(g), n = message(c);
+    bool scatters = c->kind == COLLECTIVE_REDUCE_SCATTER,
+         gathers = c->kind == COLLECTIVE_ALL_GATHER;
+    char *room = arg[in + out], *own = room;
+    if (gathers) own += g->ops->rank(g) * n * dtype_size(c->wire);
+    pack(c, arg, scatters ? ranks : 1, own);
     if (c->kind == COLLECTIVE_ALL_TO_ALL) return exchange(g, c, arg, room);
-    TRY(transfer(g, c, room, room, message(c)));
-    unpack(c, arg, room);
+    TRY(transfer(g, c, own, room, n));
+    unpack(c, arg, gathers ? ranks : 1, scatters ? ranks : 1, room);
     return NULL;
 }
 

@@ -70,6 +70,11 @@ bool plan_comm_pairs(const PlanCollective *c) {
     return c->kind == COLLECTIVE_SEND || c->kind == COLLECTIVE_RECV;
 }
 
+bool plan_comm_converts(const PlanCollective *c) {
+    bool blocks = c->kind == COLLECTIVE_REDUCE_SCATTER || c->kind == COLLECTIVE_ALL_GATHER;
+    return c->wire != c->dtype || (c->room && blocks);
+}
+
 uint32_t epilogue_args(Epilogue e) {
     static const uint32_t args[] = {3, 4, 5, 4, 5};
     _Static_assert(COUNT(args) == EPILOGUE_COUNT, "a number for each");
@@ -489,6 +494,7 @@ void plan_print(const Plan *p, Buf *b) {
 }
 
 void plan_convert_name(char name[PLAN_CONVERT_NAME], Dtype from, Dtype to, bool pack) {
-    snprintf(name, PLAN_CONVERT_NAME, "%s_%s_%s", pack ? "pack" : "unpack", dtype_name(from),
-             dtype_name(to));
+    bool both = from == to; /* one kernel, which is stored once */
+    snprintf(name, PLAN_CONVERT_NAME, "%s_%s_%s", pack || both ? "pack" : "unpack",
+             dtype_name(from), dtype_name(to));
 }

@@ -83,11 +83,12 @@ typedef struct {
     uint64_t hash;  /* of the kernel's text: equal kernels are stored once */
 } PlanKernel;
 
-/* Plans for a GPU whose messages travel in another format have kernels for it, of these names and
- * no step's: arguments are from, to, how many elements, and the bits of the f32 scale, the last two
- * as numbers in place of pointers. `pack` multiplies by the scale, its counterpart divides. A block
- * takes PLAN_CONVERT_BLOCK elements and reads all of them before it writes one. */
-enum { PLAN_CONVERT_ARGS = 4, PLAN_CONVERT_BLOCK = 1024, PLAN_CONVERT_NAME = 32 };
+/* Plans for a GPU whose messages plan_comm_converts have kernels for it, of these names and no
+ * step's: arguments are from, to, and as numbers in place of pointers how many elements, the bits
+ * of the f32 scale, the elements of a run, and how far apart runs begin in `from` and in `to`.
+ * `pack` multiplies by the scale, its counterpart divides; between equal formats both only copy. A
+ * block takes PLAN_CONVERT_BLOCK elements and reads all of them before it writes one. */
+enum { PLAN_CONVERT_ARGS = 7, PLAN_CONVERT_BLOCK = 1024, PLAN_CONVERT_NAME = 32 };
 void plan_convert_name(char name[PLAN_CONVERT_NAME], Dtype from, Dtype to, bool pack);
 
 /* ---- what a product does with its sums before it stores them; elementwise, X is of C's shape ----
@@ -244,6 +245,8 @@ uint32_t plan_comm_results(const PlanCollective *c);
 /* Does it reduce? Does it go to one rank, or come from one? */
 bool plan_comm_reduces(const PlanCollective *c);
 bool plan_comm_pairs(const PlanCollective *c);
+/* Is its message more than its operands one after the other, as they are? */
+bool plan_comm_converts(const PlanCollective *c);
 /* Which stage of the pipeline a rank is of; 0 without one. */
 int64_t plan_stage_of(const Plan *p, int64_t rank);
 /* Plan i of those that run together, of plan_count: stage by stage, or p alone. */

@@ -96,9 +96,9 @@ void plan_check_split(const Plan *p, const PlanBuffer *b, Buf *why) {
 
 /* ---- collectives ---- */
 
-/* Elements that operand (or result) i takes: blocks of all ranks, or one. */
-static int64_t elements(const Plan *p, const PlanCollective *c, uint32_t i, bool result) {
-    int64_t ranks = plan_group_size(&p->group.p[c->group]), n = c->count[i];
+/* Elements that an operand (or result) of count n takes: blocks of all ranks, or one. */
+static int64_t elements(const Plan *p, const PlanCollective *c, int64_t n, bool result) {
+    int64_t ranks = plan_group_size(&p->group.p[c->group]);
     if (!result) return n;
     if (c->kind == COLLECTIVE_REDUCE_SCATTER) return n / ranks;
     if (c->kind == COLLECTIVE_ALL_GATHER && __builtin_mul_overflow(n, ranks, &n)) return INT64_MAX;
@@ -119,11 +119,12 @@ static void check_places(const Plan *p, const PlanStep *s, Buf *why) {
     uint32_t in = plan_comm_operands(c), out = plan_comm_results(c);
     int64_t message = 0;
     for (uint32_t i = 0; i < in; i++)
-        check_inside(p, &s->arg[i], elements(p, c, i, false), c->dtype, why);
+        check_inside(p, &s->arg[i], elements(p, c, c->count[i], false), c->dtype, why);
     for (uint32_t i = 0; i < out; i++)
-        check_inside(p, &s->arg[in + i], elements(p, c, i, true), c->dtype, why);
+        check_inside(p, &s->arg[in + i], elements(p, c, c->count[i], true), c->dtype, why);
     for (uint32_t i = 0; i < c->n; i++)
         if (__builtin_add_overflow(message, c->count[i], &message)) FAIL(why, "too many elements");
+    message = elements(p, c, message, c->kind == COLLECTIVE_ALL_GATHER);
     if (c->room) check_inside(p, &s->arg[in + out], message, c->wire, why);
     if (c->room && s->arg[in + out].offset % 64) FAIL(why, "the room is not aligned to 64 bytes");
 }
@@ -135,7 +136,7 @@ static int64_t bytes_of(const Plan *p, const PlanStep *s, uint32_t i, int64_t *a
     uint32_t in = plan_comm_operands(c);
     *at = f->offset + s->arg[i].offset;
     if (i == in + plan_comm_results(c)) return f->bytes - s->arg[i].offset;
-    return elements(p, c, i < in ? i : i - in, i >= in) * dtype_size(c->dtype);
+    return elements(p, c, c->count[i < in ? i : i - in], i >= in) * dtype_size(c->dtype);
 }
 
 /* What is written overlaps nothing else; an all_reduce's operand may be where its result is. */
@@ -151,8 +152,7 @@ static void check_overlap(const Plan *p, const PlanStep *s, Buf *why) {
 }
 
 static void check_message(const PlanCollective *c, int64_t ranks, Buf *why) {
-    bool several = c->kind == COLLECTIVE_ALL_REDUCE || plan_comm_pairs(c);
-    bool converts = several || c->kind == COLLECTIVE_ALL_TO_ALL;
+    bool several = c->kind != COLLECTIVE_ALL_TO_ALL, converts = c->kind != COLLECTIVE_ALL_GATHER;
     bool blocks = c->kind == COLLECTIVE_REDUCE_SCATTER || c->kind == COLLECTIVE_ALL_TO_ALL;
     if (c->n > 1 && !several) FAIL(why, "%s has one operand", collective_name(c->kind));
     for (uint32_t i = 0; i < c->n && blocks; i++)

@@ -35,11 +35,13 @@ train ranks {
     num_micro_batch = MICRO
 }
 place { max_splits 3
-    fp16 HALF }
+    fp16 HALF
+    zero ZERO }
 """
 MOE = "h = h + moe(norm(h), 4, 2, 1.25, 64, group = 16)"
 # name: the layer, messages in f16, micro-batches, the mesh, how far losses may be from the CPU's
 MODELS = {"dense": ("", 0, 1, "data=2", 1e-5), "dense-16": ("", 1, 1, "data=2,tensor=2", 2e-3),
+          "zero": ("", 0, 1, "data=4", 1e-5), "zero-16": ("", 1, 1, "data=2,tensor=2", 2e-3),
           "moe": (MOE, 0, 1, "data=4,expert=data", 1e-5), "moe-16": (MOE, 1, 1, "data=2,expert=data", 2e-3),
           "stages": (MOE, 0, 2, "data=2,expert=data,pipeline=2", 1e-5)}
 
@@ -68,7 +70,8 @@ def ranks_of(mesh):
 def compile_to(folder, name, target, half=0, micro=1, mesh=None):
     layer, plan = MODELS[name][0], folder / f"{name}-{target}"
     model = folder / f"{name}.m6"
-    model.write_text(MODEL.replace("MOE", layer).replace("HALF", str(half)).replace("MICRO", str(micro)))
+    model.write_text(MODEL.replace("MOE", layer).replace("HALF", str(half)).replace("MICRO", str(micro))
+                     .replace("ZERO", str(int(name.startswith("zero")))))
     m6c("compile", model, "-o", plan, "--target", target, *(["--mesh", mesh] if mesh else []),
         *["--plan-only"] * (target != "cpu"))
     return plan
@@ -80,11 +83,14 @@ def check_models(folder):
         ranks, plan = ranks_of(mesh), compile_to(folder, name, "sm_90", half, micro, mesh)
         text = (plan / "plan.txt").read_text()
         check(("wire=f16" in text) == bool(half) and ("send" in text) == (micro > 1), f"{name}: its messages")
+        for kind in ("reduce_scatter", "all_gather"):  # of several tensors, put together
+            check(bool(re.search(rf"collective {kind} .*count=\d+,\d", text)) == name.startswith("zero"),
+                  f"{name}: {kind}")
         want, got = wanted[layer], train(plan, ranks, **GPUS)
         check(len(got) == LAST, f"{name}: {got}")
         for a, b in zip(want, got):
             check(all(abs(x - y) <= near * abs(x) for x, y in zip(a, b)), f"{name}: {got}, not {want}")
-        if name in ("moe", "dense-16"):
+        if name in ("moe", "dense-16", "zero-16"):
             again = train(plan, ranks, **GPUS, M6C_STANDIN_SEED=7, M6C_DEBUG="comm")
             check(again == got, f"{name}: in another order {again}, not {got}")
 
@@ -151,7 +157,7 @@ def check_missing(folder):
     old = folder / "old"
     shutil.copytree(plan, old)
     text = (old / "plan.txt").read_text()
-    (old / "plan.txt").write_text(re.sub(r"( pack_f32_f16 .* nargs=)4", r"\g<1>3", text))
+    (old / "plan.txt").write_text(re.sub(r"( pack_f32_f16 .* nargs=)7", r"\g<1>4", text))
     fails(old, 2, "the plan lacks the kernel pack_f32_f16", status=1)
 
 

@@ -167,17 +167,23 @@ static void test_wire(Session *s, const double *x) {
 
 static void test_blocks(Session *s, const double *x) {
     for (size_t k = 0; k < COUNT(groups); k++) {
-        char nodes[1000];
+        char nodes[2000];
         int n = groups[k].n, size = ROW / n;
-        snprintf(nodes, sizeof nodes,
-                 "%%1 = reshape %%0 {shape=[%d,%d]} : f32[%d,%d]\n"
-                 "%%2 = all_gather %%0 {over=\"%s\",ranks=%d} : f32[%d,1,24]\n"
-                 "%%3 = reduce_scatter %%1 {over=\"%s\",ranks=%d} : f32[%d]\n"
-                 "%%4 = all_to_all %%1 {over=\"%s\",ranks=%d,wire=f32} : f32[%d,%d]\n"
-                 "%%5 = input {name=\"@index/%s\",bound=0} : i32[]\n"
-                 "%%6 = block %%1 %%5 {dim=0,parts=%d} : f32[1,%d]\n",
-                 n, size, n, size, groups[k].over, n, n, groups[k].over, n, size, groups[k].over, n,
-                 n, size, groups[k].over, n, size);
+        snprintf(
+            nodes, sizeof nodes,
+            "%%1 = reshape %%0 {shape=[%d,%d]} : f32[%d,%d]\n"
+            "%%2 = all_gather %%0 {over=\"%s\",ranks=%d} : f32[%d,1,24]\n"
+            "%%3 = reduce_scatter %%1 {over=\"%s\",ranks=%d,wire=f32,scale=1} : f32[%d]\n"
+            "%%4 = all_to_all %%1 {over=\"%s\",ranks=%d,wire=f32} : f32[%d,%d]\n"
+            "%%5 = input {name=\"@index/%s\",bound=0} : i32[]\n"
+            "%%6 = block %%1 %%5 {dim=0,parts=%d} : f32[1,%d]\n"
+            "%%7 = mul %%1 %%1 : f32[%d,%d]\n"
+            "%%8 = reduce_scatter %%1 %%7 {over=\"%s\",ranks=%d,wire=f16,scale=64} : "
+            "(f32[%d], f32[%d])\n"
+            "%%9 = all_gather %%1 %%7 {over=\"%s\",ranks=%d} : (f32[%d,%d,%d], f32[%d,%d,%d])\n",
+            n, size, n, size, groups[k].over, n, n, groups[k].over, n, size, groups[k].over, n, n,
+            size, groups[k].over, n, size, n, size, groups[k].over, n, size, size, groups[k].over,
+            n, n, n, size, n, n, size);
         Ranks *r = run_over_rows(s, "f32", nodes, x);
         for (int q = 0; q < RANKS; q++) {
             int index = groups[k].index(q);
@@ -187,10 +193,21 @@ static void test_blocks(Session *s, const double *x) {
                 for (int e = 0; e < size; e++)
                     CHECK(result_of(r, q, 4, 0)[i * size + e] == other[index * size + e]);
             }
+            for (int e = 0; e < n * ROW; e++) {
+                double other = x[member(k, q, e / ROW) * ROW + e % ROW];
+                CHECK(result_of(r, q, 9, 0)[e] == other);
+                CHECK(result_of(r, q, 9, 1)[e] == other * other);
+            }
             for (int e = 0; e < size; e++) {
-                double sum = 0;
-                for (int i = 0; i < n; i++) sum += x[member(k, q, i) * ROW + index * size + e];
+                double sum = 0, half_sum = 0, squares = 0;
+                for (int i = 0; i < n; i++) {
+                    double own = x[member(k, q, i) * ROW + index * size + e];
+                    sum += own, half_sum += half(64 * own);
+                    squares += half(64 * own * own);
+                }
                 CHECK(close_to(result_of(r, q, 3, 0)[e], sum));
+                CHECK(close_to(result_of(r, q, 8, 0)[e], half(half_sum) / 64));
+                CHECK(close_to(result_of(r, q, 8, 1)[e], half(squares) / 64));
                 CHECK(result_of(r, q, 6, 0)[e] == x[q * ROW + index * size + e]);
             }
         }

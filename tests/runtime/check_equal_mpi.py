@@ -10,7 +10,7 @@ from system import M6C, check, steps, workspace
 
 os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                   OMPI_MCA_rmaps_base_oversubscribe="1", M6C_THREADS="1")
-MODELS = ["dense", "moe1", "moe2", "moe4", "top2", "encoder", "shared", "micro", "vocabulary", "tied"]
+MODELS = ["dense", "moe1", "moe2", "moe4", "top2", "encoder", "shared", "micro", "vocabulary", "tied", "zero"]
 TOKENS = dict.fromkeys(MODELS, 8 * 6) | {"micro": 16 * 6, "tied": 16 * 6}  # of a step: batch * length
 # AdamW makes much of rounding where gradients are almost zero: with the pass `raise` left out, one rank's
 # block[1].attention.wk of moe2 is 1.5e-5 off.
@@ -18,7 +18,8 @@ STEPS, BOUND = 20, 1e-5
 CHOICE = {"dense": ["data=2,tensor=2"], "moe1": ["expert=2"], "moe2": ["data=4,expert=data --all-to-all 2 --chunks 2"],
           "moe4": ["data=2,tensor=2,expert=data"], "top2": ["data=2,expert=2"], "encoder": ["tensor=2,pipeline=2"],
           "shared": ["data=2,tensor=2,expert=2"], "micro": ["data=2,expert=data,pipeline=2"],
-          "vocabulary": ["tensor=4"], "tied": ["data=2,tensor=2", "tensor=2,pipeline=2"]}
+          "vocabulary": ["tensor=4"], "tied": ["data=2,tensor=2", "tensor=2,pipeline=2"],
+          "zero": ["data=4", "data=2,expert=2,tensor=2"]}
 
 
 def meshes(ranks):

@@ -12,6 +12,7 @@ from system import M6C, check, m6c, steps, workspace
 os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                   OMPI_MCA_rmaps_base_oversubscribe="1", M6C_THREADS="1")
 SMALL = 64  # bytes: what ranks tell each other beside all_to_alls in a forward step is smaller
+MAX_SPLITS = 5  # the setting's default
 # model, mesh, ranks, more of `compile`, collectives that the training plan must have
 PLANS = [("moe2", "expert=2", 2, [], {"all_to_all", "all_reduce"}),
          ("zero", "data=2,tensor=2", 4, [], {"reduce_scatter", "all_gather", "all_reduce"}),
@@ -59,6 +60,9 @@ def check_run(plan, ranks, kinds):
     """What each rank counts of each collective is what was planned; and a step's sum, and the run's summary."""
     want, _ = planned(plan)
     check(kinds <= {m["kind"] for m in want.values()}, f"{plan.name}: {kinds} are to be tested")
+    few = collections.Counter(m["kind"] for m in want.values() if m["group"] == "data")
+    check("reduce_scatter" not in kinds or max(few["reduce_scatter"], few["all_gather"]) <= MAX_SPLITS,
+          f"{plan.name}: {few}")
     p = run(plan, ranks, 2, "--json", "--trace", plan / "trace")
     seen = collections.Counter()
     for e in json.loads((plan / "trace").read_text()):

@@ -348,6 +348,44 @@ static void exec_reduce(uint32_t group, Dtype wire, bool in_place) {
     free_plan(&m);
 }
 
+/* Of two operands as one message: a reduce_scatter of all ranks' blocks, or an all_gather. */
+static void exec_blocks(uint32_t group, Collective kind, Dtype wire) {
+    enum { A = 12, B = 200, MOST = 16 * (A + B) }; /* of at most 16 ranks */
+    static float x[MOST], y[MOST];
+    Maker m = make_plan();
+    const PlanGroup *g = &m.plan->group.p[group];
+    int member[64], n = (int)plan_group_size(g), own = (int)plan_group_index(g, rank);
+    bool scatters = kind == COLLECTIVE_REDUCE_SCATTER;
+    int64_t count[] = {scatters ? A * n : A, scatters ? B * n : B};
+    int64_t result[] = {scatters ? A : A * n, scatters ? B : B * n};
+    PlanStep *s = add_step(&m, STEP_COLLECTIVE, STREAM_COMM, 5);
+    s->collective = collective(&m, kind, group, DT_F32, wire, 2, count);
+    s->arg[0].buffer = add_buffer(&m, "a", BUF_STATE, DT_F32, 0, count[0]);
+    s->arg[1].buffer = add_buffer(&m, "b", BUF_STATE, DT_F32, 1024, count[1]);
+    s->arg[2].buffer = add_buffer(&m, "c", BUF_STATE, DT_F32, 16384, result[0]);
+    s->arg[3].buffer = add_buffer(&m, "d", BUF_STATE, DT_F32, 17408, result[1]);
+    s->arg[4].buffer = add_buffer(&m, "room", BUF_TEMP, wire, 32768, (A + B) * n);
+    Exec *e = open_exec(m.plan);
+    for (int i = 0; i < count[0] + count[1]; i++) x[i] = (float)value(rank, i);
+    wanted(exec_write(e, s->arg[0].buffer, x, count[0] * 4));
+    wanted(exec_write(e, s->arg[1].buffer, x + count[0], count[1] * 4));
+    wanted(exec_step(e, 1));
+    wanted(exec_read(e, s->arg[2].buffer, y, result[0] * 4));
+    wanted(exec_read(e, s->arg[3].buffer, y + result[0], result[1] * 4));
+    for (int i = 0; i < n; i++) member[i] = (int)plan_group_member(g, rank, i);
+    bool good = true;
+    for (int i = 0; i < result[0] + result[1]; i++) {
+        int k = i >= result[0], at = k ? i - (int)result[0] : i, size = k ? B : A;
+        int from = k ? (int)count[0] : 0; /* of operand k among the elements of both */
+        double want = scatters ? reduced(member, n, REDUCE_SUM, from + own * size + at)
+                               : value(member[at / size], from + at % size);
+        good = good && (double)y[i] == want;
+    }
+    CHECK(good);
+    exec_close(e);
+    free_plan(&m);
+}
+
 /* all_to_all and a ring of send and recv with a wire narrower than the tensors. */
 static void exec_exchange(Dtype dtype, Dtype wire) {
     enum { N = 500 };
@@ -480,6 +518,11 @@ static void exec_all(void) {
     for (uint32_t group = 0; group < (size % 2 ? 1u : 3u); group++)
         for (size_t i = 0; i < (on_gpu() ? 1 : COUNT(wires)); i++)
             for (int place = 0; place < 2; place++) exec_reduce(group, wires[i], place);
+    for (uint32_t group = 0; group < (size % 2 ? 1u : 3u) && !on_gpu(); group++) {
+        for (size_t i = 0; i < COUNT(wires); i++)
+            exec_blocks(group, COLLECTIVE_REDUCE_SCATTER, wires[i]);
+        exec_blocks(group, COLLECTIVE_ALL_GATHER, DT_F32);
+    }
     for (size_t i = 0; i < (on_gpu() ? 1 : COUNT(wires)); i++) exec_exchange(DT_F32, wires[i]);
     exec_exchange(DT_F64, on_gpu() ? DT_F64 : DT_F16);
     exec_exchange(DT_BF16, on_gpu() ? DT_BF16 : DT_F16);
