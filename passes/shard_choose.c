@@ -235,6 +235,13 @@ static bool label_is_met(const Shard *s, Value v, const Dims *d, int label, int 
     return d->counted == label && d->kind[label] == LABEL_MAP && table_is_split(s, v, d, a);
 }
 
+/* Is it split over a faster axis? Only by gathering that could axis a come before it. */
+static bool faster_is_met(const Shard *s, Value v, const Dims *d, int label, int a) {
+    for (int b = a + 1; b < s->naxes; b++)
+        if (label_is_met(s, v, d, label, b)) return true;
+    return false;
+}
+
 /* ZeRO: in the apply phase a gradient that is still a sum may be scattered over the ranks that
  * share it, at its first dimension that they divide. */
 static int reuse_label(const Shard *s, Value v, const Dims *d, const Choice *c, int a) {
@@ -244,7 +251,7 @@ static int reuse_label(const Shard *s, Value v, const Dims *d, const Choice *c, 
     if (!(op_info((Op)n->op)->flags & OPF_EW) || n->type->rank == 0) return -1;
     for (uint32_t i = 0; i < n->nin; i++) sum |= is_partial(s, operand(s->from, v, i), a);
     for (int l = 0; sum && l < d->n; l++)
-        if (divides(s, d, c, l, a)) return l;
+        if (divides(s, d, c, l, a) && !faster_is_met(s, v, d, l, a)) return l;
     return -1;
 }
 
