@@ -15,7 +15,7 @@ enum {
     EXACT_CHOICES = 4096, /* all of them are compared up to this number */
     EXACT_WINDOWS = 3,    /* targets of windows tried for each */
     MOST_LEVELS = 160,
-    MOST_BEGINNINGS = 800, /* decisions up to which searches have all their beginnings */
+    MOST_BEGINNINGS = 800, /* decisions up to which searches have all their beginnings and ways */
     MOST_WEIGHTS = 5000,   /* decisions up to which copies are weighed in three ways */
     SMALLEST_OF = 8        /* candidates compared when nothing fits */
 };
@@ -125,14 +125,14 @@ static void price_unconstrained(Planner *l) {
 /* ---- the family ---- */
 
 /* Targets fall from where `choice` begins. */
-static void add_levels(Planner *l, double weight, Choice choice) {
+static void add_levels(Planner *l, SearchHow how, Choice choice) {
     Program g;
     program_make(&l->p, choice, &g);
     double target = (double)g.peak[MEM_DEVICE];
     bool reached = true;
     for (int i = 0; i < MOST_LEVELS && reached; i++) {
         target *= LEVEL;
-        reached = search_greedy(&l->p, (int64_t)target, weight, choice, &g);
+        reached = search_greedy(&l->p, (int64_t)target, how, choice, &g);
         if (!g.late) add_candidate(l, choice, &g, (int64_t)target);
     }
     program_free(&g);
@@ -140,16 +140,21 @@ static void add_levels(Planner *l, double weight, Choice choice) {
 
 /* From nothing, with copies cheaper than they seem, at their price, and dearer; and from what
  * people begin with. */
-static void add_searches(Planner *l) {
+static void add_walks(Planner *l, bool plain) {
     uint32_t *choice = arena_array(l->p.arena, uint32_t, l->p.subject.n + 1);
     bool many = l->p.subject.n > MOST_WEIGHTS;
     for (double weight = many ? 1 : 0.25; weight < (many ? 2 : 5); weight *= 4) {
         search_forced(&l->p, choice);
-        add_levels(l, weight, choice);
+        add_levels(l, (SearchHow){weight, plain}, choice);
     }
     bool large = l->p.subject.n > MOST_BEGINNINGS;
     for (int i = 0; search_policy(&l->p, i, choice); i++)
-        if (search_begins(i, large)) add_levels(l, 1, choice);
+        if (search_begins(i, large)) add_levels(l, (SearchHow){1, plain}, choice);
+}
+
+static void add_searches(Planner *l) {
+    add_walks(l, false);
+    if (l->p.subject.n <= MOST_BEGINNINGS) add_walks(l, true);
 }
 
 static void add_policies(Planner *l) {

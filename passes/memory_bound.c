@@ -185,19 +185,18 @@ static void add_choices(Bound *b) {
 
 static bool fetches(Stream s) { return s == STREAM_IN || s == STREAM_READ; }
 
-/* The option by which the host's cores run unit u, or NONE. */
-static uint32_t hosting(const Problem *p, uint32_t u) {
-    if (p->updates[u] == NONE) return NONE;
+/* x times the share of unit u that the host's cores run. */
+static void put_hosted(Bound *b, uint32_t u, double x) {
+    const Problem *p = b->p;
+    if (p->updates[u] == NONE) return;
     const Subject *s = &p->subject.p[p->updates[u]];
     for (uint32_t o = s->option; o < s->option + s->noption; o++)
-        if (p->option.p[o].how == HOW_UPDATE_HOST) return o;
-    return NONE;
+        if (p->option.p[o].how == HOW_UPDATE_HOST) put(b, (int)o, x);
 }
 
-/* What was moved for a unit that the host runs is read there: the option by which it does. */
-static uint32_t spared_by(const Problem *p, const Option *o, const Task *t) {
-    bool moved = o->how == HOW_MOVE_HOST && fetches(t->stream);
-    return moved ? hosting(p, p->at[t->time]) : NONE;
+/* Fetched for a unit that, run by the host, reads what was moved there. */
+static bool may_be_spared(const Problem *p, const Option *o, const Task *t) {
+    return o->how == HOW_MOVE_HOST && fetches(t->stream) && p->updates[p->at[t->time]] != NONE;
 }
 
 /* A value that several options send to the same memory is sent once. */
@@ -242,12 +241,11 @@ static void share_send(Bound *b, Sharing *s, int option, const Task *t) {
     add_row(b, 0, DBL_MAX);
 }
 
-/* Fetched where the one option is taken and not the other. */
-static void spare_fetch(Bound *b, Sharing *s, int option, int spared, const Task *t) {
+static void spare_fetch(Bound *b, Sharing *s, int option, const Task *t) {
     add_charge(b, s->column, t);
     put(b, s->column++, 1);
     put(b, option, -1);
-    put(b, spared, 1);
+    put_hosted(b, b->p->at[t->time], 1);
     add_row(b, 0, DBL_MAX);
 }
 
@@ -255,11 +253,10 @@ static void charge_tasks(Bound *b, Sharing *s, int option) {
     const Option *o = &b->p->option.p[option];
     for (uint32_t i = o->task; i < o->task + o->ntask; i++) {
         const Task *t = &b->p->task.p[i];
-        uint32_t spared = spared_by(b->p, o, t);
         if (may_share(b->p, t) && s->count[t->stream == STREAM_WRITE][t->v] > 1)
             share_send(b, s, option, t);
-        else if (spared != NONE)
-            spare_fetch(b, s, option, (int)spared, t);
+        else if (may_be_spared(b->p, o, t))
+            spare_fetch(b, s, option, t);
         else
             add_charge(b, option, t);
     }
@@ -291,7 +288,7 @@ static void add_charges(Bound *b, Arena *a) {
         const Option *o = &p->option.p[i];
         for (uint32_t k = o->task; k < o->task + o->ntask; k++) {
             const Task *t = &p->task.p[k];
-            more += spared_by(p, o, t) != NONE;
+            more += may_be_spared(p, o, t);
             more += may_share(p, t) && ++s.count[t->stream == STREAM_WRITE][t->v] == 2;
         }
     }
@@ -324,9 +321,9 @@ static double put_compute(Bound *b, uint32_t from, uint32_t to) {
     const Problem *p = b->p;
     double us = 0;
     for (uint32_t t = MAX(from, 1); t < to; t++) {
-        uint32_t u = p->at[t], host = hosting(p, u);
+        uint32_t u = p->at[t];
         if (p->stream[u] != STREAM_COMPUTE) continue;
-        if (host != NONE) put(b, (int)host, p->price[u]);
+        put_hosted(b, u, p->price[u]);
         us += p->price[u];
     }
     return us;

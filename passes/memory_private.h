@@ -41,7 +41,7 @@ typedef struct {
     uint32_t subject;
     MemoryHow how;
     bool states_only; /* of a parameter: its own bytes stay on the device */
-    bool hold;        /* of a parameter: it stays on the device from its first to its last use */
+    uint32_t gap;     /* of a parameter: it stays on the device between uses nearer than that */
     uint32_t span, nspan;
     uint32_t task, ntask;
     double us[STREAM_COUNT]; /* work added; of a recomputation, its own unit's price */
@@ -199,7 +199,11 @@ Price memory_price(const Graph *g, const Machine *m);
 /* Options so that live bytes come to `target`; lanes cost `weight` times what they seem to. False:
  * it cannot be reached; choice then has the least found. `g` is the program of the choice, before
  * and after. */
-bool search_greedy(const Problem *p, int64_t target, double weight, Choice choice, Program *g);
+typedef struct {
+    double weight;
+    bool plain; /* parameters stay from first to last use, or for no gap at all */
+} SearchHow;
+bool search_greedy(const Problem *p, int64_t target, SearchHow how, Choice choice, Program *g);
 /* Marks what the settings checkpoint and offload ask for as a whole: all, sqrt, optimizer. */
 void search_settings(Problem *p);
 /* Choices that are made before any search: hints and settings. */

@@ -131,7 +131,7 @@ static void add_task(Problem *p, Mem from, Mem to, Value v, uint32_t time) {
 }
 
 static Option new_option(const Problem *p, MemoryHow how) {
-    return (Option){.how = how, .span = p->span.n, .task = p->task.n};
+    return (Option){.how = how, .gap = LEAST_GAP, .span = p->span.n, .task = p->task.n};
 }
 
 static void add_option(Problem *p, Option o) {
@@ -246,15 +246,15 @@ static void add_leaf(Problem *p, Value v, const Value *update, const Uses *reade
 
 /* Away before the first and after the last use, and between uses that lie far apart; uses at
  * `except` do not count. Returns how often it must be fetched. */
-static int leaf_spans(Problem *p, Option *o, const Leaf *l, Mem home, bool hold, uint32_t except) {
+static int leaf_spans(Problem *p, Option *o, const Leaf *l, Mem home, uint32_t except) {
     int64_t bytes = bytes_of(p, l->leaf);
     uint32_t before = 0;
     int fetches = 0;
     for (uint32_t i = 0; i < l->nuse; i++) {
         uint32_t now = p->use.p[l->use + i];
         if (now == except) continue;
-        bool away = before == 0 ||
-                    (!hold && now - before >= LEAST_GAP && !(l->updated && before >= l->updated));
+        bool away =
+            before == 0 || (now - before >= o->gap && !(l->updated && before >= l->updated));
         if (away) {
             add_span(p, o, before, now, bytes), fetches++;
             add_task(p, home, MEM_DEVICE, l->leaf, now);
@@ -266,13 +266,13 @@ static int leaf_spans(Problem *p, Option *o, const Leaf *l, Mem home, bool hold,
     return fetches;
 }
 
-static void home_option(Problem *p, const Subject *s, Mem home, bool states_only, bool hold) {
+static void home_option(Problem *p, const Subject *s, Mem home, bool states_only, uint32_t gap) {
     Option o = new_option(p, home == MEM_HOST ? HOW_LIVE_HOST : HOW_LIVE_DISK);
-    o.states_only = states_only, o.hold = hold;
+    o.states_only = states_only, o.gap = gap;
     for (uint32_t i = 0; i < s->nleaf; i++) {
         const Leaf *l = &p->leaf.p[s->leaf + i];
         if (states_only && !l->state) continue;
-        int fetches = leaf_spans(p, &o, l, home, hold, NONE);
+        int fetches = leaf_spans(p, &o, l, home, NONE);
         move_work(p, &o, home, bytes_of(p, l->leaf), fetches, l->updated != 0);
         o.away[home] += bytes_of(p, l->leaf);
     }
@@ -297,13 +297,14 @@ static uint32_t only_updater(const Problem *p, const Subject *s) {
 
 /* The host's cores update what lies in host memory: gradients go there, nothing comes back but the
  * parameter, when it is used next. */
-static void host_option(Problem *p, const Subject *s) {
+static void host_option(Problem *p, const Subject *s, uint32_t gap) {
     uint32_t u = only_updater(p, s);
     if (u == NO_UNIT || !p->us.space[u].n) return;
     Option o = new_option(p, HOW_UPDATE_HOST);
+    o.gap = gap;
     for (uint32_t i = 0; i < s->nleaf; i++) {
         const Leaf *l = &p->leaf.p[s->leaf + i];
-        int fetches = leaf_spans(p, &o, l, MEM_HOST, false, p->when[u]);
+        int fetches = leaf_spans(p, &o, l, MEM_HOST, p->when[u]);
         move_work(p, &o, MEM_HOST, bytes_of(p, l->leaf), fetches, 0);
         o.away[MEM_HOST] += bytes_of(p, l->leaf);
     }
@@ -320,25 +321,44 @@ static void host_option(Problem *p, const Subject *s) {
     add_option(p, o);
 }
 
+/* The widest gap between two uses, mostly that of the phases; 0 where it is the only wide one. */
+static uint32_t widest_gap(const Problem *p, const Subject *s) {
+    uint32_t widest = 0, narrower = 0;
+    for (uint32_t i = 0; i < s->nleaf; i++) {
+        const Leaf *l = &p->leaf.p[s->leaf + i];
+        for (uint32_t k = 1; k < l->nuse; k++) {
+            const uint32_t *use = &p->use.p[l->use + k];
+            uint32_t gap = use[0] - use[-1];
+            narrower = MAX(narrower, MIN(gap, widest));
+            widest = MAX(widest, gap);
+        }
+    }
+    return narrower >= LEAST_GAP && narrower < widest ? widest : 0;
+}
+
 static void param_options(Problem *p, Subject *s, const char *name) {
     const Settings *set = &p->g->set;
     bool params = false, states = false;
+    uint32_t widest = widest_gap(p, s);
     for (uint32_t i = 0; i < s->nleaf; i++)
         (p->leaf.p[s->leaf + i].state ? (states = true) : (params = true));
     s->option = p->option.n;
     for (int m = MEM_HOST; m < MEM_COUNT && strcmp(set->offload, "none") != 0; m++) {
         if (p->budget[m] == 0) continue;
-        if (states) home_option(p, s, (Mem)m, true, false);
-        if (params) home_option(p, s, (Mem)m, false, true);
-        if (params) home_option(p, s, (Mem)m, false, false);
-        if (params && states && m == MEM_HOST) host_option(p, s);
+        bool hosts = params && states && m == MEM_HOST;
+        if (states) home_option(p, s, (Mem)m, true, LEAST_GAP);
+        if (params) home_option(p, s, (Mem)m, false, NONE);
+        if (params && widest) home_option(p, s, (Mem)m, false, widest);
+        if (params) home_option(p, s, (Mem)m, false, LEAST_GAP);
+        if (hosts && widest) host_option(p, s, widest);
+        if (hosts) host_option(p, s, LEAST_GAP);
     }
     s->noption = p->option.n - s->option;
     if (graph_annotated(p->g, "keep", name)) s->hinted = true, s->noption = 0;
     if (!asked(p->g, set->offload, "offload", name)) return;
     for (uint32_t i = 0; i < s->noption; i++) {
         const Option *o = &p->option.p[s->option + i];
-        if (o->how == HOW_LIVE_HOST && !o->states_only && !o->hold)
+        if (o->how == HOW_LIVE_HOST && !o->states_only && o->gap == LEAST_GAP)
             s->hinted = true, s->forced = s->option + i;
     }
 }

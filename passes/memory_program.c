@@ -191,7 +191,7 @@ static void leaf_used(Gen *gen, Value leaf, Value x, uint32_t time) {
     uint32_t next = final ? p->end : p->use.p[l->use + i];
     bool host_next = o->how == HOW_UPDATE_HOST && next == l->updated;
     if (host_next) next = p->end;
-    bool again = !o->hold && !(l->updated && time >= l->updated) && next - time >= LEAST_GAP;
+    bool again = !(l->updated && time >= l->updated) && next - time >= o->gap;
     if (final || again || host_next) gen->device[x] = NONE;
 }
 

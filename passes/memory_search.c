@@ -24,7 +24,7 @@ typedef struct {
     const Problem *p;
     const Program *g;
     const uint32_t *choice;
-    double weight;
+    SearchHow how;
     uint32_t *seen; /* by unit: stamp of the last chain */
     bool *again;    /* by unit: runs again already */
     uint32_t stamp, chain;
@@ -76,7 +76,7 @@ static void set_rates(Search *s) {
     for (int k = 0; k < STREAM_COUNT; k++) {
         double full = compute > 0 ? s->g->us[k] / compute : 1;
         double hidden = MAX(HIDDEN + 0.1 * full * full, s->p->share);
-        s->rate[k] = s->weight * (full < 0.9 ? hidden : 1);
+        s->rate[k] = s->how.weight * (full < 0.9 ? hidden : 1);
     }
     s->rate[STREAM_COMPUTE] = 1;
 }
@@ -111,11 +111,13 @@ static int by_ratio(const void *a, const void *b) {
 static bool has_room(const Search *s, const Option *o, const Option *was, const int64_t *taken) {
     for (int m = MEM_HOST; m < MEM_COUNT; m++) {
         int64_t more = o->away[m] - (was ? was->away[m] : 0);
-        int64_t room = s->p->budget[m] - s->p->budget[m] / (s->weight > 1 ? 2 : 16);
+        int64_t room = s->p->budget[m] - s->p->budget[m] / (s->how.weight > 1 ? 2 : 16);
         if (more > 0 && s->g->peak[m] + taken[m] + more > room) return false;
     }
     return true;
 }
+
+static bool is_plain(const Option *o) { return o->gap == LEAST_GAP || o->gap == NONE; }
 
 /* The best option of a subject at this time, against the one it has. */
 static bool best_offer(Search *s, uint32_t subject, uint32_t time, const int64_t *taken,
@@ -129,6 +131,7 @@ static bool best_offer(Search *s, uint32_t subject, uint32_t time, const int64_t
     *out = (Offer){.subject = subject, .option = NONE};
     for (uint32_t o = x->option; !x->hinted && o < x->option + x->noption; o++) {
         int64_t more = saved_at(p, o, time) - have;
+        if (s->how.plain && !is_plain(&p->option.p[o])) continue;
         if (o == now || more <= 0 || !has_room(s, &p->option.p[o], was, taken)) continue;
         double ratio = MAX(option_price(s, &p->option.p[o]) - paid, 0) / (double)more;
         if (out->option != NONE && ratio >= out->ratio) continue;
@@ -174,8 +177,8 @@ static bool round_of(Search *s, Choice choice, int64_t target, Offer *offer) {
     return true;
 }
 
-bool search_greedy(const Problem *p, int64_t target, double weight, Choice choice, Program *g) {
-    Search s = {.p = p, .choice = choice, .weight = weight, .g = g};
+bool search_greedy(const Problem *p, int64_t target, SearchHow how, Choice choice, Program *g) {
+    Search s = {.p = p, .choice = choice, .how = how, .g = g};
     s.seen = xcalloc((size_t)p->us.n + 1, sizeof *s.seen);
     s.again = xcalloc((size_t)p->us.n + 1, sizeof *s.again);
     Offer *offer = xcalloc((size_t)p->subject.n + 1, sizeof *offer);
@@ -223,7 +226,7 @@ static const Policy policies[] = {
 static uint32_t option_of(const Problem *p, const Subject *s, MemoryHow how, bool states_only) {
     for (uint32_t o = s->option; o < s->option + s->noption; o++)
         if (p->option.p[o].how == how && p->option.p[o].states_only == states_only &&
-            !p->option.p[o].hold)
+            p->option.p[o].gap == LEAST_GAP)
             return o;
     return NONE;
 }

@@ -341,7 +341,7 @@ static void greedy_ways(Ways *w) {
         program_make(&w->p, choice, &g);
         for (bool reached = true; reached;) {
             target *= 0.96;
-            reached = search_greedy(&w->p, (int64_t)target, weight, choice, &g);
+            reached = search_greedy(&w->p, (int64_t)target, (SearchHow){weight, false}, choice, &g);
             add_way(w, choice, (int64_t)target);
         }
         program_free(&g);
