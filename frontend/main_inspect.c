@@ -53,8 +53,7 @@ static void print_stages(Session *s, const char *dir, const InspectArgs *a) {
     printf("%5s %12s %12s  %s\n", "stage", "parameters", "device MiB", "layers, devices");
     for (uint32_t i = 0; i < plan_count(first); i++) {
         const Plan *p = plan_at(first, i);
-        printf("%5u %12" PRId64 " %12.2f  ", i, plan_parameters(p),
-               (double)p->arena[MEM_DEVICE] / MIB);
+        printf("%5u %12" PRId64 " %12.2f  ", i, plan_parameters(p), mib(p->arena[MEM_DEVICE]));
         print_layers(p);
         printf("%s%s\n", *p->machine ? ", on " : "", p->machine);
     }
