@@ -17,7 +17,10 @@ void add_ranks(Make *m) {
     if (text.n) m->p->mesh = intern(m->p->session, text.p);
     m->p->stages = set->stages;
     m->p->stage = set->stage;
+    m->p->shares = set->shares;
+    m->p->share = set->share;
     if (set->stages) add_group(m, MESH_PIPELINE);
+    if (set->shares.n) add_group(m, MESH_DATA);
     buf_free(&text);
 }
 

@@ -284,6 +284,23 @@ static const char *batch_config(Elab *e, const Item *model) {
     return NULL;
 }
 
+/* In every micro-batch each rank has its share. */
+static bool share_batch(Elab *e, const char *name, int64_t size, int64_t micros, int64_t ranks) {
+    Shares s = e->g->set.shares;
+    if (size % micros == 0 && shares_divide(s, ranks, size / micros)) return true;
+    int64_t whole = shares_sum(s, s.n) * micros;
+    if (size % whole)
+        return fail(e, e->shares_loc,
+                    "%s = %lld cannot be shared so: it is not a multiple of %lld, the sum of the "
+                    "shares%s",
+                    name, (long long)size, (long long)whole,
+                    micros > 1 ? " in all micro-batches" : "");
+    return fail(e, e->shares_loc,
+                "%s = %lld cannot be shared so: the %lld ranks of an expert axis do not divide "
+                "each rank's share",
+                name, (long long)size, (long long)(ranks / s.n));
+}
+
 /* The mesh divides the batch: over the data axis, and over an expert axis with ranks of its own,
  * which outside the experts are further replicas. */
 static bool split_batch(Elab *e, const Param *p, Value v) {
@@ -301,6 +318,7 @@ static bool split_batch(Elab *e, const Param *p, Value v) {
     Spec spec = {.rank = type_of(e->g, v)->rank, .axis = {intern(e->s, names)}};
     node_of(e->g, v)->spec = spec_intern(e->s, &spec);
     int64_t size = type_of(e->g, v)->dim[0];
+    if (set->shares.n) return share_batch(e, first_dim(p), size, n, ranks);
     if (size % (n * ranks) == 0) return true;
     if (n == 1)
         return fail(e, p->loc, "%s = %lld cannot be shared by the %lld ranks of %s", first_dim(p),

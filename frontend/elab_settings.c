@@ -20,6 +20,7 @@ typedef enum {
     K_EXCHANGE,
     K_LOSS_SCALE,
     K_MESH,
+    K_SHARES,
     K_OPTIMIZER /* read by elab_optimizer.c */
 } Kind;
 
@@ -43,6 +44,7 @@ static const Row train_rows[] = {
 static const Row place_rows[] = {
     {"cluster", K_TEXT, AT(cluster)},
     {"mesh", K_MESH, 0},
+    {"shares", K_SHARES, 0},
     {"memory", K_BYTES, AT(memory)},
     {"host_memory", K_BYTES, AT(host_memory)},
     {"disk", K_BYTES, AT(disk)},
@@ -237,6 +239,46 @@ bool check_axes(Elab *e) {
     return ok;
 }
 
+/* ---- shares of the data axis ---- */
+
+/* Without what all have in common; equal shares are none. */
+static void reduce_shares(Elab *e, int64_t n, int64_t *v) {
+    int64_t d = 0;
+    for (int64_t i = 0; i < n; i++) d = common_divisor(v[i], d);
+    for (int64_t i = 0; i < n; i++) v[i] /= d;
+    bool equal = shares_sum((Shares){n, v}, n) == n;
+    e->g->set.shares = equal ? (Shares){0} : (Shares){n, v};
+}
+
+static bool set_shares(Elab *e, const Val *list, Loc loc) {
+    if (list->kind != V_LIST)
+        return fail(e, loc, "'shares' is a list, as in [5, 3], not %s", describe(e, list));
+    int64_t *v = arena_array(e->a, int64_t, list->n);
+    for (uint32_t i = 0; i < list->n; i++) {
+        if (list->p[i].unit != U_NONE) return fail(e, loc, "shares are numbers without a unit");
+        if (!want_int(e, &list->p[i], loc, "a share", &v[i])) return false;
+        if (v[i] < 1 || v[i] > MOST_RANKS)
+            return fail(e, loc, "a share must be from 1 to %d, not %lld", MOST_RANKS,
+                        (long long)v[i]);
+    }
+    e->shares_loc = loc;
+    e->nshares = list->n;
+    reduce_shares(e, list->n, v);
+    return true;
+}
+
+/* Once the mesh is known. */
+static bool check_shares(Elab *e) {
+    const Settings *set = &e->g->set;
+    MeshGroup m = {.n = 1};
+    const char *why = mesh_shares_refused(set);
+    mesh_group(set, MESH_DATA, &m);
+    if (e->nshares && e->nshares != m.n)
+        return fail(e, e->shares_loc, "%lld shares for the %lld rank%s of mesh axis 'data'",
+                    (long long)e->nshares, (long long)m.n, m.n == 1 ? "" : "s");
+    return !why || fail(e, e->shares_loc, "%s", why);
+}
+
 /* ---- entries ---- */
 
 static bool set_value(Elab *e, const Row *r, const Expr *x) {
@@ -253,6 +295,7 @@ static bool set_value(Elab *e, const Row *r, const Expr *x) {
     case K_DTYPE: return set_dtype(e, r, &v, x->loc, to);
     case K_TEXT: return set_text(e, r, &v, x->loc, to);
     case K_EXCHANGE: return set_exchange(e, r, &v, x->loc, to);
+    case K_SHARES: return set_shares(e, &v, x->loc);
     default: return set_scopes(e, r, &v, x->loc, to);
     }
 }
@@ -361,7 +404,7 @@ bool read_settings(Elab *e, const Item *model) {
         !has_entry(train, "loss_scale"))
         set->loss_scale = LOSS_SCALE_DYNAMIC;
     if (e->training) ok = read_options(e, "train", model->name, e->opt->train) && ok;
-    return read_options(e, "place", "", e->opt->place) && ok;
+    return read_options(e, "place", "", e->opt->place) && ok && check_shares(e);
 }
 
 /* ---- what is refused ---- */

@@ -21,8 +21,8 @@ typedef struct {
 typedef struct {
     const CheckArgs *args;
     Session *s;
-    Graph *g;           /* of all ranks; of the first stage, once there are stages */
-    VEC(Graph *) stage; /* g and those of the later stages */
+    Graph *g;           /* of all ranks; of the first stage or share, once there are several */
+    VEC(Graph *) stage; /* g and those of the later ones */
     Graph *before;      /* as the last pass that divides it found it; NULL: none has run yet */
     Equal *equal;
     VEC(ShardMap) map; /* by stage: from `before` */
@@ -69,11 +69,9 @@ static void blame(Verdict *v, const char *pass) {
                          equal_first(v->equal).step);
 }
 
-/* A graph for each stage to become. */
+/* A graph for each stage, or class of shares, to become. */
 static void part(Verdict *v) {
-    MeshGroup m;
-    if (!mesh_axis(&v->g->set, MESH_PIPELINE) || !mesh_group(&v->g->set, MESH_PIPELINE, &m)) return;
-    while (v->stage.n < m.n) {
+    while (v->stage.n < mesh_programs(&v->g->set)) {
         vec_push(&v->stage, graph_copy(v->g));
         vec_push(&v->map, (ShardMap){0});
     }
@@ -95,7 +93,7 @@ static bool check_pass(Verdict *v, const char *pass, PassContext *cx) {
         if (v->before) graph_free(v->before);
         v->before = graph_copy(v->g);
     }
-    if (strcmp(pass, "stages") == 0) part(v);
+    if (strcmp(pass, v->g->set.shares.n ? "shard" : "stages") == 0) part(v);
     if (!run_pass(v, pass, cx)) return false;
     if (shards && mesh_ranks(&v->g->set) > 1 && !v->g->set.sharded) {
         diag_error(v->s, (Loc){0}, "mesh %s: the model was not divided", v->mesh.p);
@@ -136,6 +134,8 @@ static bool check_mesh(Verdict *v) {
     vec_push(&v->stage, v->g);
     vec_push(&v->map, (ShardMap){0});
     mesh_print(&v->g->set, &v->mesh);
+    if (v->g->set.shares.n)
+        buf_puts(&v->mesh, " shares "), shares_print(v->g->set.shares, &v->mesh);
     if (!v->mesh.n) buf_puts(&v->mesh, "one rank");
     exact(v->s, &v->g->set);
     v->equal = equal_new(v->g, (uint64_t)v->args->seed, v->args->steps);
@@ -202,7 +202,7 @@ static void say_difference(const Verdict *v) {
         diag_error(v->s, first.loc, "mesh %s: after '%s' %s", v->mesh.p, v->pass, sink.p);
     } else {
         say_node(v->before, v->at.v, spec_at(v), &text);
-        if (v->stage.n > 1) buf_printf(&text, " in stage %lld", (long long)v->at.stage);
+        if (v->g->set.stages) buf_printf(&text, " in stage %lld", (long long)v->at.stage);
         buf_puts(&text, " ");
         say_distance(&v->at.distance, v->at.type, &text);
         diag_error(v->s, node_of(v->before, v->at.v)->loc, "mesh %s: after '%s' %s", v->mesh.p,
@@ -230,7 +230,7 @@ static const char *verdict(const Verdict *v) {
 /* "12 collectives and 8 transfers of 2 stages" */
 static void say_order(const Verdict *v, Buf *out) {
     buf_printf(out, "%d collectives", v->order.collectives);
-    if (v->stage.n > 1)
+    if (v->g->set.stages)
         buf_printf(out, " and %d transfers of %u stages", v->order.transfers, v->stage.n);
 }
 
@@ -303,7 +303,7 @@ static json_t *value_json(const Verdict *v) {
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:b}", "op", op_info((Op)n->op)->name, "scope",
                           n->scope, "source", loc_text(v->s, n->loc), "spec", spec.p ? spec.p : "",
                           "backward", n->phase == PHASE_BACKWARD);
-    if (v->stage.n > 1) json_object_set_new(o, "stage", json_integer(v->at.stage));
+    if (v->g->set.stages) json_object_set_new(o, "stage", json_integer(v->at.stage));
     put_distance(o, &v->at.distance);
     buf_free(&spec);
     return o;
@@ -323,7 +323,8 @@ static void print_json(const Verdict *v, bool made) {
         SinkDistance worst = worst_of(v), first = equal_first(v->equal);
         json_object_set_new(o, "ranks", json_integer(mesh_ranks(&v->g->set)));
         json_object_set_new(o, "steps", json_integer(v->args->steps));
-        json_object_set_new(o, "stages", json_integer(v->stage.n));
+        json_object_set_new(o, "stages", json_integer(MAX(v->g->set.stages, 1)));
+        json_object_set_new(o, "classes", json_integer(shares_classes(v->g->set.shares)));
         json_object_set_new(o, "collectives", json_integer(v->order.collectives));
         json_object_set_new(o, "transfers", json_integer(v->order.transfers));
         if (v->stuck.n) json_object_set_new(o, "stuck", json_string(v->stuck.p));
@@ -432,6 +433,7 @@ int main_check(int argc, char **argv) {
     const Option options[] = {
         {"mesh", OPT_TEXT, &a.model.mesh, "AXIS=N,…",
          "ranks to divide the work among (the model's)"},
+        {"shares", OPT_TEXT, &a.model.shares, "N,N,…", "of the ranks of data in the batch (equal)"},
         {"all-meshes", OPT_INT, &a.all, "N",
          "every mesh of N ranks over pipeline, data, tensor and expert"},
         {"steps", OPT_INT, &a.steps, "K", "training steps compared (2)"},

@@ -83,7 +83,10 @@ static const char *disk_folder(Session *s, const ModelArgs *a) {
 static bool record_prices(Session *s, const CompileArgs *a, const Settings *set, Plan *plan) {
     const Machine *m = machine_load(s, set->cluster, a->model.target);
     if (!m) return false;
-    m = machine_of_stage(m, set, set->stages ? set->stage : EVERY_STAGE);
+    m = machine_of_stage(m, set,
+                         set->stages     ? set->stage
+                         : set->shares.n ? set->share
+                                         : EVERY_STAGE);
     plan->machine = machine_name(m);
     plan_price(plan, m);
     return true;
@@ -111,8 +114,10 @@ static Graph *make_graph(Session *s, Part *part, MemoryReport *r) {
     if (!g || r->fits || part->forward) return g;
     model.shared = NULL; /* edits change what stages are cut from */
     explain_misfit(s, &model, g, r);
-    if (g->set.stages)
-        diag_note(s, (Loc){0}, "this is stage %" PRId64 " of the pipeline", part->stage);
+    if (mesh_programs(&g->set) > 1)
+        diag_note(s, (Loc){0}, "this is %s %" PRId64 " of the %s",
+                  g->set.stages ? "stage" : "class", part->stage,
+                  g->set.stages ? "pipeline" : "shares");
     graph_free(g);
     return NULL;
 }

@@ -15,6 +15,11 @@ static const char *disk_size(const ModelArgs *a) {
     return colon ? colon + 1 : a->disk;
 }
 
+/* "5,3" as the list it is in a model. */
+static const char *shares_list(Session *s, const ModelArgs *a) {
+    return a->shares ? arena_printf(session_arena(s), "[%s]", a->shares) : NULL;
+}
+
 /* Settings of the command line that stand in for entries of `place`, as text of that block. */
 static const char *place_text(Session *s, const ModelArgs *a) {
     const struct {
@@ -29,7 +34,8 @@ static const char *place_text(Session *s, const ModelArgs *a) {
                  {"offload", a->offload, true},
                  {"all_to_all", a->all_to_all, true},
                  {"all_to_all_chunks", a->chunks, false},
-                 {"zero", a->zero, false}};
+                 {"zero", a->zero, false},
+                 {"shares", shares_list(s, a), false}};
     Buf b = {0};
     for (size_t i = 0; i < COUNT(entry); i++)
         if (entry[i].value)
@@ -97,16 +103,11 @@ static const char *pipeline_of(Session *s, const Graph *g, const char *passes) {
     return text;
 }
 
-static bool has_stages(const Graph *g) {
-    MeshGroup m;
-    return mesh_group(&g->set, MESH_PIPELINE, &m) && m.n > 1;
-}
-
-/* Runs the passes; of a pipeline it keeps the graph as it was before `stages`. */
+/* Runs the passes; where ranks run several graphs it keeps what these are made from. */
 static bool run_passes(Session *s, const ModelArgs *a, Graph *g, const char *passes,
                        PassContext *cx) {
-    const char *cut = strstr(passes, "stages");
-    if (!a->shared || !cut || !has_stages(g)) return pipeline_run(g, passes, cx);
+    const char *cut = strstr(passes, g->set.shares.n ? "shard" : "stages");
+    if (!a->shared || !cut || mesh_programs(&g->set) == 1) return pipeline_run(g, passes, cx);
     if (!*a->shared) {
         if (!pipeline_run(g, intern_n(s, passes, (size_t)(cut - passes - 1)), cx)) return false;
         *a->shared = graph_copy(g);
@@ -127,7 +128,7 @@ Graph *model_graph(Session *s, const ModelArgs *a, const char *passes, MemoryRep
     pass_options_env(&cx.opt);
     cx.machine = machine_load(s, g->set.cluster, a->target);
     bool placed = cx.machine && topology_of(cx.machine, mesh_ranks(&g->set));
-    if (placed && !has_stages(g)) stage_take_machine(g, &cx.machine, EVERY_STAGE);
+    if (placed && mesh_programs(&g->set) == 1) stage_take_machine(g, &cx.machine, EVERY_STAGE);
     if (placed && run_passes(s, a, g, pipeline_of(s, g, passes), &cx)) return g;
     graph_free(g);
     return NULL;

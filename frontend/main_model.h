@@ -11,14 +11,14 @@ typedef struct {
     TextList set;       /* "name=value" */
     bool infer;         /* forward only */
     bool grads;         /* gradients are outputs */
-    int64_t stage;      /* of a pipeline: whose part the graph becomes */
-    Graph **shared;     /* NULL, or where the graph that all stages are cut from is kept between
+    int64_t stage;      /* of a pipeline, or of classes of shares: whose part the graph becomes */
+    Graph **shared;     /* NULL, or where the graph that all of them are made from is kept between
                            calls that differ in `stage` alone; NULL at first, the caller frees it */
     bool describe;      /* also what cannot be compiled yet: for dumps */
     const char *name;   /* which model of the file; NULL: the only one */
     const char *target; /* NULL: cpu */
     const char *precision, *mesh, *memory, *host_memory, *disk, *cluster, *checkpoint, *offload;
-    const char *all_to_all, *chunks, *zero, *micros;
+    const char *all_to_all, *chunks, *zero, *micros, *shares;
     PassOptions pass;
 } ModelArgs;
 
@@ -32,6 +32,7 @@ typedef struct {
         {"grads", OPT_FLAG, &(m).grads, NULL, "keep gradients, for run --grads"},                  \
         {"precision", OPT_TEXT, &(m).precision, "TYPE", "f32, bf16 or f16"},                       \
         {"mesh", OPT_TEXT, &(m).mesh, "AXIS=N,…", "how many ranks share the work"},                \
+        {"shares", OPT_TEXT, &(m).shares, "N,N,…", "of the ranks of data in the batch (equal)"},   \
         {"memory", OPT_TEXT, &(m).memory, "SIZE", "budget of the device's memory"},                \
         {"host-memory", OPT_TEXT, &(m).host_memory, "SIZE", "budget of the host's memory"},        \
         {"disk", OPT_TEXT, &(m).disk, "DIR:SIZE", "budget of a folder on a disk"},                 \

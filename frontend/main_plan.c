@@ -34,11 +34,12 @@ const char *mesh_plan_name(Session *s, const char *base, int64_t i) {
 
 Plan *mesh_plans(Session *s, MakePlan *make, void *with) {
     Plan *first = make(s, with, 0, NULL);
-    if (!first || !first->stages) return first;
-    Plan **of = arena_array(session_arena(s), Plan *, (size_t)first->stages);
+    int64_t n = first ? plan_programs(first) : 1;
+    if (n == 1) return first;
+    Plan **of = arena_array(session_arena(s), Plan *, (size_t)n);
     of[0] = first;
     first->of_stage = of;
-    for (int64_t i = 1; i < first->stages; i++) {
+    for (int64_t i = 1; i < n; i++) {
         Plan *p = of[i] = make(s, with, i, first);
         if (p) p->of_stage = of;
         if (p) continue;
@@ -50,7 +51,7 @@ Plan *mesh_plans(Session *s, MakePlan *make, void *with) {
 
 void mesh_plans_free(Plan *first) {
     Plan *const *of = first->of_stage;
-    for (int64_t i = of ? first->stages : 1; i-- > 0;)
+    for (int64_t i = of ? plan_programs(first) : 1; i-- > 0;)
         if (!of || of[i]) plan_free(of ? of[i] : first);
 }
 

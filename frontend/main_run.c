@@ -131,7 +131,7 @@ static Status run_stage(RunArgs *a, const Plan *plan) {
     if (!plan) return status_make(EXIT_INPUT, "%s", "");
     int rank = ranks_of(a->o.comm).rank;
     if (rank == 0) plan_warn_stale(plan);
-    return run_plan(&a->o, plan_at(plan, (uint32_t)plan_stage_of(plan, rank)));
+    return run_plan(&a->o, plan_at(plan, (uint32_t)plan_number_of(plan, rank)));
 }
 
 static int run(RunArgs *a, const char *dir) {

@@ -57,7 +57,7 @@ static void sort_by_stage(const Plan *first, uint32_t n, uint32_t *class_of) {
     bool *placed = xcalloc(n, sizeof *placed);
     for (int64_t stage = 0; stage < (int64_t)plan_count(first); stage++)
         for (int64_t r = 0; r < first->ranks; r++) {
-            if (plan_stage_of(first, r) != stage || placed[class_of[r]]) continue;
+            if (plan_number_of(first, r) != stage || placed[class_of[r]]) continue;
             placed[class_of[r]] = true;
             to[class_of[r]] = next++;
         }
@@ -73,12 +73,12 @@ uint32_t rank_classes(const Plan *first, const Machine *m, uint32_t *class_of) {
     Groups *all = xcalloc(stages, sizeof *all);
     for (uint32_t s = 0; s < stages; s++) all[s] = groups_of(plan_at(first, s));
     for (int64_t r = 0; r < ranks; r++)
-        hash[r] = (uint64_t)plan_stage_of(first, r) * groups + machine_group_of(m, r);
+        hash[r] = (uint64_t)plan_number_of(first, r) * groups + machine_group_of(m, r);
     n = number_classes(ranks, hash, class_of);
     while (groups > 1 && n != before) {
         before = n;
         for (int64_t r = 0; r < ranks; r++)
-            hash[r] = describe(&all[plan_stage_of(first, r)], class_of, r);
+            hash[r] = describe(&all[plan_number_of(first, r)], class_of, r);
         n = number_classes(ranks, hash, class_of);
     }
     sort_by_stage(first, n, class_of);

@@ -10,7 +10,7 @@
 
 static uint32_t stage_of(const ClusterRun *c, uint32_t class) {
     const Plan *p = c->class[class].plan;
-    return (uint32_t)plan_stage_of(p, c->ranks[class].rank[0]);
+    return (uint32_t)plan_number_of(p, c->ranks[class].rank[0]);
 }
 
 /* Their ranks, and what each class simulates. */
@@ -62,7 +62,7 @@ bool cluster_simulate(Plan *first, const char *cluster, Arena *a, ClusterRun *ou
     out->class = arena_array(a, PlanRun, out->n);
     find_ranks(first, m, class_of, out, a);
     for (uint32_t i = 0; i < out->n; i++) {
-        int64_t stage = plan_stage_of(first, out->ranks[i].rank[0]);
+        int64_t stage = plan_number_of(first, out->ranks[i].rank[0]);
         Plan *p = first->of_stage ? first->of_stage[stage] : first;
         plan_time(p, out->ranks[i].machine, a, &out->class[i]);
         find_steps(p, &out->class[i], &out -> ranks[i], a);

@@ -149,10 +149,10 @@ static Status not_of_plan(const char *path, size_t event, const char *why) {
                        event, why);
 }
 
-/* Of a pipeline's ranks, those of other stages have other plans. */
+/* Ranks of other stages, or other shares, have other plans. */
 static bool is_other_stage(const Plan *p, json_t *event) {
     json_int_t rank = json_integer_value(json_object_get(event, "pid"));
-    return p->stages && rank >= 0 && rank < p->ranks && plan_stage_of(p, rank) != p->stage;
+    return rank >= 0 && rank < p->ranks && plan_number_of(p, rank) != plan_number(p);
 }
 
 /* Each event is the next step of the plan, and after the last the first. A round that is cut off at

@@ -114,6 +114,8 @@ typedef struct {
     uint64_t work, max_work; /* statements and expressions evaluated */
     Value step, seed;
     Loc mesh_loc[MAX_RANK]; /* of the mesh's axes */
+    Loc shares_loc;
+    int64_t nshares; /* as many as are stated; 0: none */
 } Elab;
 
 /* A definition that a name of a file stands for. */

@@ -282,6 +282,33 @@ const char *collective_name(Collective c); /* "all_reduce", … */
 int64_t levels_index(int n, const int64_t *size, const int64_t *stride, int64_t rank);
 int64_t levels_member(int n, const int64_t *size, const int64_t *stride, int64_t rank,
                       int64_t index);
+/* base_share.c: shares of the ranks along one axis, the slowest of a group, in whatever dimension
+ * is split over it: numbers from 1 in whose proportion the parts are, no all-equal ones. n = 0: the
+ * parts are equal. */
+typedef struct {
+    int64_t n;
+    const int64_t *v;
+} Shares;
+int64_t shares_sum(Shares s, int64_t n); /* of the first n */
+void shares_print(Shares s, Buf *out);   /* "5,3" */
+/* Neighbours of one share are a class: they can do the same, each on its part. */
+typedef struct {
+    int64_t first, n, share; /* places along the axis; what each of them has */
+    int64_t before;          /* shares of the places before */
+} ShareClass;
+int64_t shares_classes(Shares s); /* 1 where the parts are equal */
+ShareClass shares_class(Shares s, int64_t c);
+int64_t shares_class_of(Shares s, int64_t place);
+/* Of a dimension of `whole` elements split over a group of `members`: can it be, in whole elements?
+ * Which part has the member of this index? How many are there where it has `part` of them (-1: it
+ * cannot)? */
+typedef struct {
+    int64_t start, size;
+} ShareRange;
+bool shares_divide(Shares s, int64_t members, int64_t whole);
+ShareRange shares_range(Shares s, int64_t members, int64_t whole, int64_t index);
+int64_t shares_whole(Shares s, int64_t members, int64_t index, int64_t part);
+
 typedef enum { REDUCE_SUM, REDUCE_MAX, REDUCE_MIN, REDUCE_COUNT } ReduceOp;
 const char *reduce_name(ReduceOp op); /* "sum", … */
 bool reduce_parse(const char *name, ReduceOp *op);

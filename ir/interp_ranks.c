@@ -1,4 +1,4 @@
-/* interp_ranks.c: a sharded graph, or the graphs of a pipeline's stages, on virtual ranks in one
+/* interp_ranks.c: a sharded graph, or the graphs of stages or shares, on virtual ranks in one
  * process: each rank until it needs others (ranks_walk.c), then the next. How one rank runs a node
  * is interp.c's; here is what ranks do together, and how the parts of a tensor make the whole.
  *
@@ -18,10 +18,18 @@ typedef struct {
     const Type *part;
     int64_t whole[MAX_RANK];
     MeshGroup split[MAX_RANK]; /* by dim; n is 1 where it is whole */
+    Shares shares[MAX_RANK];   /* in it */
     int npartial;
     MeshGroup partial[MAX_RANK];
     int64_t ranges; /* of dim 0: each is split by itself */
 } Parts;
+
+/* Of a dimension split among so many, as this graph's ranks have it. */
+static int64_t whole_dim(const Settings *set, Shares shares, int64_t members, int64_t part) {
+    int64_t first = shares_class(shares, shares.n ? set->share : 0).first;
+    int64_t index = shares.n ? first * (members / shares.n) : 0;
+    return shares_whole(shares, members, index, part);
+}
 
 static Parts parts_of(const Graph *g, Value v) {
     const Node *n = node_of(g, v);
@@ -30,7 +38,8 @@ static Parts parts_of(const Graph *g, Value v) {
     for (int i = 0; i < n->type->rank; i++) {
         bool split = spec && spec->axis[i];
         l.split[i] = split ? walk_group(g, spec->axis[i]) : (MeshGroup){.n = 1};
-        l.whole[i] = n->type->dim[i] * l.split[i].n;
+        l.shares[i] = split ? mesh_shares(&g->set, spec->axis[i]) : (Shares){0};
+        l.whole[i] = whole_dim(&g->set, l.shares[i], l.split[i].n, n->type->dim[i]);
     }
     for (int i = 0; i < l.npartial; i++) l.partial[i] = walk_group(g, spec->partial[i]);
     if (n->op == OP_input && n->type->rank && l.split[0].n > 1)
@@ -44,32 +53,38 @@ static int64_t whole_elements(const Parts *l) {
     return n;
 }
 
+static int64_t ranges_of(const Parts *l, int dim) { return dim ? 1 : l->ranges; }
+
 /* Where element i of a rank's part is in the whole. */
-static int64_t whole_index(const Parts *l, const int64_t *block, int64_t i) {
+static int64_t whole_index(const Parts *l, const int64_t *start, int64_t i) {
     int64_t at = 0, stride = 1;
     for (int d = l->part->rank; d-- > 0; stride *= l->whole[d]) {
-        int64_t size = l->part->dim[d], x = i % size, ranges = d ? 1 : l->ranges;
+        int64_t size = l->part->dim[d], x = i % size, ranges = ranges_of(l, d);
         int64_t run = size / ranges; /* of one range in this part */
-        at += stride * (x / run * run * l->split[d].n + block[d] * run + x % run);
+        at += stride * (x / run * (l->whole[d] / ranges) + start[d] + x % run);
         i /= size;
     }
     return at;
 }
 
-static void blocks_of(const Parts *l, int64_t rank, int64_t *block) {
-    for (int d = 0; d < l->part->rank; d++) block[d] = mesh_index(&l->split[d], rank);
+/* Where the rank's part of each dimension, or of its first range, begins. */
+static void starts_of(const Parts *l, int64_t rank, int64_t *start) {
+    for (int d = 0; d < l->part->rank; d++)
+        start[d] = shares_range(l->shares[d], l->split[d].n, l->whole[d] / ranges_of(l, d),
+                                mesh_index(&l->split[d], rank))
+                       .start;
 }
 
 static void cut(const Parts *l, int64_t rank, const double *whole, double *part) {
-    int64_t block[MAX_RANK], n = type_elements(l->part);
-    blocks_of(l, rank, block);
-    for (int64_t i = 0; i < n; i++) part[i] = whole[whole_index(l, block, i)];
+    int64_t start[MAX_RANK], n = type_elements(l->part);
+    starts_of(l, rank, start);
+    for (int64_t i = 0; i < n; i++) part[i] = whole[whole_index(l, start, i)];
 }
 
 static void add_part(const Parts *l, int64_t rank, const double *part, double *whole) {
-    int64_t block[MAX_RANK], n = type_elements(l->part);
-    blocks_of(l, rank, block);
-    for (int64_t i = 0; i < n; i++) whole[whole_index(l, block, i)] += part[i];
+    int64_t start[MAX_RANK], n = type_elements(l->part);
+    starts_of(l, rank, start);
+    for (int64_t i = 0; i < n; i++) whole[whole_index(l, start, i)] += part[i];
 }
 
 /* Number of the part that a rank holds: equal for those that must hold the same. */
@@ -96,19 +111,21 @@ static void set_index(Interp *in, const Graph *g, int64_t rank) {
     }
 }
 
-/* The stage that a rank runs. */
+/* The one of these graphs that a rank runs. */
 static int64_t stage_of(Graph *const *stage, int64_t stages, int64_t rank) {
     if (stages == 1) return 0;
-    MeshGroup m = walk_group(stage[0], MESH_PIPELINE);
-    ASSERT(m.n == stages);
-    return mesh_index(&m, rank);
+    ASSERT(mesh_programs(&stage[0]->set) == stages);
+    return mesh_program(&stage[0]->set, rank);
 }
 
 Ranks *ranks_new_stages(Graph *const *stage, int64_t stages) {
     Arena *a = arena_new();
     Ranks *r = arena_new_of(a, Ranks);
     const Settings *set = &stage[0]->set;
-    *r = (Ranks){.arena = a, .stages = stages, .n = set->sharded ? mesh_ranks(set) : 1};
+    *r = (Ranks){.arena = a,
+                 .stages = stages,
+                 .shared = stages > 1 && set->shares.n,
+                 .n = set->sharded ? mesh_ranks(set) : 1};
     r->stage = arena_array(a, Graph *, stages);
     memcpy(r->stage, stage, (size_t)stages * sizeof *stage);
     r->rank = arena_array(a, Interp *, r->n);
@@ -180,25 +197,46 @@ static void start_leaf(Ranks *r, int64_t stage, Value v, uint64_t seed) {
     free(whole);
 }
 
-bool ranks_get(const Ranks *r, int64_t stage, Value v, double *whole) {
-    Parts l = parts_of(r->stage[stage], v);
-    int64_t parts, bytes = type_elements(l.part) * (int64_t)sizeof *whole;
+/* Adds a rank's part to the whole, or compares it with the same part of a rank before. */
+static bool take_part(const Parts *l, int64_t rank, const Tensor *part, const Tensor **first,
+                      double *whole) {
+    if (!*first) {
+        *first = part;
+        add_part(l, rank, part->data, whole);
+        return true;
+    }
+    size_t bytes = (size_t)type_elements(part->type) * sizeof *whole;
+    return (*first)->type == part->type && memcmp((*first)->data, part->data, bytes) == 0;
+}
+
+bool ranks_get_shares(const Ranks *r, const Value *v, double *whole) {
+    Parts *l = xcalloc((size_t)r->stages, sizeof *l);
+    int64_t parts = 0;
     bool agree = true;
-    memset(whole, 0, sizeof *whole * (size_t)whole_elements(&l));
-    part_number(&l, 0, &parts);
-    const double **held = xcalloc((size_t)parts, sizeof *held);
+    for (int64_t s = 0; s < r->stages; s++) {
+        if (v[s] == NO_VALUE) continue;
+        l[s] = parts_of(r->stage[s], v[s]);
+        part_number(&l[s], 0, &parts);
+        memset(whole, 0, sizeof *whole * (size_t)whole_elements(&l[s]));
+    }
+    const Tensor **held = xcalloc((size_t)parts, sizeof *held);
     for (int64_t i = 0; i < r->n; i++) {
-        if (!runs(r, i, stage)) continue;
-        const double *part = r->rank[i]->value[v]->data;
-        const double **first = &held[part_number(&l, i, &parts)];
-        if (*first) {
-            agree &= memcmp(*first, part, (size_t)bytes) == 0;
-        } else {
-            *first = part;
-            add_part(&l, i, part, whole);
-        }
+        int64_t s = 0;
+        while (!runs(r, i, s)) s++;
+        if (v[s] == NO_VALUE) continue;
+        const Tensor **first = &held[part_number(&l[s], i, &parts)];
+        agree &= take_part(&l[s], i, r->rank[i]->value[v[s]], first, whole);
     }
     free(held);
+    free(l);
+    return agree;
+}
+
+bool ranks_get(const Ranks *r, int64_t stage, Value v, double *whole) {
+    Value *of = xcalloc((size_t)r->stages, sizeof *of);
+    for (int64_t s = 0; s < r->stages; s++) of[s] = s == stage ? v : NO_VALUE;
+    bool agree = ranks_get_shares(r, of, whole);
+    free(of);
     return agree;
 }
 
@@ -361,7 +399,7 @@ bool ranks_check_order(Graph *const *stage, int64_t stages, bool settled, RanksO
                        Buf *err) {
     int64_t n = mesh_ranks(&stage[0]->set);
     *out = (RanksOrder){0};
-    for (int64_t s = 0; s < stages; s++) count(stage[s], out);
+    for (int64_t s = 0; s < (stage[0]->set.shares.n ? 1 : stages); s++) count(stage[s], out);
     if (!check_groups(stage, stages, err)) return false;
     if (stages == 1 && !out->transfers) return true; /* all ranks are always at the same node */
     const Graph **g = xcalloc((size_t)n, sizeof *g);

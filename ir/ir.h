@@ -194,6 +194,8 @@ typedef struct {
         int64_t size;
         const char *same; /* the earlier axis whose devices it uses; NULL: devices of its own */
     } mesh[MAX_RANK];
+    Shares shares;         /* in the batch, of the ranks along the axis "data" */
+    int64_t share;         /* which class of shares this graph's ranks are; 0 before `shard` */
     const char *pipeline;  /* order of micro-batches in stages (EPL's strategy); NULL: 1F1B */
     int64_t stages, stage; /* of how many stages this graph is which; 0: of no pipeline */
     bool sharded;          /* types are those of one rank's part; set by shard */
@@ -355,12 +357,14 @@ void init_fill(const char *kind, double a, double b, const char *name, uint64_t 
                int64_t n);
 
 /* ================================ interp_ranks.c ================================ */
-/* A sharded graph on all ranks of its mesh, or of a pipeline every stage's graph on its ranks, in
- * one process. A graph that is not sharded runs on one rank. Values are given and read as whole
- * tensors; those of a stage by the number of their node in its graph. */
+/* A sharded graph on all ranks of its mesh, or the graph of every stage of a pipeline, or of every
+ * class of shares, on its ranks, in one process. What is said here of stages holds for both. A
+ * graph that is not sharded runs on one rank. Values are given and read as whole tensors; those of
+ * a stage by the number of their node in its graph. */
 typedef struct {
     Graph **stage;
     int64_t stages; /* 1: all ranks run one graph */
+    bool shared;    /* they are classes of shares: each has parts of the same values */
     Arena *arena;
     int64_t n; /* ranks */
     Interp **rank;
@@ -368,8 +372,8 @@ typedef struct {
     Buf err;       /* why it failed */
 } Ranks;
 Ranks *ranks_new(Graph *g);
-/* Of each stage the graph, as `stages` leaves it or later; rank r runs the one that is its index
- * along the pipeline axis. */
+/* Of each stage the graph, as `stages` or `shard` leaves it or later; rank r runs the one that is
+ * its mesh_program. */
 Ranks *ranks_new_stages(Graph *const *stage, int64_t stages);
 void ranks_free(Ranks *r);
 /* Type of the whole tensor that v of a stage is a part of. */
@@ -385,6 +389,8 @@ bool ranks_run(Ranks *r, uint64_t seed, int64_t step);
 /* Puts v of a stage, no tuple, together from the stage's ranks: `whole` has elements of ranks_type;
  * partial sums are added. False when ranks that must hold the same part do not, bit by bit. */
 bool ranks_get(const Ranks *r, int64_t stage, Value v, double *whole);
+/* The same of all classes of shares: v[s] is the value in graph s; NO_VALUE: not there. */
+bool ranks_get_shares(const Ranks *r, const Value *v, double *whole);
 /* Proves, without computing anything, that all ranks come to the end of their graphs: groups are
  * those of the mesh and all their ranks name the same members; every group's collectives are of one
  * kind and in one order on all its ranks; transfers match one to one. `settled`: in the order of
@@ -424,6 +430,14 @@ int64_t mesh_index(const MeshGroup *m, int64_t rank);                 /* of a ra
 int64_t mesh_member(const MeshGroup *m, int64_t rank, int64_t index); /* of rank's group */
 /* Is the axis one of the group's: "data" of "data%4.tensor"? */
 bool mesh_group_has(const char *over, const char *axis);
+/* The shares in dimensions that are split over these axes; n = 0: equal parts. */
+Shares mesh_shares(const Settings *set, const char *over);
+/* Why these settings do not go with uneven shares, or NULL. */
+const char *mesh_shares_refused(const Settings *set);
+/* Graphs that the ranks of a mesh run: one for all, or one for each stage of a pipeline, or for
+ * each class of shares; and which of them is a rank's. */
+int64_t mesh_programs(const Settings *set);
+int64_t mesh_program(const Settings *set, int64_t rank);
 /* Parts that dimension `dim` of a value is split into: 1 where it is whole. */
 int64_t mesh_parts(const Settings *set, const Spec *spec, int dim);
 /* Input of one rank's index along a group: "@index/data". */

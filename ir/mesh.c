@@ -105,3 +105,43 @@ int64_t mesh_parts(const Settings *set, const Spec *spec, int dim) {
     if (!spec || !spec->axis[dim] || !mesh_group(set, spec->axis[dim], &m)) return 1;
     return m.n;
 }
+
+/* ---- several graphs ---- */
+
+Shares mesh_shares(const Settings *set, const char *over) {
+    size_t n = strlen(MESH_DATA);
+    bool data = strncmp(over, MESH_DATA, n) == 0 && (over[n] == 0 || over[n] == '.');
+    return data ? set->shares : (Shares){0};
+}
+
+const char *mesh_shares_refused(const Settings *set) {
+    if (!set->shares.n) return NULL;
+    for (int i = 0; i < set->nmesh; i++)
+        if (set->mesh[i].same && strcmp(set->mesh[i].same, MESH_DATA) == 0)
+            return "experts on the devices of data would be exchanged in parts of unequal size: "
+                   "give them an axis of their own";
+    if (set->zero)
+        return "the optimizer's state cannot be split over ranks of unequal shares (zero)";
+    if (mesh_axis(set, MESH_PIPELINE)) return "a pipeline cannot have ranks of unequal shares yet";
+    return NULL;
+}
+
+/* The axis along which ranks run different graphs, or NULL. */
+static const char *program_axis(const Settings *set) {
+    return set->shares.n ? mesh_axis(set, MESH_DATA) : mesh_axis(set, MESH_PIPELINE);
+}
+
+int64_t mesh_programs(const Settings *set) {
+    const char *axis = program_axis(set);
+    MeshGroup m;
+    if (set->shares.n) return shares_classes(set->shares);
+    return axis && mesh_group(set, axis, &m) ? m.n : 1;
+}
+
+int64_t mesh_program(const Settings *set, int64_t rank) {
+    const char *axis = program_axis(set);
+    MeshGroup m;
+    if (!axis || !mesh_group(set, axis, &m)) return 0;
+    int64_t place = mesh_index(&m, rank);
+    return set->shares.n ? shares_class_of(set->shares, place) : place;
+}

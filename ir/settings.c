@@ -1,7 +1,8 @@
 /* settings.c: the header lines of the text form: `setting KEY VALUE` and `note KIND "scope" …`.
  *
  * One table gives every plain setting its key, kind and place; a setting at its default is not
- * printed. The mesh is the one that is a list: "setting mesh data=512,tensor=8,expert=data". */
+ * printed. Lists are the mesh, "setting mesh data=512,tensor=8,expert=data", and behind it the
+ * shares. */
 #include "ir/text.h"
 
 #include <stdlib.h>
@@ -40,6 +41,7 @@ static const struct {
     ROW(tokens, KIND_INT, 0),
     ROW(keep_grads, KIND_BOOL, 0),
     ROW(sharded, KIND_BOOL, 0),
+    ROW(share, KIND_INT, 0),
     ROW(pipeline, KIND_STR, 0),
     ROW(stages, KIND_INT, 0),
     ROW(stage, KIND_INT, 0),
@@ -118,6 +120,13 @@ static void print_mesh(const Settings *set, Buf *out) {
     buf_puts(out, "\n");
 }
 
+static void print_shares(const Settings *set, Buf *out) {
+    if (!set->shares.n) return;
+    buf_puts(out, "setting shares ");
+    shares_print(set->shares, out);
+    buf_puts(out, "\n");
+}
+
 void graph_print_header(const Graph *g, Buf *out) {
     Settings plain;
     Buf usual = {0}, value = {0};
@@ -133,6 +142,7 @@ void graph_print_header(const Graph *g, Buf *out) {
         if (strcmp(usual.p, value.p) != 0) buf_printf(out, "setting %s %s\n", rows[i].key, value.p);
     }
     print_mesh(&g->set, out);
+    print_shares(&g->set, out);
     for (uint32_t i = 0; i < g->note.n; i++) print_note(g, &g->note.p[i], out);
     buf_free(&usual);
     buf_free(&value);
@@ -201,10 +211,25 @@ static bool parse_mesh(Text *t, Settings *set) {
     return true;
 }
 
+/* Behind the mesh: as many as its axis "data" has ranks. */
+static bool parse_shares(Text *t, Settings *set) {
+    MeshGroup m;
+    const char *at = (text_at_end(t), t->p);
+    if (set->shares.n) return text_fail(t, at, "the shares were given before");
+    if (!mesh_axis(set, MESH_DATA) || !mesh_group(set, MESH_DATA, &m))
+        return text_fail(t, at, "the mesh has no axis 'data' of several ranks");
+    int64_t *v = arena_array(session_arena(t->session), int64_t, m.n);
+    for (int64_t i = 0; i < m.n; i++)
+        if ((i && !text_expect(t, ",")) || !text_int(t, 1, INT32_MAX, &v[i])) return false;
+    set->shares = (Shares){m.n, v};
+    return true;
+}
+
 bool text_parse_setting(Text *t, Graph *g) {
     const char *at = (text_at_end(t), t->p), *key = text_identifier(t, "a setting");
     if (!key) return false;
     if (strcmp(key, "mesh") == 0) return parse_mesh(t, &g->set) && text_expect_end(t);
+    if (strcmp(key, "shares") == 0) return parse_shares(t, &g->set) && text_expect_end(t);
     for (size_t i = 0; i < COUNT(rows); i++)
         if (strcmp(key, rows[i].key) == 0)
             return parse_value(t, rows[i].kind, rows[i].min, (char *)&g->set + rows[i].at) &&

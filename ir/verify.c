@@ -80,12 +80,25 @@ static void check_collective(Check *c, Value v) {
         find(c, v, "stream %u is not for collectives", n->stream);
 }
 
+/* Of a graph of one rank: is the dimension what its shares make of a whole? */
+static bool is_part(const Check *c, Value v, int dim) {
+    const Settings *set = &c->g->set;
+    const Node *n = node_of(c->g, v);
+    const char *over = n->spec->axis[dim];
+    Shares s = over ? mesh_shares(set, over) : (Shares){0};
+    MeshGroup m;
+    if (!s.n || n->spec->rank != n->type->rank || !mesh_group(set, over, &m)) return true;
+    int64_t first = shares_class(s, set->share).first;
+    return shares_whole(s, m.n, first * (m.n / s.n), n->type->dim[dim]) >= 0;
+}
+
 /* The axes that a part's dimensions are split over: known, and each once. */
 static void check_spec(Check *c, Value v) {
     const Graph *g = c->g;
     const Spec *spec = node_of(g, v)->spec;
     unsigned seen = 0;
-    for (int i = 0; i < spec->rank; i++)
+    for (int i = 0; i < spec->rank; i++) {
+        if (!is_part(c, v, i)) find(c, v, "dimension %d is no share of a whole number", i);
         for (const char *p = spec->axis[i]; p && *p; p += *p == '.') {
             size_t n = strcspn(p, ".");
             int axis = 0;
@@ -100,6 +113,7 @@ static void check_spec(Check *c, Value v) {
             seen |= axis < g->set.nmesh ? 1u << axis : 0;
             p += n;
         }
+    }
 }
 
 static void check_node(Check *c, Value v) {
@@ -328,6 +342,10 @@ static int by_value(const void *a, const void *b) {
 
 uint32_t graph_findings(const Graph *g, Arena *a, Finding **found) {
     Check c = {.g = g, .arena = a};
+    int64_t classes = shares_classes(g->set.shares);
+    if (g->set.share >= classes)
+        find(&c, NO_VALUE, "there is no class %lld of shares: there are %lld, from 0",
+             (long long)g->set.share, (long long)classes);
     for (Value v = 0; v < g->node.n; v++) check_arrays(&c, v);
     bool sound = c.found.n == 0;
     for (Value v = 0; sound && v < g->node.n; v++) check_node(&c, v);

@@ -170,24 +170,49 @@ static Known *find_known(const Equal *e, Sink kind, const char *name, int64_t st
     return NULL;
 }
 
-/* v of a stage, put together from its ranks: false when some that must agree do not. Before
- * `optimize` divides it out, and before it has changed, gradients contain the loss scale. */
-static bool whole_of(Arena *a, const Ranks *r, int64_t stage, Value v, const Type **type,
-                     double **data) {
-    const Graph *g = r->stage[stage];
-    int64_t n = type_elements(*type = ranks_type(r, stage, v));
+/* A value of one stage, or of all classes of shares, by graph: NO_VALUE where it is not. */
+typedef struct {
+    int64_t stage; /* the first that has it */
+    Value *v;
+} Place;
+
+static Place place_of(Arena *a, const Ranks *r, int64_t stage, Value v) {
+    Place p = {stage, arena_array(a, Value, r->stages)};
+    for (int64_t s = 0; s < r->stages; s++) p.v[s] = NO_VALUE;
+    p.v[stage] = v;
+    return p;
+}
+
+/* Where the sink is in the graphs of other classes of shares. */
+static Place place_of_sink(Arena *a, const Ranks *r, int64_t stage, Value v) {
+    Place p = place_of(a, r, stage, v);
+    Sink kind, k;
+    const char *name, *n;
+    is_sink(r->stage[stage], v, &kind, &name);
+    for (int64_t s = 0; s < r->stages && r->shared; s++)
+        for (Value w = 0; w < r->stage[s]->node.n; w++)
+            if (is_sink(r->stage[s], w, &k, &n) && k == kind && n == name) p.v[s] = w;
+    return p;
+}
+
+/* Put together from its ranks: false when some that must agree do not. Before `optimize` divides it
+ * out, and before it has changed, gradients contain the loss scale. */
+static bool whole_of(Arena *a, const Ranks *r, const Place *p, const Type **type, double **data) {
+    const Graph *g = r->stage[p->stage];
+    Value v = p->v[p->stage];
+    int64_t n = type_elements(*type = ranks_type(r, p->stage, v));
     double *x = *data = arena_array(a, double, n);
-    bool agree = ranks_get(r, stage, v, x);
+    bool agree = ranks_get_shares(r, p->v, x);
     for (int64_t i = 0; i < n && is_op(g, v, OP_gradient); i++) x[i] /= loss_scale_start(&g->set);
     return agree;
 }
 
-static Distance compare(const Ranks *r, int64_t stage, Value v, const Type *type,
-                        const double *want, double tiny) {
+static Distance compare(const Ranks *r, const Place *p, const Type *type, const double *want,
+                        double tiny) {
     Arena *a = arena_new();
     const Type *t;
     double *got;
-    bool agree = whole_of(a, r, stage, v, &t, &got);
+    bool agree = whole_of(a, r, p, &t, &got);
     Distance d = {.shape = !type_same_shape(t, type)};
     if (d.shape)
         d.error = INFINITY;
@@ -215,10 +240,10 @@ typedef struct {
 } Step;
 
 /* Bit by bit, whatever an earlier stage gave under this name. */
-static bool stages_agree(Step *p, Sink kind, const char *name, int64_t stage, Value v) {
+static bool stages_agree(Step *p, Sink kind, const char *name, const Place *at) {
     Known own = {.kind = kind, .name = name};
-    if (p->r->stages == 1) return true;
-    whole_of(p->a, p->r, stage, v, &own.type, &own.data);
+    if (p->r->stages == 1 || p->r->shared) return true;
+    whole_of(p->a, p->r, at, &own.type, &own.data);
     for (uint32_t i = 0; i < p->given.n; i++) {
         const Known *k = &p->given.p[i];
         if (k->kind != kind || k->name != name) continue;
@@ -238,17 +263,18 @@ static void take_sink(Equal *e, Step *p, int64_t stage, Value v) {
     if (!p->trains && (kind == SINK_PARAM || kind == SINK_STATE)) return;
     Known *k = find_known(e, kind, name, p->step);
     SinkDistance s = {.kind = kind, .name = name, .step = p->step, .loc = node_of(g, v)->loc};
-    bool agree = stages_agree(p, kind, name, stage, v);
+    Place at = place_of_sink(p->a, p->r, stage, v);
+    bool agree = stages_agree(p, kind, name, &at);
     if (k) {
         s.type = k->type;
-        s.distance = compare(p->r, stage, v, k->type, k->data, EQUAL_TINY);
+        s.distance = compare(p->r, &at, k->type, k->data, EQUAL_TINY);
         s.distance.apart |= !agree;
         k->seen = e->form;
         note(e, &s);
         return;
     }
     Known new = {.kind = kind, .name = name, .step = p->step, .seen = e->form};
-    s.distance.apart = !whole_of(e->arena, p->r, stage, v, &new.type, &new.data) || !agree;
+    s.distance.apart = !whole_of(e->arena, p->r, &at, &new.type, &new.data) || !agree;
     s.type = new.type;
     if (s.distance.apart) note(e, &s);
     vec_push(&e->known, new);
@@ -273,7 +299,7 @@ static bool updates(const Graph *g) {
 
 static void take_step(Equal *e, const Ranks *r, int64_t step, bool trains) {
     Step p = {.r = r, .step = step, .trains = trains, .a = arena_new()};
-    for (int64_t s = 0; s < r->stages; s++)
+    for (int64_t s = 0; s < (r->shared ? 1 : r->stages); s++)
         for (Value v = 0; v < r->stage[s]->node.n; v++) take_sink(e, &p, s, v);
     find_lost(e, step);
     vec_free(&p.given);
@@ -330,18 +356,30 @@ static bool is_compared(const Graph *g, Value v) {
            n->op != OP_state;
 }
 
+/* Where the maps lead from v: to stage s, or for s = 0 to all classes of shares. False: nowhere. */
+static bool follow(Arena *a, const Ranks *many, const ShardMap *map, int64_t s, Value v, Place *p) {
+    for (int64_t i = s; i <= (many->shared ? many->stages - 1 : s); i++) {
+        Value to = v < map[i].n ? map[i].to[v] : NO_VALUE;
+        if (to == NO_VALUE || !node_of(many->stage[i], to)->spec) return false;
+        if (i == s) *p = place_of(a, many, s, to);
+        p->v[i] = to;
+    }
+    return true;
+}
+
 /* Value v of `one`, where a stage has it differently. */
 static ValueDistance locate(const Ranks *one, Value v, const Ranks *many, const ShardMap *map) {
     ValueDistance found = {.v = NO_VALUE};
     Arena *a = arena_new();
     double *want;
     const Graph *before = one->stage[0];
+    Place at = place_of(a, one, 0, v);
     bool known = is_compared(before, v) && (!before->set.sharded || node_of(before, v)->spec);
-    if (known) whole_of(a, one, 0, v, &found.type, &want);
-    for (int64_t s = 0; s < many->stages && known && found.v == NO_VALUE; s++) {
-        Value to = v < map[s].n ? map[s].to[v] : NO_VALUE;
-        if (to == NO_VALUE || !node_of(many->stage[s], to)->spec) continue;
-        found.distance = compare(many, s, to, found.type, want, LOCATE_TINY);
+    if (known) whole_of(a, one, &at, &found.type, &want);
+    int64_t stages = many->shared ? 1 : many->stages;
+    for (int64_t s = 0; s < stages && known && found.v == NO_VALUE; s++) {
+        if (!follow(a, many, map, s, v, &at)) continue;
+        found.distance = compare(many, &at, found.type, want, LOCATE_TINY);
         if (!distance_within(&found.distance, EQUAL_BOUND)) found.v = v, found.stage = s;
     }
     arena_free(a);

@@ -50,8 +50,8 @@ void equal_free(Equal *e);
  * (equal_first says what) or its ranks do not get through (equal_stuck says why). A form equal to
  * the last one by its hash is not run again. */
 bool equal_form(Equal *e, Graph *g);
-/* The same of the stages of a pipeline, each with its graph. What several of them give must be the
- * same in all, bit by bit. */
+/* The same of the stages of a pipeline, or the classes of shares, each with its graph. What several
+ * stages give must be the same in all, bit by bit. */
 bool equal_stages(Equal *e, Graph *const *stage, int64_t stages);
 /* The first tensor that differed, by step, stage and place in the graph; name NULL: none did. */
 SinkDistance equal_first(const Equal *e);

@@ -39,7 +39,7 @@ typedef struct {
     bool dumped;                   /* opt.dump_after was reached */
     const struct Machine *machine; /* prices; NULL: no step is priced, no budget can be kept. For
                                       the passes of a stage that of its devices */
-    uint32_t stage;                /* of a pipeline: whose part the graph becomes */
+    uint32_t stage;                /* which of mesh_programs the graph becomes */
     ShardMap *shard;               /* filled by `shard` and `stages`; NULL: nobody asks */
     struct MemoryReport *memory;   /* filled by `memory`; NULL: nobody asks */
     /* Plans that do not fit the budgets: an error (false), or the smallest plan found. */

@@ -18,7 +18,8 @@
  *
  * Stages of a pipeline have orders of their own. What they send each other is numbered in one order
  * of all, and a stage keeps to it; what all stages do together comes after what micro-batches send,
- * if that does not follow from it. So no stage waits for one that waits for it.
+ * if that does not follow from it. So no stage waits for one that waits for it. Ranks of unequal
+ * shares have orders of their own too: what they do together stays in the order of the graph.
  *
  * Every way is O(n log n): a unit's balance changes only when it becomes the last reader of a
  * value. Which unit that is, the xor of the waiting readers' numbers tells. */
@@ -115,16 +116,17 @@ static void mark_before(const Plan *p, bool *before) {
     }
 }
 
-/* The axis of the first transfer's group, or NULL without any. */
-static const char *pipeline_axis(const Plan *p) {
+/* The axis along which ranks have orders of their own, or NULL: that of the first transfer's group,
+ * or of shares. */
+static const char *axis_of_orders(const Plan *p) {
     for (uint32_t u = 0; u < p->us->n; u++)
         if (is_transfer(p, u)) return attr_str(first_node(p, u), "over");
-    return NULL;
+    return p->g->set.shares.n ? MESH_DATA : NULL;
 }
 
 static void chain_transfers(const Plan *p, Edges *hard) {
     VEC(Ordered) t = {0};
-    const char *axis = pipeline_axis(p);
+    const char *axis = axis_of_orders(p);
     if (!axis) return;
     bool *before = arena_array(p->arena, bool, p->us->n + 1);
     mark_before(p, before);

@@ -16,6 +16,8 @@
 
 #include <string.h>
 
+#include "passes/stage.h"
+
 /* ---- axes and parts ---- */
 
 int64_t axes_parts(const Shard *s, Axes axes) {
@@ -23,6 +25,20 @@ int64_t axes_parts(const Shard *s, Axes axes) {
     for (int i = 0; i < s->naxes; i++)
         if (axes >> i & 1) n *= s->size[i];
     return n;
+}
+
+static Shares shares_of(const Shard *s, Axes axes) {
+    return axes & s->uneven ? s->from->set.shares : (Shares){0};
+}
+
+bool axes_divide(const Shard *s, Axes axes, int64_t size) {
+    return shares_divide(shares_of(s, axes), axes_parts(s, axes), size);
+}
+
+int64_t axes_part(const Shard *s, Axes axes, int64_t size) {
+    Shares shares = shares_of(s, axes);
+    int64_t parts = axes_parts(s, axes), each = shares.n ? parts / shares.n : parts;
+    return shares_range(shares, parts, size, s->share.first * each).size;
 }
 
 const char *axes_name(const Shard *s, Axes axes) {
@@ -41,9 +57,8 @@ bool part_equal(const Part *a, const Part *b, int rank) {
 const Type *part_type(const Shard *s, const Type *whole, const Part *p) {
     int64_t dim[MAX_RANK];
     for (int k = 0; k < whole->rank; k++) {
-        int64_t parts = axes_parts(s, p->dim[k]);
-        ASSERT(whole->dim[k] % parts == 0);
-        dim[k] = whole->dim[k] / parts;
+        ASSERT(axes_divide(s, p->dim[k], whole->dim[k]));
+        dim[k] = axes_part(s, p->dim[k], whole->dim[k]);
     }
     return type_tensor(s->from->session, whole->dtype, whole->rank, dim);
 }
@@ -130,7 +145,7 @@ static const Attr *local_attr(Shard *s, Value v, const Type *t, const Dims *d) {
 static Value count_from_first(Shard *s, Value x, const Dims *d, const Choice *c) {
     const Type *t = type_of(s->to, x);
     Axes axes = c->label[d->counted];
-    Value first = shard_first(s, axes, d->size[d->counted] / axes_parts(s, axes), t->dtype);
+    Value first = shard_first(s, axes, d->size[d->counted], t->dtype);
     return b_ew2(s->to, OP_sub, x, b_broadcast_to(s->to, first, t));
 }
 
@@ -220,10 +235,11 @@ static Value make_iota(Shard *s, Value v, const Part *p) {
     const Node *n = node_of(s->from, v);
     Graph *g = s->to;
     const Type *t = part_type(s, n->type, p);
-    Axes axes = p->dim[attr_int(n, "axis")];
+    int64_t axis = attr_int(n, "axis");
+    Axes axes = p->dim[axis];
     Value x = graph_leaf(g, OP_iota, n->attr, t);
     if (!axes) return x;
-    Value first = shard_first(s, axes, t->dim[attr_int(n, "axis")], t->dtype);
+    Value first = shard_first(s, axes, n->type->dim[axis], t->dtype);
     return b_ew2(g, OP_add, x, b_broadcast_to(g, first, t));
 }
 
@@ -232,7 +248,7 @@ static Choice choice_for(const Shard *s, const Node *n, const Dims *d, const Par
     Choice c = {0};
     for (int k = 0; k < n->type->rank; k++) {
         int label = d->out[0][k];
-        if (label >= 0 && d->size[label] % axes_parts(s, want->dim[k]) == 0)
+        if (label >= 0 && axes_divide(s, want->dim[k], d->size[label]))
             c.label[label] = want->dim[k];
     }
     return c;
@@ -282,9 +298,22 @@ Value shard_get(Shard *s, Value v, const Part *want) {
 
 /* ---- the sweep ---- */
 
+/* Only what has the batch has parts by share. */
+static void refuse_shares(Shard *s, Value v, Part *p) {
+    const Node *n = node_of(s->from, v);
+    for (int k = 0; k < n->type->rank; k++) {
+        if (!(p->dim[k] & s->uneven)) continue;
+        if (n->op == OP_input && axes_divide(s, p->dim[k], n->type->dim[k])) continue;
+        diag_error(s->from->session, n->loc, "'%s' cannot be split over ranks of unequal shares",
+                   attr_str(n, "name"));
+        p->dim[k] &= (Axes)~s->uneven;
+    }
+}
+
 static void visit_leaf(Shard *s, Value v) {
     const Node *n = node_of(s->from, v);
     Part p = part_of_spec(s, n->spec);
+    refuse_shares(s, v, &p);
     graph_at(s->to, node_of(s->from, v));
     Value x = graph_leaf(s->to, (Op)n->op, n->attr, part_type(s, n->type, &p));
     node_of(s->to, x)->spec = part_spec(s, n->type->rank, &p);
@@ -322,7 +351,7 @@ static void visit_assign(Shard *s, Value v) {
 static void warn_of_routing(Shard *s, Value v, const Choice *c) {
     const Node *n = node_of(s->from, v);
     Axes lost = s->batch & (Axes)~c->label[0];
-    if (n->op != OP_route || !lost || s->warned) return;
+    if (n->op != OP_route || !lost || s->warned || s->from->set.share) return;
     s->warned = true;
     int64_t groups = type_of(s->from, operand(s->from, v, 0))->dim[0];
     diag_warning(s->from->session, n->loc,
@@ -336,7 +365,7 @@ static void warn_of_routing(Shard *s, Value v, const Choice *c) {
 static void warn_of_heads(const Shard *s, Value v) {
     const Node *n = node_of(s->from, v);
     int64_t ranks = axes_parts(s, s->tensor);
-    if (n->op != OP_attention || n->phase != PHASE_FORWARD) return;
+    if (n->op != OP_attention || n->phase != PHASE_FORWARD || s->from->set.share) return;
     int64_t heads = type_of(s->from, operand(s->from, v, 0))->dim[2];
     if (heads % ranks != 0)
         diag_warning(s->from->session, n->loc,
@@ -416,6 +445,7 @@ static void find_axes(Shard *s) {
             s->size[s->naxes++] = set->mesh[i].size;
         }
     s->tensor = axis_named(s, MESH_TENSOR);
+    if (set->shares.n) s->uneven = axis_named(s, MESH_DATA);
     s->batch = axis_named(s, MESH_DATA) | axis_named(s, MESH_EXPERT);
     if (set->zero) s->reuse = s->batch;
 }
@@ -436,8 +466,18 @@ static void tell_map(const Shard *s, ShardMap *map) {
             map->to[v] = s->made[v]->v;
 }
 
+/* The class of shares that is asked for. */
+static bool find_class(Graph *g, const PassContext *cx) {
+    const char *why = mesh_shares_refused(&g->set);
+    if (!g->set.shares.n) return true;
+    if (!why && cx->stage < mesh_programs(&g->set)) return g->set.share = cx->stage, true;
+    diag_error(g->session, (Loc){0}, why ? "%s" : "there is no such class of shares", why);
+    return false;
+}
+
 bool pass_shard(Graph *g, PassContext *cx) {
     if (g->set.sharded || mesh_ranks(&g->set) == 1) return false;
+    if (!find_class(g, cx)) return false;
     uint32_t n = g->node.n;
     Shard s = {.from = g,
                .to = graph_like(g),
@@ -449,6 +489,7 @@ bool pass_shard(Graph *g, PassContext *cx) {
     for (size_t i = 0; i < COUNT(s.index); i++) s.index[i] = NO_VALUE;
     s.uses = graph_uses(g, cx->scratch);
     find_axes(&s);
+    s.share = shares_class(g->set.shares, g->set.share);
     scope_begin(&s);
     if (s.tensor)
         shard_tensor(g, cx->scratch, s.axis[s.naxes - 1], s.size[s.naxes - 1],
@@ -460,6 +501,7 @@ bool pass_shard(Graph *g, PassContext *cx) {
     if (cx->shard) tell_map(&s, cx->shard);
     g->set.tokens = graph_tokens(g);
     g->set.sharded = true;
+    if (cx->machine && g->set.shares.n) stage_take_machine(g, &cx->machine, cx->stage);
     Rewrite r = {g, s.to, NULL};
     rewrite_take(&r);
     return true;

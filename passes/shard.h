@@ -65,6 +65,8 @@ typedef struct {
     Made **made;         /* by old value: all ways it was made */
     Value **result;      /* by old value: an op's results, where several nodes stand for it */
     Uses uses;           /* of old values */
+    Axes uneven;         /* the axis over which parts have shares, or 0 */
+    ShareClass share;    /* of them, this graph's ranks' */
     Axes tensor;         /* the axis that parameters nobody placed may be split over */
     bool warned;         /* of routing that is not shared */
     Axes batch;          /* axes of replicas, which share the batch */
@@ -75,6 +77,9 @@ typedef struct {
 } Shard;
 
 int64_t axes_parts(const Shard *s, Axes axes);
+/* Can so many elements be split over these axes? How many are then this rank's? */
+bool axes_divide(const Shard *s, Axes axes, int64_t size);
+int64_t axes_part(const Shard *s, Axes axes, int64_t size);
 const char *axes_name(const Shard *s, Axes axes); /* interned: "data.expert" */
 bool part_equal(const Part *a, const Part *b, int rank);
 /* Type of one rank's part. */
@@ -105,10 +110,24 @@ Part choice_out(const Dims *d, const Choice *c, int rank, uint32_t i);
 /* x of type `whole` as `have`, as `want`: collectives and blocks. */
 Value shard_move(Shard *s, const Type *whole, Value x, Part have, const Part *want);
 Value shard_index(Shard *s, Axes axes); /* i32[]: this rank's */
-/* Where this rank's part of `size` begins. */
+/* Where this rank's part of `size` elements begins. */
 Value shard_first(Shard *s, Axes axes, int64_t size, Dtype dtype);
+/* [n, .., m, ..] -> x[.., n m, ..] */
+Value shard_join(Shard *s, Value x, int dim);
 /* All ranks' reduction of x. */
 Value shard_reduce(Shard *s, Value x, Axes axes, ReduceOp reduce);
+
+/* ================================ shard_share.c ================================ */
+
+/* Of a group over these axes: the ranks of this rank's class of shares, its place among them. Where
+ * axes have no shares, all ranks. */
+int64_t share_ranks(const Shard *s, Axes axes);
+Value share_index(Shard *s, Axes axes);
+/* Where the class's part of `size` elements begins; that part of a whole x. */
+int64_t share_start(const Shard *s, Axes axes, int64_t size);
+Value share_range(Shard *s, Value x, int dim, Axes axes);
+/* All of x, of which every rank has its share along dim. */
+Value share_gather(Shard *s, Value x, int dim);
 
 /* ================================ shard_loss.c ================================ */
 

@@ -199,7 +199,7 @@ static double through_cost(const Shard *s, Value v, int a) {
 /* A label may be split over one more axis when its parts still divide it, and axes come in order,
  * so that the new one is the fastest. */
 static bool divides(const Shard *s, const Dims *d, const Choice *c, int label, int a) {
-    return d->size[label] % (axes_parts(s, c->label[label]) * s->size[a]) == 0;
+    return axes_divide(s, c->label[label] | (Axes)(1 << a), d->size[label]);
 }
 
 /* Has value w this axis at dimension k, in one of its ways? */

@@ -40,8 +40,7 @@ static Value split_front(Shard *s, Value x, int dim, int64_t n) {
     return b_transpose(s->to, x, perm);
 }
 
-/* [n, .., m, ..] -> x[.., n m, ..] */
-static Value join_front(Shard *s, Value x, int dim) {
+Value shard_join(Shard *s, Value x, int dim) {
     const Type *t = type_of(s->to, x);
     int64_t shape[MAX_RANK], perm[MAX_RANK];
     for (int k = 0; k < t->rank; k++) perm[k] = k < dim ? k + 1 : k == dim ? 0 : k;
@@ -62,13 +61,19 @@ Value shard_index(Shard *s, Axes axes) {
 }
 
 Value shard_first(Shard *s, Axes axes, int64_t size, Dtype dtype) {
-    Value index = b_cast(s->to, shard_index(s, axes), dtype);
-    return b_ew2(s->to, OP_mul, index, b_like(s->to, (double)size, index));
+    Graph *g = s->to;
+    int64_t start = share_start(s, axes, size);
+    if (share_ranks(s, axes) == 1) return b_const(g, (double)start, type_scalar(g->session, dtype));
+    Value index = b_cast(g, share_index(s, axes), dtype);
+    Value first = b_ew2(g, OP_mul, index, b_like(g, (double)axes_part(s, axes, size), index));
+    return start ? b_ew2(g, OP_add, first, b_like(g, (double)start, first)) : first;
 }
 
 static Value block(Shard *s, Value x, int dim, Axes axes) {
-    AttrValue attr[] = {{.i = dim}, ranks(s, axes)};
-    Value in[] = {x, shard_index(s, axes)};
+    AttrValue attr[] = {{.i = dim}, {.i = share_ranks(s, axes)}};
+    x = share_range(s, x, dim, axes);
+    if (share_ranks(s, axes) == 1) return x;
+    Value in[] = {x, share_index(s, axes)};
     return graph_add(s->to, OP_block, attr_intern(s->to->session, OP_block, attr), 2, in);
 }
 
@@ -112,7 +117,7 @@ static void reduce_sums(Move *m) {
         Axes axis = lowest(sums);
         int to = -1;
         for (int k = 0; k < m->rank; k++)
-            if (may_append(m, k, axis)) to = k;
+            if (may_append(m, k, axis) && !(axis & m->s->uneven)) to = k; /* blocks are equal */
         m->have.partial &= (Axes)~axis;
         if (to < 0) {
             rest |= axis;
@@ -129,11 +134,11 @@ static void reduce_sums(Move *m) {
 static bool exchange_one(Move *m) {
     for (int from = 0; from < m->rank; from++) {
         Axes axis = fastest(m->have.dim[from]);
-        if (!axis || (m->want->dim[from] & axis)) continue;
+        if (!axis || (m->want->dim[from] & axis) || (axis & m->s->uneven)) continue;
         for (int to = 0; to < m->rank; to++) {
             if (to == from || !may_append(m, to, axis)) continue;
             Value blocks = split_front(m->s, m->x, to, axes_parts(m->s, axis));
-            m->x = join_front(m->s, add_collective(m->s, OP_all_to_all, blocks, axis), from);
+            m->x = shard_join(m->s, add_collective(m->s, OP_all_to_all, blocks, axis), from);
             m->have.dim[from] &= (Axes)~axis;
             m->have.dim[to] |= axis;
             return true;
@@ -153,9 +158,10 @@ static Axes common(Axes a, Axes b) {
 static void gather_dims(Move *m) {
     for (int k = 0; k < m->rank; k++) {
         Axes keep = common(m->have.dim[k], m->want->dim[k]);
-        Axes go = m->have.dim[k] & (Axes)~keep;
-        if (!go) continue;
-        m->x = join_front(m->s, add_collective(m->s, OP_all_gather, m->x, go), k);
+        Axes go = m->have.dim[k] & (Axes)~keep, uneven = go & m->s->uneven;
+        go &= (Axes)~uneven;
+        if (go) m->x = shard_join(m->s, add_collective(m->s, OP_all_gather, m->x, go), k);
+        if (uneven) m->x = share_gather(m->s, m->x, k);
         m->have.dim[k] = keep;
     }
 }

@@ -84,8 +84,8 @@ bool stage_plan(const Graph *g, const StageOptions *o, StagePlan *out, Arena *a)
 
 /* ================================ stage_devices.c ================================ */
 
-/* What counts for a stage of the settings' mesh: of the slowest and smallest devices that its ranks
- * lie on. EVERY_STAGE, or a mesh without pipeline: of all ranks. */
+/* What counts for a stage of the settings' mesh, or a class of shares: of the slowest and smallest
+ * devices that its ranks lie on. EVERY_STAGE, or a mesh of one program: of all ranks. */
 const Machine *machine_of_stage(const Machine *m, const Settings *set, int64_t stage);
 /* From now on the graph is for the devices of one stage, or of all ranks: their machine, and where
  * devices are unequal, no larger a budget than their memory. */

@@ -1,5 +1,5 @@
-/* stage_devices.c: which devices the ranks of a pipeline's stages lie on, on clusters of unequal
- * nodes. Ranks fill the nodes in the order of the cluster's groups. */
+/* stage_devices.c: which devices the ranks of a pipeline's stages, or of classes of shares, lie on,
+ * on clusters of unequal nodes. Ranks fill the nodes in the order of the cluster's groups. */
 #include "passes/balance.h"
 #include "passes/stage.h"
 
@@ -16,14 +16,13 @@ static int64_t device_in_order(const Machine *m, const uint32_t *order, int64_t 
 /* EVERY_STAGE: of all ranks. */
 static const Machine *machine_in_order(const Machine *m, const Settings *set, int64_t stage,
                                        const uint32_t *order) {
-    MeshGroup pipeline;
     int64_t ranks = mesh_ranks(set), n = 0;
     if (machine_groups(m) == 1) return m;
-    if (!mesh_group(set, MESH_PIPELINE, &pipeline)) stage = EVERY_STAGE;
+    if (mesh_programs(set) == 1) stage = EVERY_STAGE;
     Arena *a = arena_new();
     int64_t *device = arena_array(a, int64_t, ranks);
     for (int64_t r = 0; r < ranks; r++)
-        if (stage == EVERY_STAGE || mesh_index(&pipeline, r) == stage)
+        if (stage == EVERY_STAGE || mesh_program(set, r) == stage)
             device[n++] = order ? device_in_order(m, order, r) : r;
     const Machine *of = machine_of_ranks(m, device, n);
     arena_free(a);

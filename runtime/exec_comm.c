@@ -114,7 +114,8 @@ static Status make_groups(Exec *e) {
 /* The null device only says what it would do. */
 Status exec_open_comm(Exec *e, Comm *world) {
     const Plan *p = e->plan;
-    bool needed = p->stages > 0; /* a stage without any makes the groups of the others with them */
+    bool needed =
+        plan_programs(p) > 1; /* a stage without any makes the groups of the others with them */
     for (uint32_t i = 0; i < p->step.n; i++) needed |= p->step.p[i].kind == STEP_COLLECTIVE;
     if (!needed || (e->ops->collective && !e->ops->join)) return NULL;
     if (!e->ops->collective && !(e->ops->visible >> MEM_DEVICE & 1))

@@ -160,7 +160,11 @@ int64_t plan_group_member(const PlanGroup *g, int64_t rank, int64_t index) {
 }
 
 int64_t plan_whole_dim(const Plan *p, const PlanBuffer *b, int i) {
-    return b->split[i] ? b->dim[i] * plan_group_size(&p->group.p[b->split[i] - 1]) : b->dim[i];
+    if (!b->split[i]) return b->dim[i];
+    const PlanGroup *g = &p->group.p[b->split[i] - 1];
+    Shares s = plan_shares(p, g);
+    int64_t n = plan_group_size(g), first = s.n ? shares_class(s, p->share).first * (n / s.n) : 0;
+    return shares_whole(s, n, first, b->dim[i]);
 }
 
 int plan_streams(const Plan *p) {
@@ -327,6 +331,11 @@ static void print_ranks(const Plan *p, Buf *b) {
     if (p->ranks > 1) buf_printf(b, "ranks %" PRId64 "\n", p->ranks);
     if (*p->mesh) buf_printf(b, "mesh %s\n", p->mesh);
     if (p->stages) buf_printf(b, "stages %" PRId64 "\nstage %" PRId64 "\n", p->stages, p->stage);
+    if (p->shares.n) {
+        buf_puts(b, "shares ");
+        shares_print(p->shares, b);
+        buf_printf(b, "\nshare %" PRId64 "\n", p->share);
+    }
     for (uint32_t i = 0; i < p->group.n; i++) {
         const PlanGroup *g = &p->group.p[i];
         buf_puts(b, "group ");

@@ -206,8 +206,10 @@ typedef struct Plan {
     int64_t ranks;                  /* that execute it together; 1: one */
     const char *mesh;               /* "data=4,expert=data"; "" without */
     int64_t stages, stage;        /* of a pipeline: how many there are, which this is; 0: of none */
-    struct Plan *const *of_stage; /* plans of all stages, this one too; not in the text. NULL: no
-                                     pipeline, or only this one is known */
+    Shares shares;                /* in the batch, of the ranks of group "data"; n = 0: equal */
+    int64_t share;                /* which class of shares this is; 0 of equal ones */
+    struct Plan *const *of_stage; /* plans of all stages, or classes of shares, this one too; not in
+                                     the text. NULL: this is all there is, or all that is known */
     VEC(PlanGroup) group;
     int64_t tokens;            /* tokens in one step of all ranks, for tokens/s */
     double flops;              /* of the matrix products and attention in one step */
@@ -249,11 +251,18 @@ bool plan_comm_pairs(const PlanCollective *c);
 bool plan_comm_converts(const PlanCollective *c);
 /* Which stage of the pipeline a rank is of; 0 without one. */
 int64_t plan_stage_of(const Plan *p, int64_t rank);
-/* Plan i of those that run together, of plan_count: stage by stage, or p alone. */
+/* The shares in what is split over a group; n = 0: equal parts. */
+Shares plan_shares(const Plan *p, const PlanGroup *g);
+/* How many plans run together: one for each stage, or each class of shares. Which of them is this,
+ * and which is a rank's? */
+int64_t plan_programs(const Plan *p);
+int64_t plan_number(const Plan *p);
+int64_t plan_number_of(const Plan *p, int64_t rank);
+/* Plan i of those that are known to run together, of plan_count: all, or p alone. */
 uint32_t plan_count(const Plan *p);
 const Plan *plan_at(const Plan *p, uint32_t i);
-/* Have the plans, of_stage of the first, one model, mesh and compiler, and are they its stages in
- * order? Otherwise a sentence in *why. */
+/* Have the plans, of_stage of the first, one model, mesh and compiler, and are they its stages, or
+ * classes of shares, in order? Otherwise a sentence in *why. */
 void plan_check_stages(const Plan *first, Buf *why);
 /* Is it the name of a parameter or state of the plan? */
 bool plan_has_tensor(const Plan *p, const char *name);

@@ -70,6 +70,10 @@ void plan_check_group(const Plan *p, const PlanGroup *g, Buf *why) {
     Level level[PLAN_MAX_LEVELS];
     if (!are_places(level, add_levels(g, level, 0), p->ranks))
         FAIL(why, "these groups do not part the %lld ranks", (long long)p->ranks);
+    Shares s = plan_shares(p, g);
+    if (s.n && plan_group_size(g) % s.n != 0)
+        FAIL(why, "%lld ranks do not have %lld shares", (long long)plan_group_size(g),
+             (long long)s.n);
     for (uint32_t i = 0; i < p->group.n; i++)
         if (strcmp(p->group.p[i].name, g->name) == 0) FAIL(why, "a second group \"%s\"", g->name);
 }
@@ -83,10 +87,13 @@ void plan_check_split(const Plan *p, const PlanBuffer *b, Buf *why) {
     if (b->kind == BUF_TEMP) FAIL(why, "a temporary is no part of a tensor");
     for (int i = 0; i < b->rank; i++) {
         const PlanGroup *g = b->split[i] ? &p->group.p[b->split[i] - 1] : NULL;
-        int64_t whole = b->dim[i];
+        int64_t whole = plan_whole_dim(p, b, i), ranges = i ? 1 : MAX(b->ranges, (int64_t)1);
         if (g) n = add_levels(g, level, n);
-        if ((g && __builtin_mul_overflow(whole, plan_group_size(g), &whole)) ||
-            __builtin_mul_overflow(bytes, whole, &bytes))
+        if (whole < 0 || (g && plan_shares(p, g).n &&
+                          !shares_divide(plan_shares(p, g), plan_group_size(g), whole / ranges)))
+            FAIL(why, "dimension %d of %lld elements is no part of a whole one", i,
+                 (long long)b->dim[i]);
+        else if (__builtin_mul_overflow(bytes, whole, &bytes))
             FAIL(why, "the whole tensor has more than 2^63 bytes");
     }
     if (!are_places(level, n, p->ranks)) FAIL(why, "two dimensions are split over the same ranks");

@@ -430,6 +430,8 @@ static const struct {
     {"mesh", read_mesh, AT_MOST_ONE},
     {"stages", read_stages, AT_MOST_ONE},
     {"stage", read_stage, AT_MOST_ONE},
+    {"shares", read_shares, AT_MOST_ONE},
+    {"share", read_share, AT_MOST_ONE},
     {"group", read_group, ANY},
     {"work", read_work, ONE},
     {"machine", read_machine, AT_MOST_ONE},

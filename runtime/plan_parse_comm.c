@@ -38,6 +38,22 @@ void read_stage(Reader *r) {
     r->plan->stage = read_int(r, "a stage, from 0", 0, MAX(r->plan->stages, (int64_t)1) - 1);
 }
 
+/* "5,3": as many as the group "data", which comes behind, has ranks. */
+void read_shares(Reader *r) {
+    VEC(int64_t) v = {0};
+    do vec_push(&v, read_int(r, "a share", 1, INT32_MAX));
+    while (!r->bad && v.n < r->plan->ranks && read_accept(r, ','));
+    int64_t *kept = arena_array(session_arena(r->session), int64_t, v.n);
+    memcpy(kept, v.p, v.n * sizeof *kept);
+    if (!r->bad) r->plan->shares = (Shares){v.n, kept};
+    vec_free(&v);
+}
+
+void read_share(Reader *r) {
+    r->plan->share =
+        read_int(r, "a class of shares, from 0", 0, shares_classes(r->plan->shares) - 1);
+}
+
 void read_group(Reader *r) {
     PlanGroup g = {0};
     Buf why = {0};

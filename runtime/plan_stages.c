@@ -1,28 +1,53 @@
-/* plan_stages.c: the plans of a pipeline, one a stage, that run together. */
+/* plan_stages.c: plans that run together: of a pipeline one a stage, of unequal shares one a class.
+ */
 #include <string.h>
 
 #include "runtime/plan.h"
 
-static const PlanGroup *pipeline_of(const Plan *p) {
-    for (uint32_t i = 0; i < p->group.n && p->stages; i++)
-        if (strcmp(p->group.p[i].name, MESH_PIPELINE) == 0) return &p->group.p[i];
+static const PlanGroup *find_group(const Plan *p, const char *name) {
+    for (uint32_t i = 0; i < p->group.n; i++)
+        if (strcmp(p->group.p[i].name, name) == 0) return &p->group.p[i];
     return NULL;
 }
 
 int64_t plan_stage_of(const Plan *p, int64_t rank) {
-    const PlanGroup *g = pipeline_of(p);
+    const PlanGroup *g = p->stages ? find_group(p, MESH_PIPELINE) : NULL;
     return g ? plan_group_index(g, rank) : 0;
 }
 
-uint32_t plan_count(const Plan *p) { return p->of_stage ? (uint32_t)p->stages : 1; }
+Shares plan_shares(const Plan *p, const PlanGroup *g) {
+    size_t n = strlen(MESH_DATA);
+    bool data = strncmp(g->name, MESH_DATA, n) == 0 && (!g->name[n] || g->name[n] == '.');
+    return data ? p->shares : (Shares){0};
+}
+
+int64_t plan_programs(const Plan *p) {
+    return p->shares.n ? shares_classes(p->shares) : MAX(p->stages, (int64_t)1);
+}
+
+int64_t plan_number(const Plan *p) { return p->shares.n ? p->share : p->stage; }
+
+int64_t plan_number_of(const Plan *p, int64_t rank) {
+    const PlanGroup *g = p->shares.n ? find_group(p, MESH_DATA) : NULL;
+    return g ? shares_class_of(p->shares, plan_group_index(g, rank)) : plan_stage_of(p, rank);
+}
+
+uint32_t plan_count(const Plan *p) { return p->of_stage ? (uint32_t)plan_programs(p) : 1; }
 
 const Plan *plan_at(const Plan *p, uint32_t i) { return p->of_stage ? p->of_stage[i] : p; }
 
 void plan_check_pipeline(const Plan *p, Buf *why) {
-    const PlanGroup *g = pipeline_of(p);
-    if (p->stages && (!g || plan_group_size(g) != p->stages))
+    const PlanGroup *g = find_group(p, MESH_PIPELINE), *data = find_group(p, MESH_DATA);
+    if (p->shares.n && (!data || plan_group_size(data) != p->shares.n))
+        buf_printf(why, "a plan of %lld shares has a group " MESH_DATA " of so many ranks",
+                   (long long)p->shares.n);
+    else if (p->stages && (!g || plan_group_size(g) != p->stages))
         buf_printf(why, "a plan of %lld stages has a group " MESH_PIPELINE " of so many ranks",
                    (long long)p->stages);
+}
+
+static bool same_shares(Shares a, Shares b) {
+    return a.n == b.n && (!a.n || memcmp(a.v, b.v, (size_t)a.n * sizeof *a.v) == 0);
 }
 
 /* In what two plans differ that should not. */
@@ -31,19 +56,21 @@ static const char *difference(const Plan *first, const Plan *p) {
     if (p->compiler_hash != first->compiler_hash) return "versions of m6c";
     if (p->ranks != first->ranks || p->stages != first->stages || strcmp(p->mesh, first->mesh) != 0)
         return "meshes";
+    if (!same_shares(p->shares, first->shares)) return "shares";
     if (strcmp(p->target, first->target) != 0) return "targets";
     return p->train != first->train ? "parts of the model" : NULL;
 }
 
 void plan_check_stages(const Plan *first, Buf *why) {
+    const char *what = first->shares.n ? "share" : "stage";
     for (uint32_t i = 0; i < plan_count(first) && !why->n; i++) {
         const Plan *p = plan_at(first, i);
         const char *other = difference(first, p);
         if (other)
-            buf_printf(why, "the plans of stages 0 and %u are of different %s", i, other);
-        else if (p->stages && p->stage != i)
-            buf_printf(why, "the plan of stage %u says that it is of stage %lld", i,
-                       (long long)p->stage);
+            buf_printf(why, "the plans of %ss 0 and %u are of different %s", what, i, other);
+        else if (first->of_stage && plan_number(p) != i)
+            buf_printf(why, "the plan of %s %u says that it is of %s %lld", what, i, what,
+                       (long long)plan_number(p));
     }
 }
 

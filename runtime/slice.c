@@ -19,9 +19,12 @@ Slice slice_of(const Plan *plan, const PlanBuffer *b, int64_t rank) {
     for (int i = 0; i < b->rank; i++) {
         const PlanGroup *g = b->split[i] ? &plan->group.p[b->split[i] - 1] : NULL;
         int64_t blocks = g ? plan_group_size(g) : 1, index = g ? plan_group_index(g, rank) : 0;
-        int64_t ranges = g && i == 0 ? MAX(b->ranges, (int64_t)1) : 1, block = b->dim[i] / ranges;
+        int64_t ranges = g && i == 0 ? MAX(b->ranges, (int64_t)1) : 1;
+        int64_t whole = plan_whole_dim(plan, b, i) / ranges;
+        ShareRange part =
+            shares_range(g ? plan_shares(plan, g) : (Shares){0}, blocks, whole, index);
         if (ranges > 1) add_dim(&s, ranges, 0, ranges);
-        add_dim(&s, block * blocks, block * index, block);
+        add_dim(&s, whole, part.start, part.size);
     }
     return s;
 }

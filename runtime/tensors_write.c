@@ -141,7 +141,8 @@ static void add_whole(Shared *f, const Plan *of, uint32_t buffer, TensorSet set)
     t.bytes = dtype_size(b->dtype);
     for (int i = 0; i < b->rank; i++) t.bytes *= t.dim[i] = plan_whole_dim(of, b, i);
     vec_push(&f->list.tensor, t);
-    vec_push(&f->list.buffer, of == f->plan ? buffer : (uint32_t)NO_BUFFER);
+    bool own = of == f->plan || of->shares.n; /* each class of shares has parts of all */
+    vec_push(&f->list.buffer, own ? plan_find(f->plan, b->name) : (uint32_t)NO_BUFFER);
 }
 
 Status tensors_write(const char *path, const Plan *plan, Exec *e, const Ranks *ranks,

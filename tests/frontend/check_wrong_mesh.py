@@ -79,6 +79,36 @@ def compiled(folder):
     refused("check", [M6C, "check", *compile_of(folder)[2:3], "--mesh", "dat=2"], 1, MESHES["dat=2"])
 
 
+SHARES = {  # mesh, shares: what is said, where
+    ("data=2", "5"): "3:8: error: 1 shares for the 2 ranks of mesh axis 'data'",
+    ("tensor=2", "5,3"): "3:8: error: 2 shares for the 1 rank of mesh axis 'data'",
+    ("data=2", "8,0"): "3:8: error: a share must be from 1 to 1048576, not 0",
+    ("data=2", "5,1.5"): "3:8: error: a share must be a whole number, but is 1.5",
+    ("data=2", "5,4"): "3:8: error: batch = 8 cannot be shared so: it is not a multiple of 9, the sum of the shares",
+    ("data=2", "5,3 --micro-batches 2"):
+        "3:8: error: batch = 8 cannot be shared so: it is not a multiple of 16, the sum of the shares in all micro-batches",
+    ("data=2,expert=2", "5,3"):
+        "3:8: error: batch = 8 cannot be shared so: the 2 ranks of an expert axis do not divide each rank's share",
+    ("data=2,expert=data", "5,3"): "3:8: error: experts on the devices of data would be exchanged in parts of unequal "
+                                   "size: give them an axis of their own",
+    ("data=2", "5,3 --zero 1"):
+        "4:8: error: the optimizer's state cannot be split over ranks of unequal shares (zero)",
+    ("data=2,pipeline=2", "5,3"): "3:8: error: a pipeline cannot have ranks of unequal shares yet",
+}
+
+
+def shares(folder):
+    for (mesh, given), said in SHARES.items():
+        refused(given, compile_of(folder, "--mesh", mesh, "--shares", *given.split()), 1, f"place options:{said}")
+    model = folder / "shares.m6"
+    text = (pathlib.Path(__file__).parent.parent / "runtime/small.m6").read_text()
+    model.write_text(text + "place {\n    mesh data = 2\n    shares 5\n}\n")
+    line = len(text.splitlines()) + 3
+    refused("no list", [M6C, "check", model], 1, f"shares.m6:{line}:12: error: 'shares' is a list, as in [5, 3]")
+    refused("a class that is not there", [M6C, "dump", *compile_of(folder)[2:3], "--mesh", "data=2", "--shares", "5,3",
+                                          "--stage", "2", "--after", "shard"], 1, "there is no such class of shares")
+
+
 def clusters(folder):
     small = folder / "small.m6c-machine"
     small.write_text(CLUSTER + LINK)
@@ -119,6 +149,11 @@ def run(folder):
     shutil.copy(other / "plan-1.txt", stages)
     refused("a stage of another model", ["mpirun", "-n", "2", M6C, "run", stages, *steps], 1,
             "the plans of stages 0 and 1 are of different models")
+    uneven = compile_small(folder / "uneven", "--mesh", "data=2", "--shares", "5,3")
+    other = compile_small(folder / "even", "--mesh", "data=2", "--shares", "1,3")
+    shutil.copy(other / "plan-1.txt", uneven)
+    refused("another division", ["mpirun", "-n", "2", M6C, "run", uneven, *steps], 1,
+            "the plans of shares 0 and 1 are of different models")
     run_three = ["mpirun", "-n", "3", M6C, "run"]
     four = compile_small(folder / "four", "--mesh", "data=4")
     refused("three of four", [*run_three, four, *steps], 2,
@@ -128,5 +163,6 @@ def run(folder):
 with workspace() as folder:
     folder = pathlib.Path(folder)
     compiled(folder)
+    shares(folder)
     clusters(folder)
     run(folder)

@@ -59,6 +59,28 @@ def check_order_of_axes(folder):
     return wrong
 
 
+SHARES = [  # what divides batch and token groups, in classes of one rank and of several, beside other axes
+    ("dense", "data=2", "5,3"), ("image", "data=3", "3,4,1"), ("dropout", "data=4", "3,3,1,1"),
+    ("clip", "data=3", "2,1,1"), ("tensor", "tensor=2,data=2", "5,3"), ("towers", "data=2,tensor=2", "3,1"),
+    ("moe2", "data=2", "5,3"), ("crowded", "data=3", "1,2,1"), ("top2", "data=2,expert=2", "3,1"),
+    ("moe4", "data=2,expert=2,tensor=2", "1,3"), ("encoder", "data=2", "7,1"), ("shared", "data=3", "1,1,2"),
+    ("micro", "data=2", "5,3"), ("groups", "data=4", "1,3,3,1"), ("f16", "data=2", "3,5"),
+]
+
+
+def check_shares(folder):
+    """Ranks with unequal parts of the batch."""
+    wrong, worst = "", 0
+    for name, mesh, shares in SHARES:
+        p = run(folder, name, "--mesh", mesh, "--shares", shares, "--json")
+        o = lines(p)[0] if lines(p) else {"equal": False}
+        if not o["equal"] or o["classes"] < 2:
+            wrong += f"{name} on {mesh}, shares {shares}: {p.stdout}{p.stderr}"
+        worst = max(worst, o.get("worst", {}).get("error") or 0)
+    print(f"unequal shares: {len(SHARES)} meshes, off by {worst:.1e} at most", flush=True)
+    return wrong
+
+
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--ranks", type=int, nargs="*", default=[2, 4, 8])
@@ -81,6 +103,9 @@ def main():
             wrong = check_order_of_axes(folder)
             print(wrong, end="")
             bad += ["the order of axes"] if wrong else []
+            wrong = check_shares(folder)
+            print(wrong, end="")
+            bad += ["unequal shares"] if wrong else []
     check(not bad, ", ".join(bad))
 
 

@@ -15,9 +15,11 @@ TOKENS = dict.fromkeys(MODELS, 8 * 6) | {"micro": 16 * 6, "tied": 16 * 6}  # of 
 # AdamW makes much of rounding where gradients are almost zero: with the pass `raise` left out, one rank's
 # block[1].attention.wk of moe2 is 1.5e-5 off.
 STEPS, BOUND = 20, 1e-5
-CHOICE = {"dense": ["data=2,tensor=2"], "moe1": ["expert=2"], "moe2": ["data=4,expert=data --all-to-all 2 --chunks 2"],
-          "moe4": ["data=2,tensor=2,expert=data"], "top2": ["data=2,expert=2"], "encoder": ["tensor=2,pipeline=2"],
-          "shared": ["data=2,tensor=2,expert=2"], "micro": ["data=2,expert=data,pipeline=2"],
+CHOICE = {"dense": ["data=2,tensor=2", "data=3 --shares 4,2,2"], "moe1": ["expert=2"],
+          "moe2": ["data=4,expert=data --all-to-all 2 --chunks 2", "data=2 --shares 5,3"],
+          "moe4": ["data=2,tensor=2,expert=data"], "top2": ["data=2,expert=2 --shares 3,1"],
+          "encoder": ["tensor=2,pipeline=2"], "shared": ["data=2,tensor=2,expert=2"],
+          "micro": ["data=2,expert=data,pipeline=2", "data=2,tensor=2 --shares 5,3"],
           "vocabulary": ["tensor=4"], "tied": ["data=2,tensor=2", "tensor=2,pipeline=2"],
           "zero": ["data=4", "data=2,expert=2,tensor=2"]}
 
@@ -65,7 +67,7 @@ class Refused(str):
 def train(folder, name, mesh=None):
     """The parameters and losses after STEPS steps; or what is wrong. The mesh may have more options behind it."""
     text, sets = text_of(name)
-    at = folder / f"{name}-{mesh or 'one'}"
+    at = folder / f"{name}-{mesh or 'one'}".replace(" ", "_")
     at.mkdir()
     (at / "model.m6").write_text(text)
     sets = [x for s in sets for x in s.split("=", 1)]

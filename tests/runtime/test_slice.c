@@ -123,6 +123,48 @@ static void test_runs(void) {
     session_free(session);
 }
 
+/* ---- unequal shares ---- */
+
+/* How often each element of a whole tensor of 24 rows is in a part, of all ranks of all classes. */
+static void count_rows(Plan *p, uint32_t split, int64_t ranges, int *times) {
+    memset(times, 0, 24 * sizeof *times);
+    for (int64_t r = 0; r < p->ranks; r++) {
+        p->share = plan_number_of(p, r);
+        ShareClass c = shares_class(p->shares, p->share);
+        int64_t members = plan_group_size(&p->group.p[split - 1]);
+        PlanBuffer b = {.dtype = DT_F32, .rank = 1, .split = {split}, .ranges = ranges};
+        b.dim[0] = 24 / 6 * c.share / (members / p->shares.n);
+        Slice s = slice_of(p, &b, r);
+        CHECK(slice_whole_elements(&s) == 24 && slice_elements(&s) == b.dim[0]);
+        for (int64_t i = 0; i < b.dim[0]; i++) times[slice_run(&s, i).whole]++;
+    }
+}
+
+static void test_shares(void) {
+    static const int64_t share[] = {3, 1, 1, 1}, whole_first[] = {12, 4, 4, 4};
+    Session *session = session_new();
+    Plan *p = make_plan(session, 4, 2);
+    int times[24];
+    p->group.p[0].name = "data", p->group.p[2].name = "data.b";
+    p->shares = (Shares){4, share};
+    CHECK(plan_programs(p) == 2 && plan_number_of(p, 1) == 0 && plan_number_of(p, 2) == 1);
+    for (int64_t ranges = 0; ranges <= 2; ranges++)
+        for (uint32_t split = GROUP_A; split <= GROUP_AB; split += GROUP_AB - GROUP_A) {
+            count_rows(p, split, ranges, times);
+            for (int i = 0; i < 24; i++) CHECK(times[i] == (split == GROUP_A ? 2 : 1));
+        }
+    for (int64_t i = 0; i < 4; i++) {
+        ShareRange r = shares_range(p->shares, 4, 24, i);
+        CHECK(r.size == whole_first[i] && shares_whole(p->shares, 4, i, r.size) == 24);
+        CHECK(r.start == (i ? 8 + 4 * i : 0));
+    }
+    CHECK(shares_whole(p->shares, 4, 0, 4) == -1 && shares_whole(p->shares, 4, 0, INT64_MAX) == -1);
+    CHECK(shares_divide(p->shares, 8, 12) && !shares_divide(p->shares, 8, 6));
+    CHECK(!shares_divide(p->shares, 4, 8) && shares_divide((Shares){0}, 4, 8));
+    plan_free(p);
+    session_free(session);
+}
+
 /* ---- start values and indices ---- */
 
 static void check_start(const Plan *p, Exec *e, uint32_t buffer, int rank) {
@@ -393,6 +435,7 @@ static void test_unfinished(void) {
 int main(void) {
     if (!mkdtemp(folder)) return 1;
     test_runs();
+    test_shares();
     test_pairs();
     test_whole_files();
     test_damage();
