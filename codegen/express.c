@@ -221,6 +221,22 @@ static void put_row_load(const Print *p, Buf *out, const Inst *i) {
     if (*p->live) buf_puts(out, " : 0");
 }
 
+/* In 64 bits: whole tensors have more elements than a rank's part. */
+static void put_random(const Print *p, Buf *out, const Inst *i) {
+    int dims = i->level == LEVEL_FULL ? p->k->ndim : row_dims(p->k);
+    buf_printf(out, "random_at((uint32_t)v%u, ", i->in[0]);
+    bool any = i->nin > 1;
+    if (any) buf_printf(out, "(uint64_t)v%u", i->in[1]);
+    for (int d = 0; d < dims; d++) {
+        if (i->stride[d] == 0 || p->k->dim[d] == 1) continue;
+        buf_puts(out, any ? " + (uint64_t)" : "(uint64_t)");
+        put_dim(p, out, d);
+        if (i->stride[d] != 1) buf_printf(out, " * %lldu", (long long)i->stride[d]);
+        any = true;
+    }
+    buf_puts(out, any ? ")" : "0)");
+}
+
 static void put_value(const Print *p, Buf *out, uint32_t r) {
     const Inst *i = inst(p, r);
     bool full = i->level == LEVEL_FULL;
@@ -242,12 +258,7 @@ static void put_value(const Print *p, Buf *out, uint32_t r) {
             out, "(int32_t)random_key((uint64_t)(int64_t)v%u, 0x%016llxu, (uint64_t)(int64_t)v%u)",
             i->in[0], (unsigned long long)i->site, i->in[1]);
         break;
-    case INST_RANDOM:
-        buf_printf(out, "random_at((uint32_t)v%u, (uint64_t)row", i->in[0]);
-        if (full)
-            buf_printf(out, " * %lld + (uint64_t)", (long long)p->k->cols), put_column(p, out);
-        buf_puts(out, ")");
-        break;
+    case INST_RANDOM: put_random(p, out, i); break;
     case INST_EW: put_ew(p, out, i); break;
     case INST_REDUCE: BUG("a reduction has no expression");
     }

@@ -252,16 +252,36 @@ static uint32_t build_pad(Build *b, Value v) {
     return reg;
 }
 
+/* The number of the first element of a random block in the whole tensor, or NO_INST: 0. */
+static uint32_t random_first(Build *b, Value v, const Layout *l) {
+    const Node *n = node_of(b->g, v);
+    uint32_t sum = NO_INST;
+    for (int k = 0, i = 2; k < l->rank; k++) {
+        if (random_parts(n, k) == 1) continue;
+        uint32_t index = use(b, operand(b->g, v, (uint32_t)i++));
+        double size = (double)(l->dim[k] * l->stride[k]);
+        uint32_t in[] = {ew(b, OP_cast, DT_I64, 1, &index), constant(b, size, DT_I64)};
+        uint32_t first = ew(b, OP_mul, DT_I64, 2, in);
+        sum = sum == NO_INST ? first : ew(b, OP_add, DT_I64, 2, (uint32_t[]){sum, first});
+    }
+    return sum;
+}
+
 static uint32_t build_random(Build *b, Value v) {
     const char *site = attr_str(node_of(b->g, v), "site");
     Inst key = new_inst(INST_KEY, OP_random, DT_I32, LEVEL_ROW);
     key.site = hash_bytes(site, strlen(site), 0);
     key.nin = 2;
     for (uint32_t i = 0; i < 2; i++) key.in[i] = use(b, operand(b->g, v, i));
-    Inst r =
-        new_inst(INST_RANDOM, OP_random, type_of(b->g, v)->dtype, space_level(b->space, b->g, v));
-    r.nin = 1;
+    Layout l;
+    Inst r = new_inst(INST_RANDOM, OP_random, type_of(b->g, v)->dtype, LEVEL_ROW);
+    random_layout(node_of(b->g, v), &l);
+    domain_strides(b->k, &l, &r);
+    r.level = space_level(b->space, b->g, v);
     r.in[0] = push(b, key);
+    r.in[1] = random_first(b, v, &l);
+    r.nin = r.in[1] == NO_INST ? 1 : 2;
+    if (r.nin == 1) r.in[1] = 0;
     return push(b, r);
 }
 
@@ -339,7 +359,8 @@ static void print_inst(const Kernel *k, const Inst *i, Buf *out) {
     buf_printf(out, "%s", name);
     if (i->kind == INST_CONST) buf_puts(out, " "), buf_double(out, i->value);
     if (i->kind == INST_LOAD) buf_printf(out, " a%u", i->arg);
-    if (i->kind == INST_LOAD || i->kind == INST_IOTA) print_place(k, i, out);
+    if (i->kind == INST_LOAD || i->kind == INST_IOTA || i->kind == INST_RANDOM)
+        print_place(k, i, out);
     if (i->kind == INST_KEY) buf_printf(out, " 0x%016llx", (unsigned long long)i->site);
     for (uint32_t j = 0; j < i->nin; j++) buf_printf(out, " %%%u", i->in[j]);
 }

@@ -19,7 +19,8 @@ typedef enum {
     INST_IOTA,   /* offset + sum of index * stride */
     INST_LOAD,   /* arg[offset + sum of index * stride], 0 where the guard fails */
     INST_KEY,    /* random key of `site` from operands seed, step */
-    INST_RANDOM, /* [0, 1) from a key and the element's number */
+    INST_RANDOM, /* [0, 1) from a key and the element's number: sum of index * stride, and of the
+                    second operand if there is one */
     INST_EW,     /* op of the operands */
     INST_REDUCE, /* op (sum, max, min) over the columns, or over rows at LEVEL_COL */
 } InstKind;

@@ -386,7 +386,9 @@ static bool f_random(Elab *e, const Call *c, Val *out) {
     if (!want_shape(e, &c->v[0], c->at[0], "the shape", &rank, dim)) return false;
     place_nodes(e, c->loc);
     Value step = step_input(e), seed = runtime_input(e, "@seed", &e->seed);
-    AttrValue attr[] = {{.s = random_site(e)}, {.v = ints_intern(e->s, (uint32_t)rank, dim)}};
+    AttrValue attr[] = {{.s = random_site(e)},
+                        {.v = ints_intern(e->s, (uint32_t)rank, dim)},
+                        {.v = ints_intern(e->s, 0, NULL)}};
     *out = val_tensor(seed);
     return emit(e, c->loc, c->what, OP_random, attr, 2, (Value[]){seed, step}, &out->v);
 }

@@ -4,6 +4,7 @@
  * Shape ops are one strided copy each: both sides walk the same index space with their own strides
  * (0 repeats an element or adds into it). Rounding to the result's dtype is the interpreter's. */
 #include "ir/hooks.h"
+#include "ir/storage.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -69,9 +70,21 @@ void eval_random(const Graph *g, const Node *n, const Tensor *in, Tensor *out) {
     uint64_t site = hash_bytes(name, strlen(name), 0);
     uint32_t key =
         random_key((uint64_t)(int64_t)in[0].data[0], site, (uint64_t)(int64_t)in[1].data[0]);
-    int64_t count = type_elements(n->type);
-    for (int64_t i = 0; i < count; i++)
-        out->data[i] = (double)random_unit(philox(key, (uint64_t)i, NULL));
+    Layout whole;
+    random_layout(n, &whole);
+    int64_t count = type_elements(n->type), stride[MAX_RANK];
+    type_strides(n->type, stride);
+    uint64_t first = 0;
+    for (int k = 0, i = 2; k < n->type->rank; k++)
+        if (random_parts(n, k) > 1)
+            first +=
+                (uint64_t)(int64_t)in[i++].data[0] * (uint64_t)(n->type->dim[k] * whole.stride[k]);
+    for (int64_t i = 0; i < count; i++) {
+        uint64_t at = first;
+        for (int k = 0; k < n->type->rank; k++)
+            at += (uint64_t)(i / stride[k] % n->type->dim[k] * whole.stride[k]);
+        out->data[i] = (double)random_unit(philox(key, at, NULL));
+    }
 }
 
 /* ---- shape ---- */

@@ -66,11 +66,24 @@ INFER(infer_assign) {
 
 INFER(infer_random) {
     UNUSED;
-    for (int i = 0; i < 2; i++)
-        if (in[i]->rank != 0 || in[i]->dtype != DT_I32)
-            return infer_fail(err, "operand %d must be i32[]", i + 1);
-    const Ints *shape = attr->v[1].v;
+    const Ints *shape = attr->v[1].v, *parts = attr->v[2].v;
+    uint32_t indices = 0;
+    int64_t whole = 1;
     if (shape->n > MAX_RANK) return infer_fail(err, "shape has more than %d dimensions", MAX_RANK);
+    if (parts->n && parts->n != shape->n)
+        return infer_fail(err, "parts has %u numbers for %u dimensions", parts->n, shape->n);
+    for (uint32_t k = 0; k < parts->n; k++) {
+        if (parts->v[k] < 1 || parts->v[k] > INT32_MAX)
+            return infer_fail(err, "there are not %lld parts", (long long)parts->v[k]);
+        if (__builtin_mul_overflow(whole, parts->v[k], &whole) ||
+            __builtin_mul_overflow(whole, shape->v[k], &whole))
+            return infer_fail(err, "the whole tensor has more than 2^63 elements");
+        indices += parts->v[k] > 1;
+    }
+    if (nin != 2 + indices) return infer_fail(err, "has %u operands, not %u", nin, 2 + indices);
+    for (uint32_t i = 0; i < nin; i++)
+        if (in[i]->rank != 0 || in[i]->dtype != DT_I32)
+            return infer_fail(err, "operand %u must be i32[]", i + 1);
     return type_tensor(s, DT_F32, (int)shape->n, shape->v);
 }
 

@@ -15,6 +15,20 @@ void layout_of_type(const Type *t, Layout *l) {
     }
 }
 
+int64_t random_parts(const Node *n, int dim) {
+    const Ints *parts = attr_ints(n, "parts");
+    return parts->n ? parts->v[dim] : 1;
+}
+
+void random_layout(const Node *n, Layout *l) {
+    layout_of_type(n->type, l);
+    int64_t stride = 1;
+    for (int k = l->rank - 1; k >= 0; k--) {
+        l->stride[k] = stride;
+        stride *= l->dim[k] * random_parts(n, k);
+    }
+}
+
 int64_t layout_elements(const Layout *l) {
     int64_t n = 1;
     for (int i = 0; i < l->rank; i++) n *= l->dim[i];

@@ -32,8 +32,8 @@ static bool add_whole(Space *s, int64_t lo, int64_t hi) {
     return true;
 }
 
-/* A load of this layout by a node of `elements` elements. */
-static bool add_load(Space *s, const Layout *layout) {
+/* Strides of this layout over the domain. */
+static bool add_strides(Space *s, const Layout *layout) {
     Layout l = *layout;
     int64_t elements = layout_elements(&l), block = s->n / elements;
     layout_collapse(&l);
@@ -41,8 +41,13 @@ static bool add_load(Space *s, const Layout *layout) {
         block *= l.dim[i];
         if (!add_cut(s, block)) return false;
     }
-    s->args++;
     return true;
+}
+
+/* A load of this layout. */
+static bool add_load(Space *s, const Layout *l) {
+    s->args++;
+    return add_strides(s, l);
 }
 
 /* Columns of one element would make full and per-row values alike: such nodes are not fused. */
@@ -140,6 +145,13 @@ static bool add_elementwise(Space *s, const Graph *g, uint32_t gid, Value v) {
         if (!add_operand(s, g, gid, root, &l)) return false;
     }
     return true;
+}
+
+/* Where its elements lie in the whole tensor is affine, as a load is. */
+static bool add_random(Space *s, const Graph *g, uint32_t gid, Value v) {
+    Layout l;
+    random_layout(node_of(g, v), &l);
+    return add_elementwise(s, g, gid, v) && add_strides(s, &l);
 }
 
 static bool add_reduce(Space *s, const Graph *g, uint32_t gid, Value v) {
@@ -247,6 +259,7 @@ bool space_add(Space *space, const Graph *g, uint32_t gid, Value v) {
     case OP_pick: ok = add_pick(&s, g, gid, v); break;
     case OP_unpick: ok = add_unpick(&s, g, gid, v); break;
     case OP_pad: ok = add_pad(&s, g, gid, v); break;
+    case OP_random: ok = add_random(&s, g, gid, v); break;
     default:
         ok = op_info(n->op)->flags & OPF_REDUCE ? add_reduce(&s, g, gid, v)
              : is_view(n)                       ? add_view_copy(&s, g, gid, v)

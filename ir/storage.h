@@ -25,6 +25,10 @@ void layout_of_type(const Type *t, Layout *l); /* row-major */
 bool layout_reshape(Layout *l, int rank, const int64_t *dim);
 void layout_collapse(Layout *l); /* drops dims of size 1, merges neighbours that run on */
 int64_t layout_elements(const Layout *l);
+/* Of an OP_random: into how many parts the whole tensor's dim is split, of which it draws one; and
+ * where the part's elements lie in the whole tensor, counted from its first. */
+int64_t random_parts(const Node *n, int dim);
+void random_layout(const Node *n, Layout *l);
 /* All n elements of the root in their order. */
 bool layout_is_identity(const Layout *l, int64_t n);
 /* One row-major block of the root (from any offset). */

@@ -6,9 +6,9 @@
  * once for each.
  *
  * Values that cost nothing to make are not decided but wait (`pending`): constants, broadcasts,
- * and what follows from them alone; they are made where and as somebody asks for them. So are
- * optimizer states, which thus lie as the gradients do that update them, and parameters that nobody
- * placed, on a mesh with a tensor axis.
+ * random numbers, and what follows from them alone; they are made where and as somebody asks for
+ * them. So are optimizer states, which thus lie as the gradients do that update them, and
+ * parameters that nobody placed, on a mesh with a tensor axis.
  *
  * Axes of one dimension are ordered: data first, tensor last, whatever their order in the mesh, so
  * that experts that use an axis of their own can leave the batch dimension by an all-to-all. */
@@ -205,6 +205,7 @@ static bool waits(const Shard *s, Value v) {
     switch (n->op) {
     case OP_constant:
     case OP_iota:
+    case OP_random:
     case OP_state: return true;
     case OP_param: return !n->spec && s->tensor;
     case OP_broadcast:
@@ -243,6 +244,29 @@ static Value make_iota(Shard *s, Value v, const Part *p) {
     return b_ew2(g, OP_add, x, b_broadcast_to(g, first, t));
 }
 
+/* Random numbers depend on where an element lies in the whole tensor: a rank draws its part. */
+static Value make_random(Shard *s, Value v, const Part *p) {
+    static const Part whole;
+    const Node *n = node_of(s->from, v);
+    Session *ss = s->from->session;
+    const Type *t = part_type(s, n->type, p);
+    Value in[2 + MAX_RANK];
+    uint32_t nin = 2;
+    int64_t parts[MAX_RANK];
+    for (uint32_t i = 0; i < 2; i++) in[i] = shard_get(s, operand(s->from, v, i), &whole);
+    graph_at(s->to, node_of(s->from, v));
+    for (int k = 0; k < t->rank; k++) {
+        parts[k] = axes_parts(s, p->dim[k]);
+        if (parts[k] > 1) in[nin++] = shard_index(s, p->dim[k]);
+    }
+    AttrValue attr[] = {{.s = attr_str(n, "site")},
+                        {.v = local_shape(s, t)},
+                        {.v = ints_intern(ss, nin > 2 ? (uint32_t)t->rank : 0, parts)}};
+    Value x = graph_add(s->to, OP_random, attr_intern(ss, OP_random, attr), nin, in);
+    node_of(s->to, x)->spec = part_spec(s, t->rank, p);
+    return x;
+}
+
 /* Splits of the result that the node's labels can make; others are cut out afterwards. */
 static Choice choice_for(const Shard *s, const Node *n, const Dims *d, const Part *want) {
     Choice c = {0};
@@ -263,6 +287,7 @@ static Value make_waiting(Shard *s, Value v, const Part *want, Part *made) {
     if (n->op == OP_constant)
         return graph_leaf(s->to, OP_constant, n->attr, part_type(s, n->type, made));
     if (n->op == OP_iota) return make_iota(s, v, made);
+    if (n->op == OP_random) return make_random(s, v, made);
     dims_of(s->from, v, &d);
     Choice c = choice_for(s, n, &d, made);
     *made = choice_out(&d, &c, n->type->rank, 0);

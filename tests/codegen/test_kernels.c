@@ -148,8 +148,30 @@ static const struct {
                          OUT(5, 1, "a", "f32[]") OUT(6, 2, "b", "f32[300]")
                          OUT(7, 3, "c", "f32[640]") OUT(8, 4, "d", "f32[]")},
     {"random", "graph g\n" IDS(0, "@seed", 0, "i32[]") IDS(1, "@step", 0, "i32[]")
-               "%2 = random %0 %1 {site=\"drop\", shape=[9,13]} : f32[9,13]\n"
+               "%2 = random %0 %1 {site=\"drop\", shape=[9,13], parts=[]} : f32[9,13]\n"
                OUT(3, 2, "y", "f32[9,13]")},
+    /* a rank's part of batch, of columns, of both and more, also fused with what is masked */
+    {"random parts",
+     "graph g\n" IDS(0, "@seed", 0, "i32[]") IDS(1, "@step", 0, "i32[]") IDS(2, "two", 2, "i32[]")
+         IDS(3, "three", 3, "i32[]") IN(4, "x", "f32[4,6,10]")
+     "%5 = random %0 %1 %2 {site=\"a\", shape=[4,6,10], parts=[2,1,1]} : f32[4,6,10]\n"
+     "%6 = random %0 %1 %3 {site=\"b\", shape=[4,6,10], parts=[1,1,3]} : f32[4,6,10]\n"
+     "%7 = random %0 %1 %2 %3 {site=\"c\", shape=[4,6,10], parts=[2,3,1]} : f32[4,6,10]\n"
+     "%8 = random %0 %1 %3 %2 {site=\"d\", shape=[4,6,10], parts=[3,1,2]} : f32[4,6,10]\n"
+     "%9 = random %0 %1 %3 %2 %3 {site=\"e\", shape=[5,3,7], parts=[3,2,3]} : f32[5,3,7]\n"
+     "%10 = lt %7 %6 : bool[4,6,10]\n%11 = select %10 %4 %8 : f32[4,6,10]\n"
+     "%12 = sum %11 {axes=[2]} : f32[4,6]\n"
+     "%13 = random %0 %1 %3 {site=\"f\", shape=[4,6], parts=[1,3]} : f32[4,6]\n"
+     "%14 = mul %12 %13 : f32[4,6]\n%15 = random %0 %1 {site=\"g\", shape=[], parts=[]} : f32[]\n"
+     "%16 = random %0 %1 %2 {site=\"h\", shape=[1,1], parts=[1,2]} : f32[1,1]\n"
+     /* element numbers beyond 2^32 */
+     "%17 = random %0 %1 %2 %3 {site=\"i\", shape=[2,3], parts=[2147483647,1000]} : f32[2,3]\n"
+         OUT(18, 5, "a", "f32[4,6,10]") OUT(19, 6, "b", "f32[4,6,10]")
+             OUT(20, 7, "c", "f32[4,6,10]") OUT(21, 8, "d", "f32[4,6,10]")
+                 OUT(22, 9, "e", "f32[5,3,7]") OUT(23, 11, "f", "f32[4,6,10]")
+                     OUT(24, 14, "g", "f32[4,6]") OUT(25, 15, "h", "f32[]")
+                         OUT(26, 16, "i", "f32[1,1]")
+                             OUT(27, 17, "j", "f32[2,3]")},
     {"contractions", "graph g\n" IN(0, "x", "f32[3,5,4]") IN(1, "w", "f32[4,2,6]")
                      IN(2, "v", "f32[3,5,2,6]")
                      "%3 = einsum %0 %1 {spec=\"btd,dhk->bthk\"} : f32[3,5,2,6]\n"

@@ -392,7 +392,9 @@ static Value own_input(Sample *s, const char *name) {
 /* Random numbers depend on seed, site, step and element; the stream is the documented one. */
 static void test_random(void) {
     Sample s = sample_new(1);
-    AttrValue at[] = {{.s = intern(s.session, "drop")}, sample_ints(&s, 2, (int64_t[]){2, 3})};
+    AttrValue at[] = {{.s = intern(s.session, "drop")},
+                      sample_ints(&s, 2, (int64_t[]){2, 3}),
+                      sample_ints(&s, 0, NULL)};
     Value in[] = {own_input(&s, "@seed"), own_input(&s, "@step")};
     Value v = sample_node(&s, OP_random, at, 2, in);
     Interp *run = interp_new(s.g);
@@ -404,6 +406,34 @@ static void test_random(void) {
     for (uint64_t i = 0; i < 6; i++) {
         double x = interp_get(run, v)->data[i];
         CHECK(x != first[i] && x == (double)random_unit(philox(key, i, NULL)));
+    }
+    interp_free(run);
+    sample_free(&s);
+}
+
+/* A part is drawn as the block of the whole that it is. */
+static void test_random_parts(void) {
+    Sample s = sample_new(1);
+    const char *site = intern(s.session, "drop");
+    AttrValue all[] = {
+        {.s = site}, sample_ints(&s, 3, (int64_t[]){6, 4, 8}), sample_ints(&s, 0, NULL)};
+    AttrValue part[] = {{.s = site},
+                        sample_ints(&s, 3, (int64_t[]){2, 4, 4}),
+                        sample_ints(&s, 3, (int64_t[]){3, 1, 2})};
+    Value in[] = {own_input(&s, "@seed"), own_input(&s, "@step"), own_input(&s, "i"),
+                  own_input(&s, "j")};
+    Value whole = sample_node(&s, OP_random, all, 2, in),
+          v = sample_node(&s, OP_random, part, 4, in);
+    AttrValue first[] = {{.i = 0}, {.i = 3}}, last[] = {{.i = 2}, {.i = 2}};
+    Value rows = sample_node(&s, OP_block, first, 2, (Value[]){whole, in[2]});
+    Value block = sample_node(&s, OP_block, last, 2, (Value[]){rows, in[3]});
+    Interp *run = interp_new(s.g);
+    for (int i = 0; i < 6; i++) {
+        interp_set(run, "i", &(double){i / 2});
+        interp_set(run, "j", &(double){i % 2});
+        interp_run(run, 5, 1);
+        CHECK(memcmp(interp_get(run, v)->data, interp_get(run, block)->data, 32 * sizeof(double)) ==
+              0);
     }
     interp_free(run);
     sample_free(&s);
@@ -487,6 +517,7 @@ int main(void) {
     test_indexed();
     test_leaves();
     test_random();
+    test_random_parts();
     test_steps();
     test_storage();
     test_round_f32();

@@ -117,7 +117,8 @@ static void test_random_graphs(void) {
 
 /* ---- mistakes ---- */
 
-#define HEAD "graph t\n%0 = constant {value=1} : f32[2,3]\n%1 = constant {value=1} : i32[2]\n"
+#define SCALARS "%2 = constant {value=1} : i32[]\n%3 = constant {value=2} : i32[]\n"
+#define HEAD    "graph t\n%0 = constant {value=1} : f32[2,3]\n%1 = constant {value=1} : i32[2]\n"
 static const struct {
     const char *text, *message; /* the first line of what is said */
 } mistakes[] = {
@@ -244,6 +245,18 @@ static const struct {
      "t:4:6: error: mask: kind is \"random\"; it is causal or prefix"},
     {HEAD "%2 = param {name=\"w\", init=\"ones\", a=0, b=0} : f32[2,2]\n",
      "t:4:6: error: param: unknown init \"ones\""},
+    {HEAD SCALARS "%4 = random %2 %3 {site=\"a\", shape=[4], parts=[2,2]} : f32[4]\n",
+     "t:6:6: error: random: parts has 2 numbers for 1 dimensions"},
+    {HEAD SCALARS "%4 = random %2 %3 {site=\"a\", shape=[4], parts=[2]} : f32[4]\n",
+     "t:6:6: error: random: has 2 operands, not 3"},
+    {HEAD SCALARS "%4 = random %2 %3 {site=\"a\", shape=[4], parts=[0]} : f32[4]\n",
+     "t:6:6: error: random: there are not 0 parts"},
+    {HEAD SCALARS "%4 = random %2 %3 %0 {site=\"a\", shape=[4], parts=[2]} : f32[4]\n",
+     "t:6:6: error: random: operand 3 must be i32[]"},
+    {HEAD SCALARS
+     "%4 = random %2 %3 {site=\"a\", shape=[1024,1024], parts=[2147483647,2147483647]} "
+     ": f32[1024,1024]\n",
+     "t:6:6: error: random: the whole tensor has more than 2^63 elements"},
     /* found by the verifier */
     {HEAD "%2 = output %0 {name=\"y\"} : f32[2,3]\n%3 = output %0 {name=\"y\"} : f32[2,3]\n",
      "t:5:1: error: the output 'y' is also %2"},

@@ -72,6 +72,11 @@ SPLIT = """layer mlp(x: [b, t, d], width) {
     return gelu(x @ up + bias) @ down
 }
 """
+# Masks of the batch, and of the width that a tensor axis splits.
+WET = """layer wet(x: [b, t, d], width) {
+    return dropout(linear(dropout(gelu(linear(x, width) as up), rate), d) as down, rate)
+}
+"""
 STAGED = """model small(text: i32[batch, length], target: i32[batch, length]) {
     param table: [vocab, hidden] = normal(0.02)
     stage first {
@@ -132,6 +137,7 @@ MODELS = {
     "encoder": (CROSS, ADAMW, "", "prototypes=2"),
     "shared": (decoder([ATTENTION, MOE], repeat="repeat 3 share as block"), ADAMW),
     "dropout": (decoder([f"dropout({ATTENTION}, rate)", f"dropout({MOE}, rate)"]), ADAMW),
+    "dropout_width": (WET + decoder([ATTENTION, "wet(norm(x), 32)"]), ADAMW, "num_micro_batch = 2", "batch=16"),
     "micro": (decoder([ATTENTION, MOE]), ADAMW, "num_micro_batch = 2\n    clip = 1.0", "batch=16"),
     "micro_image": (decoder([f"dropout({ATTENTION}, rate)", FFN], IMAGE, "image: f32[batch, 4, 12], " + TEXT,
                             LOSS.replace("norm(x)", "norm(x[:, 4:, :])")),

@@ -10,8 +10,9 @@ from system import M6C, check, steps, workspace
 
 os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                   OMPI_MCA_rmaps_base_oversubscribe="1", M6C_THREADS="1")
-MODELS = ["dense", "moe1", "moe2", "moe4", "top2", "encoder", "shared", "micro", "vocabulary", "tied", "zero"]
-TOKENS = dict.fromkeys(MODELS, 8 * 6) | {"micro": 16 * 6, "tied": 16 * 6}  # of a step: batch * length
+MODELS = ["dense", "moe1", "moe2", "moe4", "top2", "encoder", "shared", "micro", "vocabulary", "tied", "dropout_width",
+          "zero"]
+TOKENS = dict.fromkeys(MODELS, 8 * 6) | dict.fromkeys(["micro", "tied", "dropout_width"], 16 * 6)  # batch * length
 # AdamW makes much of rounding where gradients are almost zero: with the pass `raise` left out, one rank's
 # block[1].attention.wk of moe2 is 1.5e-5 off.
 STEPS, BOUND = 20, 1e-5
@@ -21,7 +22,7 @@ CHOICE = {"dense": ["data=2,tensor=2", "data=3 --shares 4,2,2"], "moe1": ["exper
           "encoder": ["tensor=2,pipeline=2"], "shared": ["data=2,tensor=2,expert=2"],
           "micro": ["data=2,expert=data,pipeline=2", "data=2,tensor=2 --shares 5,3"],
           "vocabulary": ["tensor=4"], "tied": ["data=2,tensor=2", "tensor=2,pipeline=2"],
-          "zero": ["data=4", "data=2,expert=2,tensor=2"]}
+          "dropout_width": ["data=2,tensor=2"], "zero": ["data=4", "data=2,expert=2,tensor=2"]}
 
 
 def meshes(ranks):
