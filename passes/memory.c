@@ -5,7 +5,11 @@
  * best first: by a lower bound of their time (the work of the busiest stream), then by their
  * simulated time; the fastest is made into a graph and its bytes are placed; the first that fits is
  * the plan. A larger budget can only choose from more, so time never falls with the budget. Where
- * there is little to decide, the family is all choices there are. */
+ * there is little to decide, the family is all choices there are.
+ *
+ * Limits: the order is the scheduler's; a parameter's cast copy is made on the device; a parameter
+ * and its states are one decision; group-wise apply is one tensor a group under a budget, whatever
+ * `groups` says about the order. */
 #include "passes/memory_private.h"
 
 #include <stdlib.h>

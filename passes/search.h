@@ -3,7 +3,10 @@
  *
  * What a model costs is read once, from one rank's graph on a small mesh on which every axis is
  * used (a probe). How the shapes of that graph depend on the sizes of the axes follows from how its
- * values are split; so its units, messages and lifetimes are those of any other mesh, scaled. */
+ * values are split; so its units, messages and lifetimes are those of any other mesh, scaled.
+ *
+ * Left out: patterns that `shard` would choose differently on larger axes, messages that kernels
+ * hide (but gradients), updates on the host's cores. */
 #ifndef M6C_SEARCH_H
 #define M6C_SEARCH_H
 
