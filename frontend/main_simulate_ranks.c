@@ -129,7 +129,7 @@ static void print_slowest(const ClusterRun *c) {
         if (idle_us(&c->class[i]) < idle_us(&c->class[least])) least = i;
     if (!c->unequal) return;
     printf("all wait for rank %" PRId64, c->ranks[least].rank[0]);
-    if (c->ranks[least].nrank > 1) printf(" and its %" PRId64 " equals", c->ranks[least].nrank - 1);
+    if (c->ranks[least].nrank > 1) printf(" and %" PRId64 " like it", c->ranks[least].nrank - 1);
     print_devices(c, least);
     printf("\n");
 }
