@@ -121,6 +121,34 @@ static void test_all_stages(void) {
     cluster_end(&c);
 }
 
+/* Classes on unequal devices: each with the links inside its own node, and the speeds at which its
+ * own streams disturb each other; what both do goes over the slower links. */
+static void test_unequal(void) {
+    static const char slower[] = HEAD "link nvlink 50GB/s latency 4us joins 2\n"
+                                      "link ib 10GB/s latency 5us joins 8\n"
+                                      "slow compute while comm 0.5\n";
+    Cluster c = cluster_of(slower, 4), fast = cluster_of(NODES_OF_2, 4);
+    const TimedStep step[] = {{.stream = STREAM_COMM, .us = 1},
+                              {.stream = STREAM_COMM, .us = 1},
+                              {.stream = STREAM_COMPUTE, .us = 1000}};
+    const RankComm comm[] = {comm_of(COLLECTIVE_ALL_REDUCE, 2, 1, 1e6, 0),
+                             comm_of(COLLECTIVE_ALL_REDUCE, 4, 1, 1e6, 0),
+                             {.peer = 0}};
+    RankClass class[] = {{step, comm, 3, &ALL[0], 2, fast.machine},
+                         {step, comm, 3, &ALL[2], 2, c.machine}};
+    double quick = price_of(&fast, 2, 1, COLLECTIVE_ALL_REDUCE, 1e6);
+    double slow = price_of(&c, 2, 1, COLLECTIVE_ALL_REDUCE, 1e6);
+    double both = price_of(&c, 4, 1, COLLECTIVE_ALL_REDUCE, 1e6);
+    RanksRun run;
+    CHECK(quick < 0.7 * slow);
+    CHECK(simulate_ranks(c.machine, c.topology, class, 2, c.arena, &run));
+    CHECK(near(run.run[0].end[0], quick) && near(run.run[1].end[0], slow));
+    CHECK(near(run.run[0].begin[1], slow) && near(run.run[0].end[1], slow + both));
+    CHECK(near(run.run[0].end[2], 1000) && near(run.run[1].end[2], 1000 + (slow + both) / 2));
+    cluster_end(&fast);
+    cluster_end(&c);
+}
+
 /* ---- what shares links ---- */
 
 /* n steps at once, on one communication stream each, of all ranks. */
@@ -232,6 +260,7 @@ int main(void) {
     test_stages();
     test_slow();
     test_all_stages();
+    test_unequal();
     test_sends();
     for (int64_t ranks = 4; ranks <= MOST; ranks *= 2) {
         test_exchanges(FLAT, ranks);
