@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "codegen/codegen.h"
+#include "passes/stage.h"
 
 typedef struct {
     ModelArgs model;
@@ -161,7 +162,8 @@ static void set_place(SearchReport *r, const Settings *set, const Machine *m) {
     SearchPlace *p = &r->space.place;
     int64_t sharers = MIN(MAX(machine_devices(m), 1), r->ranks);
     p->machine = m;
-    p->memory = set->memory ? set->memory : machine_memory(m, MEM_DEVICE);
+    bool unequal = machine_groups(m) > 1;
+    p->memory = set->memory && !unequal ? set->memory : stage_memory(m, set->memory);
     p->host_memory = set->host_memory ? set->host_memory : machine_memory(m, MEM_HOST) / sharers;
     p->splits = MAX(set->max_splits, 1);
 }
@@ -173,6 +175,13 @@ static Status choose_ranks(const SearchOptions *o, const Machine *m, SearchRepor
                        "'%s' does not say how many devices it has: give --ranks N, or --cluster "
                        "FILE (examples/clusters has some)",
                        machine_name(m));
+}
+
+/* What the ranks lie on: of unequal devices the slowest and smallest of the first ones. */
+static const Machine *in_use(const Machine *m, int64_t ranks, Arena *a) {
+    int64_t *rank = arena_array(a, int64_t, ranks);
+    for (int64_t i = 0; i < ranks; i++) rank[i] = i;
+    return machine_of_ranks(m, rank, ranks);
 }
 
 /* ---- the command ---- */
@@ -206,7 +215,7 @@ static int run(const SearchOptions *o, Arena *a) {
         r.machine = machine_name(m);
         r.zero = g->set.zero > 0;
         r.micros = g->set.micro_batches;
-        set_place(&r, &g->set, m);
+        set_place(&r, &g->set, in_use(m, r.ranks, a));
         bad = search(o, a, &r, t);
     }
     int code = bad ? status_exit(bad) : t ? EXIT_DONE : MAX(diag_exit(s), EXIT_INPUT);

@@ -33,15 +33,14 @@ const Machine *machine_of_stage(const Machine *m, const Settings *set, int64_t s
     return machine_in_order(m, set, stage, NULL);
 }
 
-/* Bytes of a budget (0: none) on devices that have so many (0: not stated). */
-static int64_t limited(int64_t budget, int64_t has) {
+int64_t stage_memory(const Machine *of, int64_t budget) {
+    int64_t has = machine_memory(of, MEM_DEVICE);
     return budget && has ? MIN(budget, has) : MAX(budget, has);
 }
 
 void stage_take_machine(Graph *g, const Machine **m, int64_t stage) {
     const Machine *of = machine_of_stage(*m, &g->set, stage);
-    if (machine_groups(*m) > 1 && g->set.memory)
-        g->set.memory = limited(g->set.memory, machine_memory(of, MEM_DEVICE));
+    if (machine_groups(*m) > 1 && g->set.memory) g->set.memory = stage_memory(of, g->set.memory);
     *m = of;
 }
 
@@ -62,7 +61,7 @@ bool stage_devices(const Graph *g, const Machine *m, const uint32_t *order, Stag
     p->machine = arena_array(a, const Machine *, p->stages);
     for (uint32_t s = 0; s < p->stages; s++) {
         p->machine[s] = machine_in_order(m, &g->set, s, order);
-        p->stage[s].memory = limited(g->set.memory, machine_memory(p->machine[s], MEM_DEVICE));
+        p->stage[s].memory = stage_memory(p->machine[s], g->set.memory);
         p->stage[s].us = layer_us(g, p, s, a);
     }
     return true;

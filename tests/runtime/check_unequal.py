@@ -134,7 +134,7 @@ def refusals(folder, mixed):
     one, _ = compiled(folder, "one")
     _, err = m6c("calibrate", one, "-o", mixed, status=1)
     check("is a cluster of groups: measure the machine of each" in err, err)
-    out, _ = m6c("search", folder / "model.m6", "--cluster", mixed, "--set", "batch=32")
+    out, _ = m6c("search", folder / "model.m6", "--cluster", mixed, "--set", "batch=32", "--memory", "1500MB")
     check("unequal devices: formulas take all for the slowest" in out and "each with 1.0 GB" in out, out)
 
 
