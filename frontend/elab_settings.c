@@ -12,6 +12,7 @@ const char *const mesh_axes[4] = {MESH_DATA, MESH_EXPERT, MESH_TENSOR, MESH_PIPE
 typedef enum {
     K_WHOLE, /* from 1 */
     K_COUNT, /* from 0 */
+    K_FLAG,  /* 0 or 1 */
     K_NUMBER,
     K_BYTES,
     K_DTYPE,
@@ -52,11 +53,11 @@ static const Row place_rows[] = {
     {"offload", K_SCOPES, AT(offload)},
     {"num_communicators", K_WHOLE, AT(num_communicators)},
     {"max_splits", K_COUNT, AT(max_splits)},
-    {"fp16", K_COUNT, AT(fp16)},
+    {"fp16", K_FLAG, AT(fp16)},
     {"fp16_scale", K_NUMBER, AT(fp16_scale)},
     {"all_to_all", K_EXCHANGE, AT(all_to_all)},
     {"all_to_all_chunks", K_COUNT, AT(all_to_all_chunks)},
-    {"zero", K_COUNT, AT(zero)},
+    {"zero", K_FLAG, AT(zero)},
     {"pipeline", K_TEXT, AT(pipeline)},
 };
 
@@ -71,6 +72,8 @@ static bool set_whole(Elab *e, const Row *r, const Val *v, Loc loc, int64_t *out
         n = v->b;
     else if (!want_int(e, v, loc, what, &n))
         return false;
+    if (r->kind == K_FLAG && (n < 0 || n > 1))
+        return fail(e, loc, "%s is 0 or 1, not %lld", what, (long long)n);
     if (n < least || n > INT32_MAX)
         return fail(e, loc, "%s must be at least %lld, but is %lld", what, (long long)least,
                     (long long)n);
@@ -289,7 +292,8 @@ static bool set_value(Elab *e, const Row *r, const Expr *x) {
     if (!eval(e, x, &v)) return false;
     switch (r->kind) {
     case K_WHOLE:
-    case K_COUNT: return set_whole(e, r, &v, x->loc, to);
+    case K_COUNT:
+    case K_FLAG: return set_whole(e, r, &v, x->loc, to);
     case K_NUMBER: return set_number(e, r, &v, x->loc, to);
     case K_BYTES: return set_bytes(e, r, &v, x->loc, to);
     case K_DTYPE: return set_dtype(e, r, &v, x->loc, to);
