@@ -5,7 +5,9 @@
  * done in pieces of rows: while one piece is multiplied the next one travels. What is read of a
  * region elsewhere is put together again. How many pieces: as `place { all_to_all_chunks }` says,
  * or as a model of two streams, one that exchanges and one that computes, finds fastest; under a
- * budget of the device's memory only if asked: M6-10T does not fit in pieces any more. Limits:
+ * budget of the device's memory only if asked. Pieces themselves take little (M6-10T with memory
+ * enough on the host can be brought to 4853 MiB of the device, whole to 4749); but the planner of
+ * memory finds no plan of M6-10T in pieces within both budgets, 40 GB is the least. Limits:
  * rows are the last but one dim of the blocks (dispatched rows of a token group); a region with an
  * op that collectives_rows.c does not know stays whole. */
 #include "passes/collectives.h"
