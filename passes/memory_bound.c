@@ -60,6 +60,12 @@ typedef struct {
     int work[LANES + 1], stock[LANES + 1];
 } Columns;
 
+/* Rows that Clp has not got yet. */
+typedef struct {
+    VEC(int) index, end;
+    VEC(double) value, least, most;
+} Rows;
+
 typedef struct {
     const Problem *p;
     Clp clp;
@@ -71,10 +77,10 @@ typedef struct {
     Columns of;
     VEC(Charge) charge;
     double rate[LANES + 1]; /* us a byte of stock; of the host, 1 */
-    VEC(int) index;         /* of the row being made */
-    double *sum;            /* by column: its value */
+    Rows rows;
+    VEC(int) index; /* of the row being made */
+    double *sum;    /* by column: its value */
     bool *in_row;
-    VEC(double) value;
     bool *cut;    /* by time */
     double scale; /* of bytes */
 } Bound;
@@ -88,15 +94,27 @@ static void put(Bound *b, int column, double x) {
 
 /* least <= the sum of what was put <= most. */
 static void add_row(Bound *b, double least, double most) {
-    int start[2] = {0, (int)b->index.n};
-    b->value.n = 0;
+    Rows *r = &b->rows;
     for (uint32_t i = 0; i < b->index.n; i++) {
         int column = b->index.p[i];
-        vec_push(&b->value, b->sum[column]);
+        vec_push(&r->index, column);
+        vec_push(&r->value, b->sum[column]);
         b->sum[column] = 0, b->in_row[column] = false;
     }
-    b->clp.addRows(b->lp, 1, &least, &most, start, b->index.p, b->value.p);
+    vec_push(&r->end, (int)r->index.n);
+    vec_push(&r->least, least);
+    vec_push(&r->most, most);
     b->index.n = 0;
+}
+
+/* Rows that are added one by one take Clp longer than it needs to solve them. */
+static void give_rows(Bound *b) {
+    Rows *r = &b->rows;
+    int *start = xcalloc((size_t)r->end.n + 1, sizeof *start);
+    if (r->end.n) memcpy(start + 1, r->end.p, r->end.n * sizeof *start);
+    b->clp.addRows(b->lp, (int)r->end.n, r->least.p, r->most.p, start, r->index.p, r->value.p);
+    free(start);
+    r->index.n = r->value.n = r->end.n = r->least.n = r->most.n = 0;
 }
 
 /* ---- columns ---- */
@@ -534,10 +552,12 @@ static double solve(const Problem *p) {
     add_away(&b);
     for (int k = 1; k < (int)b.moments.n && p->budget[MEM_DEVICE] != INT64_MAX; k++)
         add_moment(&b, k);
+    give_rows(&b);
     b.clp.initialSolve(b.lp);
     for (int i = 0; i < MOST_CUTS && b.clp.status(b.lp) == 0; i++) {
         bound = b.clp.objectiveValue(b.lp);
         if (p->budget[MEM_DEVICE] == INT64_MAX || !add_cuts(&b, saved)) break;
+        give_rows(&b);
         b.clp.dual(b.lp, 0);
     }
     return b.clp.status(b.lp) == 1 ? 0 : bound; /* 1: not even shares fit */
