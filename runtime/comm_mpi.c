@@ -24,15 +24,19 @@ typedef struct {
     int place, shared; /* among the ranks on this machine */
     int ncomms;
     bool check;         /* M6C_DEBUG=comm */
+    bool slow;          /* M6C_DEBUG=pieces: all links are taken for slow ones */
     atomic_bool broken; /* this rank will not go on */
 } World;
+
+typedef enum { LINKS_UNKNOWN, LINKS_SLOW, LINKS_FAST } Links;
 
 typedef struct {
     Comm base;
     World *world;
     MpiHandle comm;
     int rank, size, id;
-    int *member;    /* ranks of the world */
+    int *member; /* ranks of the world */
+    Links links;
     int64_t number; /* collectives begun */
 } Mpi;
 
@@ -220,11 +224,65 @@ static Status mpi_reduce_scatter(Comm *base, const void *in, void *out, int64_t 
                  "reduce_scatter", NULL);
 }
 
+/* Over slow links, exchanges of at least PIECE bytes a pair go in pieces of so many, from partner
+ * to partner. MPI sends all to all at once: over TCP such messages get in each other's way, and
+ * share links so unevenly that the last has one alone. Four hosts of two ranks with 500 Mb/s each
+ * took 1.1 to 1.5 times as long (tests/bench/alltoall.md). Over fast links, or in shared memory,
+ * waiting for each piece takes longer than it saves. */
+enum { PIECE = 32 << 10, TAG_PAIR = 0, TAG_PIECE = 1 };
+static const double SLOW = 150e6; /* bytes a second of a rank */
+
+/* m elements of what this rank has for `to` and gets from `from`, `skip` bytes from their begins.
+ */
+static Status swap_piece(const Mpi *c, const char *in, int to, char *out, int from, int64_t bytes,
+                         int64_t skip, int m, Dtype d) {
+    static const char what[] = "all_to_all";
+    const MpiModule *mpi = c->world->mpi;
+    MpiHandle sent, got;
+    int code = mpi->recv(c->comm, out + from * bytes + skip, m, d, from, TAG_PIECE, &got);
+    if (!code) code = mpi->send(c->comm, in + to * bytes + skip, m, d, to, TAG_PIECE, &sent);
+    TRY(await(c, code, &got, what, NULL));
+    return await(c, 0, &sent, what, NULL);
+}
+
+/* In round k all ranks have different partners: of a power of two, two have each other. */
+static Status exchange_pieces(const Mpi *c, const char *in, char *out, int64_t n, Dtype d) {
+    const int64_t bytes = n * dtype_size(d), piece = PIECE / dtype_size(d);
+    const bool mutual = (c->size & (c->size - 1)) == 0;
+    memcpy(out + c->rank * bytes, in + c->rank * bytes, (size_t)bytes);
+    for (int64_t at = 0; at < n; at += piece)
+        for (int k = 1; k < c->size; k++) {
+            int to = mutual ? c->rank ^ k : (c->rank + k) % c->size;
+            int from = mutual ? to : (c->rank + c->size - k) % c->size;
+            TRY(swap_piece(c, in, to, out, from, bytes, at * dtype_size(d), (int)MIN(piece, n - at),
+                           d));
+        }
+    return NULL;
+}
+
+/* The first long exchange of a communicator tells whether its links are slow. Who comes to it last
+ * sees it go fastest: what that rank says holds for all. */
+static Status exchange_first(Mpi *c, const void *in, void *out, int64_t n, Dtype d) {
+    MpiHandle r;
+    double begin = now_seconds();
+    TRY(await(c, c->world->mpi->all_to_all(c->comm, in, out, (int)n, d, &r), &r, "all_to_all",
+              NULL));
+    double bytes = (double)n * dtype_size(d) * (c->size - 1);
+    double rate = bytes / MAX(now_seconds() - begin, 1e-9);
+    TRY(await(c, c->world->mpi->all_reduce(c->comm, &rate, &rate, 1, DT_F64, REDUCE_MAX, &r), &r,
+              "all_to_all", NULL));
+    c->links = rate < SLOW ? LINKS_SLOW : LINKS_FAST;
+    return NULL;
+}
+
 static Status mpi_all_to_all(Comm *base, const void *in, void *out, int64_t n, Dtype d) {
     Mpi *c = mpi_of(base);
     MpiHandle r;
     TRY(begin(c, TO_ALL, n, d, REDUCE_SUM));
     count_all(c, n, d);
+    bool is_long = in != out && c->size > 2 && n * dtype_size(d) >= PIECE;
+    if (is_long && c->links == LINKS_SLOW) return exchange_pieces(c, in, out, n, d);
+    if (is_long && c->links == LINKS_UNKNOWN) return exchange_first(c, in, out, n, d);
     return await(c, c->world->mpi->all_to_all(c->comm, in, out, (int)n, d, &r), &r, "all_to_all",
                  NULL);
 }
@@ -264,14 +322,15 @@ static Status mpi_send(Comm *base, const void *p, int64_t n, Dtype d, int to) {
     MpiHandle r;
     if (n > INT_MAX) return status_make(EXIT_SYSTEM, "send: MPI counts to %d", INT_MAX);
     count(c, 1, (double)n, d);
-    return await(c, c->world->mpi->send(c->comm, p, (int)n, d, to, &r), &r, "send", &c->member[to]);
+    return await(c, c->world->mpi->send(c->comm, p, (int)n, d, to, TAG_PAIR, &r), &r, "send",
+                 &c->member[to]);
 }
 
 static Status mpi_recv(Comm *base, void *p, int64_t n, Dtype d, int from) {
     Mpi *c = mpi_of(base);
     MpiHandle r;
     if (n > INT_MAX) return status_make(EXIT_SYSTEM, "recv: MPI counts to %d", INT_MAX);
-    return await(c, c->world->mpi->recv(c->comm, p, (int)n, d, from, &r), &r, "recv",
+    return await(c, c->world->mpi->recv(c->comm, p, (int)n, d, from, TAG_PAIR, &r), &r, "recv",
                  &c->member[from]);
 }
 
@@ -330,6 +389,7 @@ static int mpi_rank(const Comm *c) { return ((const Mpi *)c)->rank; }
 static Mpi *new_comm(World *w, int size) {
     Mpi *c = xcalloc(1, sizeof *c);
     *c = (Mpi){.base = {.ops = &comm_mpi, .step = -1}, .world = w, .size = size, .id = w->ncomms++};
+    c->links = w->slow ? LINKS_SLOW : LINKS_UNKNOWN;
     c->member = xcalloc((size_t)size, sizeof *c->member);
     return c;
 }
@@ -452,6 +512,7 @@ Status comm_mpi_open(double timeout, Comm **out) {
     }
     w->timeout = timeout;
     w->check = debug && strstr(debug, "comm");
+    w->slow = debug && strstr(debug, "pieces");
     Mpi *c = new_comm(w, size);
     c->comm = handle;
     c->rank = rank;

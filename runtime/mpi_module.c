@@ -205,15 +205,16 @@ static int all_to_all_v(MpiHandle comm, const void *in, const int *nsend, const 
     return started(code, r, request);
 }
 
-static int send(MpiHandle comm, const void *p, int n, Dtype d, int to, MpiHandle *request) {
+static int send(MpiHandle comm, const void *p, int n, Dtype d, int to, int tag,
+                MpiHandle *request) {
     MPI_Request r;
-    int code = MPI_Isend(p, n, type_of(d), to, 0, comm_of(comm), &r);
+    int code = MPI_Isend(p, n, type_of(d), to, tag, comm_of(comm), &r);
     return started(code, r, request);
 }
 
-static int recv(MpiHandle comm, void *p, int n, Dtype d, int from, MpiHandle *request) {
+static int recv(MpiHandle comm, void *p, int n, Dtype d, int from, int tag, MpiHandle *request) {
     MPI_Request r;
-    int code = MPI_Irecv(p, n, type_of(d), from, 0, comm_of(comm), &r);
+    int code = MPI_Irecv(p, n, type_of(d), from, tag, comm_of(comm), &r);
     return started(code, r, request);
 }
 

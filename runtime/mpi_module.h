@@ -10,7 +10,7 @@
 
 #include "ir/base.h"
 
-enum { MPI_MODULE_VERSION = 1 };
+enum { MPI_MODULE_VERSION = 2 };
 
 /* MPI's own handles, whatever their size is. */
 typedef struct {
@@ -42,8 +42,8 @@ typedef struct MpiModule {
     int (*all_to_all_v)(MpiHandle comm, const void *in, const int *nsend, const int *send_at,
                         void *out, const int *nrecv, const int *recv_at, Dtype d,
                         MpiHandle *request);
-    int (*send)(MpiHandle comm, const void *p, int n, Dtype d, int to, MpiHandle *request);
-    int (*recv)(MpiHandle comm, void *p, int n, Dtype d, int from, MpiHandle *request);
+    int (*send)(MpiHandle comm, const void *p, int n, Dtype d, int to, int tag, MpiHandle *request);
+    int (*recv)(MpiHandle comm, void *p, int n, Dtype d, int from, int tag, MpiHandle *request);
     int (*broadcast)(MpiHandle comm, void *p, int n, Dtype d, int root, MpiHandle *request);
     int (*barrier)(MpiHandle comm, MpiHandle *request);
 } MpiModule;

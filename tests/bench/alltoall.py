@@ -119,7 +119,7 @@ class PlanText:
 
     def text(self, most):
         n, per, hosts = self.n, self.per, self.hosts
-        most = max(most, TENSORS * most // n)
+        most = (max(most, TENSORS * most // n) + 63) // 64 * 64  # buffers begin at such multiples
         words = n * most // 4
         room = 3 * n * most
         lines = ["m6c-plan 1", "model exchange", "target cpu", 'command ""', "train yes",
