@@ -19,6 +19,7 @@ void add_ranks(Make *m) {
     m->p->stage = set->stage;
     m->p->shares = set->shares;
     m->p->share = set->share;
+    m->p->balanced = set->balanced;
     if (set->stages) add_group(m, MESH_PIPELINE);
     if (set->shares.n) add_group(m, MESH_DATA);
     buf_free(&text);

@@ -244,15 +244,6 @@ bool check_axes(Elab *e) {
 
 /* ---- shares of the data axis ---- */
 
-/* Without what all have in common; equal shares are none. */
-static void reduce_shares(Elab *e, int64_t n, int64_t *v) {
-    int64_t d = 0;
-    for (int64_t i = 0; i < n; i++) d = common_divisor(v[i], d);
-    for (int64_t i = 0; i < n; i++) v[i] /= d;
-    bool equal = shares_sum((Shares){n, v}, n) == n;
-    e->g->set.shares = equal ? (Shares){0} : (Shares){n, v};
-}
-
 static bool set_shares(Elab *e, const Val *list, Loc loc) {
     if (list->kind != V_LIST)
         return fail(e, loc, "'shares' is a list, as in [5, 3], not %s", describe(e, list));
@@ -266,7 +257,8 @@ static bool set_shares(Elab *e, const Val *list, Loc loc) {
     }
     e->shares_loc = loc;
     e->nshares = list->n;
-    reduce_shares(e, list->n, v);
+    e->g->set.shares = shares_reduced(list->n, v);
+    e->g->set.balanced = e->g->set.shares.n ? NULL : intern(e->s, "stated equal");
     return true;
 }
 
@@ -274,7 +266,7 @@ static bool set_shares(Elab *e, const Val *list, Loc loc) {
 static bool check_shares(Elab *e) {
     const Settings *set = &e->g->set;
     MeshGroup m = {.n = 1};
-    const char *why = mesh_shares_refused(set);
+    const char *why = set->shares.n ? mesh_shares_refused(set) : NULL;
     mesh_group(set, MESH_DATA, &m);
     if (e->nshares && e->nshares != m.n)
         return fail(e, e->shares_loc, "%lld shares for the %lld rank%s of mesh axis 'data'",

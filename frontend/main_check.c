@@ -85,6 +85,13 @@ static bool run_pass(const Verdict *v, const char *pass, PassContext *cx) {
     return true;
 }
 
+/* As stated or chosen. */
+static void say_shares(Verdict *v) {
+    if (!v->g->set.shares.n) return;
+    buf_puts(&v->mesh, " shares ");
+    shares_print(v->g->set.shares, &v->mesh);
+}
+
 /* Runs one pass and compares; false when there is no need to go on. */
 static bool check_pass(Verdict *v, const char *pass, PassContext *cx) {
     bool shards = strcmp(pass, "shard") == 0;
@@ -95,6 +102,7 @@ static bool check_pass(Verdict *v, const char *pass, PassContext *cx) {
     }
     if (strcmp(pass, v->g->set.shares.n ? "shard" : "stages") == 0) part(v);
     if (!run_pass(v, pass, cx)) return false;
+    if (strcmp(pass, "shares") == 0) say_shares(v);
     if (shards && mesh_ranks(&v->g->set) > 1 && !v->g->set.sharded) {
         diag_error(v->s, (Loc){0}, "mesh %s: the model was not divided", v->mesh.p);
         return false;
@@ -108,8 +116,8 @@ static bool check_pass(Verdict *v, const char *pass, PassContext *cx) {
  * order. */
 static bool check_passes(Verdict *v) {
     static const char *const passes[] = {
-        "simplify", "raise",       "precision", "differentiate", "optimize", "shard",   "simplify",
-        "stages",   "collectives", "lower",     "epilogue",      "fuse",     "schedule"};
+        "simplify", "raise",  "precision",   "differentiate", "optimize", "shares", "shard",
+        "simplify", "stages", "collectives", "lower",         "epilogue", "fuse",   "schedule"};
     PassContext cx = {.session = v->s, .opt = v->args->model.pass};
     pass_options_env(&cx.opt);
     cx.machine = machine_load(v->s, v->g->set.cluster, v->args->model.target);
@@ -134,8 +142,6 @@ static bool check_mesh(Verdict *v) {
     vec_push(&v->stage, v->g);
     vec_push(&v->map, (ShardMap){0});
     mesh_print(&v->g->set, &v->mesh);
-    if (v->g->set.shares.n)
-        buf_puts(&v->mesh, " shares "), shares_print(v->g->set.shares, &v->mesh);
     if (!v->mesh.n) buf_puts(&v->mesh, "one rank");
     exact(v->s, &v->g->set);
     v->equal = equal_new(v->g, (uint64_t)v->args->seed, v->args->steps);

@@ -206,6 +206,7 @@ static void report(const CompileArgs *a, const Plan *p, double seconds) {
                mib(p->arena[MEM_DEVICE]), seconds);
         if (p->budget[MEM_DEVICE] || p->decision.n) report_memory(p);
         report_stages(a, p);
+        if (p->shares.n && p->balanced) printf("%s\n", p->balanced);
         return;
     }
     json_t *o = json_pack(

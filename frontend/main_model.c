@@ -6,7 +6,6 @@
 
 #include "frontend/elab.h"
 #include "passes/equal.h"
-#include "passes/stage.h"
 #include "passes/topology.h"
 
 /* "DIR:SIZE" or "SIZE". */
@@ -103,16 +102,20 @@ static const char *pipeline_of(Session *s, const Graph *g, const char *passes) {
     return text;
 }
 
+static bool run_until(Graph *g, const char *from, const char *to, PassContext *cx) {
+    return pipeline_run(g, intern_n(g->session, from, (size_t)(to - from - 1)), cx);
+}
+
 /* Runs the passes; where ranks run several graphs it keeps what these are made from. */
-static bool run_passes(Session *s, const ModelArgs *a, Graph *g, const char *passes,
-                       PassContext *cx) {
-    const char *cut = strstr(passes, g->set.shares.n ? "shard" : "stages");
-    if (!a->shared || !cut || mesh_programs(&g->set) == 1) return pipeline_run(g, passes, cx);
+static bool run_passes(const ModelArgs *a, Graph *g, const char *passes, PassContext *cx) {
+    const char *shard = strstr(passes, "shard"), *stages = strstr(passes, "stages");
+    if (!a->shared || !shard || !stages) return pipeline_run(g, passes, cx);
     if (!*a->shared) {
-        if (!pipeline_run(g, intern_n(s, passes, (size_t)(cut - passes - 1)), cx)) return false;
-        *a->shared = graph_copy(g);
+        if (!run_until(g, passes, shard, cx)) return false;
+        if (!g->set.shares.n && !run_until(g, shard, stages, cx)) return false;
+        if (mesh_programs(&g->set) > 1) *a->shared = graph_copy(g);
     }
-    return pipeline_run(g, cut, cx);
+    return pipeline_run(g, g->set.shares.n ? shard : stages, cx);
 }
 
 Graph *model_graph(Session *s, const ModelArgs *a, const char *passes, MemoryReport *memory) {
@@ -128,8 +131,7 @@ Graph *model_graph(Session *s, const ModelArgs *a, const char *passes, MemoryRep
     pass_options_env(&cx.opt);
     cx.machine = machine_load(s, g->set.cluster, a->target);
     bool placed = cx.machine && topology_of(cx.machine, mesh_ranks(&g->set));
-    if (placed && mesh_programs(&g->set) == 1) stage_take_machine(g, &cx.machine, EVERY_STAGE);
-    if (placed && run_passes(s, a, g, pipeline_of(s, g, passes), &cx)) return g;
+    if (placed && run_passes(a, g, pipeline_of(s, g, passes), &cx)) return g;
     graph_free(g);
     return NULL;
 }

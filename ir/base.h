@@ -291,6 +291,8 @@ typedef struct {
 } Shares;
 int64_t shares_sum(Shares s, int64_t n); /* of the first n */
 void shares_print(Shares s, Buf *out);   /* "5,3" */
+/* These without what all have in common, which v loses; none where all are equal. */
+Shares shares_reduced(int64_t n, int64_t *v);
 /* Neighbours of one share are a class: they can do the same, each on its part. */
 typedef struct {
     int64_t first, n, share; /* places along the axis; what each of them has */

@@ -11,6 +11,13 @@ void shares_print(Shares s, Buf *out) {
     for (int64_t i = 0; i < s.n; i++) buf_printf(out, i ? ",%lld" : "%lld", (long long)s.v[i]);
 }
 
+Shares shares_reduced(int64_t n, int64_t *v) {
+    int64_t d = 0;
+    for (int64_t i = 0; i < n; i++) d = common_divisor(v[i], d);
+    for (int64_t i = 0; i < n; i++) v[i] /= d;
+    return shares_sum((Shares){n, v}, n) == n ? (Shares){0} : (Shares){n, v};
+}
+
 /* Where the class that begins at `first` ends. */
 static int64_t class_end(Shares s, int64_t first) {
     int64_t end = first + 1;

@@ -195,6 +195,7 @@ typedef struct {
         const char *same; /* the earlier axis whose devices it uses; NULL: devices of its own */
     } mesh[MAX_RANK];
     Shares shares;         /* in the batch, of the ranks along the axis "data" */
+    const char *balanced;  /* how they were chosen, or that they are equal; NULL: stated, or none */
     int64_t share;         /* which class of shares this graph's ranks are; 0 before `shard` */
     const char *pipeline;  /* order of micro-batches in stages (EPL's strategy); NULL: 1F1B */
     int64_t stages, stage; /* of how many stages this graph is which; 0: of no pipeline */

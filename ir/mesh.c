@@ -115,7 +115,6 @@ Shares mesh_shares(const Settings *set, const char *over) {
 }
 
 const char *mesh_shares_refused(const Settings *set) {
-    if (!set->shares.n) return NULL;
     for (int i = 0; i < set->nmesh; i++)
         if (set->mesh[i].same && strcmp(set->mesh[i].same, MESH_DATA) == 0)
             return "experts on the devices of data would be exchanged in parts of unequal size: "

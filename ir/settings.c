@@ -42,6 +42,7 @@ static const struct {
     ROW(keep_grads, KIND_BOOL, 0),
     ROW(sharded, KIND_BOOL, 0),
     ROW(share, KIND_INT, 0),
+    ROW(balanced, KIND_STR, 0),
     ROW(pipeline, KIND_STR, 0),
     ROW(stages, KIND_INT, 0),
     ROW(stage, KIND_INT, 0),

@@ -8,8 +8,8 @@
 
 #include "passes/stage.h"
 
-const char pipeline_default[] = "simplify,raise,precision,differentiate,optimize,shard,simplify,"
-                                "stages,collectives,lower,epilogue,fuse,"
+const char pipeline_default[] = "simplify,raise,precision,differentiate,optimize,shares,shard,"
+                                "simplify,stages,collectives,lower,epilogue,fuse,"
                                 "schedule,memory,allocate";
 
 typedef struct {

@@ -335,6 +335,11 @@ static void print_ranks(const Plan *p, Buf *b) {
         buf_puts(b, "shares ");
         shares_print(p->shares, b);
         buf_printf(b, "\nshare %" PRId64 "\n", p->share);
+        if (p->balanced) {
+            buf_puts(b, "balanced ");
+            put_word(b, p->balanced);
+            buf_puts(b, "\n");
+        }
     }
     for (uint32_t i = 0; i < p->group.n; i++) {
         const PlanGroup *g = &p->group.p[i];

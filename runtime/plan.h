@@ -207,6 +207,7 @@ typedef struct Plan {
     const char *mesh;               /* "data=4,expert=data"; "" without */
     int64_t stages, stage;        /* of a pipeline: how many there are, which this is; 0: of none */
     Shares shares;                /* in the batch, of the ranks of group "data"; n = 0: equal */
+    const char *balanced;         /* how they were chosen; NULL: stated */
     int64_t share;                /* which class of shares this is; 0 of equal ones */
     struct Plan *const *of_stage; /* plans of all stages, or classes of shares, this one too; not in
                                      the text. NULL: this is all there is, or all that is known */

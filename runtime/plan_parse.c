@@ -432,6 +432,7 @@ static const struct {
     {"stage", read_stage, AT_MOST_ONE},
     {"shares", read_shares, AT_MOST_ONE},
     {"share", read_share, AT_MOST_ONE},
+    {"balanced", read_balanced, AT_MOST_ONE},
     {"group", read_group, ANY},
     {"work", read_work, ONE},
     {"machine", read_machine, AT_MOST_ONE},

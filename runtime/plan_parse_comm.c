@@ -54,6 +54,8 @@ void read_share(Reader *r) {
         read_int(r, "a class of shares, from 0", 0, shares_classes(r->plan->shares) - 1);
 }
 
+void read_balanced(Reader *r) { r->plan->balanced = read_word(r, "how shares were chosen", false); }
+
 void read_group(Reader *r) {
     PlanGroup g = {0};
     Buf why = {0};

@@ -51,6 +51,7 @@ void read_ranks(Reader *r);
 void read_stages(Reader *r);
 void read_shares(Reader *r);
 void read_share(Reader *r);
+void read_balanced(Reader *r);
 void read_stage(Reader *r);
 void read_group(Reader *r);
 void read_split(Reader *r, PlanBuffer *b); /* behind a buffer's place: how it is split, if it is */

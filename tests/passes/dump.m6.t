@@ -1,6 +1,6 @@
 # Numbered files of all stages; one stage by name, with a number for a later run; passes left out.
-# RUN: m6c dump %s --all %t/all && ls %t/all | head -8
-# RUN: m6c dump %s --after simplify:2 | cmp - %t/all/07-simplify.ir && echo the second simplify
+# RUN: m6c dump %s --all %t/all && ls %t/all | head -9
+# RUN: m6c dump %s --after simplify:2 | cmp - %t/all/08-simplify.ir && echo the second simplify
 # RUN: m6c dump %s --after elaborate | cmp - %t/all/00-elaborate.ir && echo before any pass
 # RUN: m6c dump %s --after raise | grep -o '= softmax'
 # RUN: M6C_SKIP=simplify,raise m6c dump %s --all %t/skip && ls %t/skip | head -3
@@ -27,8 +27,9 @@ optimizer p_minus_g(p, g, lr) {
 03-precision.ir
 04-differentiate.ir
 05-optimize.ir
-06-shard.ir
-07-simplify.ir
+06-shares.ir
+07-shard.ir
+08-simplify.ir
 the second simplify
 before any pass
 = softmax
