@@ -287,6 +287,9 @@ static Value make_waiting(Shard *s, Value v, const Part *want, Part *made) {
     if (n->op == OP_constant)
         return graph_leaf(s->to, OP_constant, n->attr, part_type(s, n->type, made));
     if (n->op == OP_iota) return make_iota(s, v, made);
+    for (int k = 0; n->op == OP_random && k < n->type->rank; k++)
+        if (made->dim[k] & s->uneven)
+            made->dim[k] = 0; /* it draws equal parts; cut out afterwards */
     if (n->op == OP_random) return make_random(s, v, made);
     dims_of(s->from, v, &d);
     Choice c = choice_for(s, n, &d, made);

@@ -63,4 +63,4 @@ with workspace() as folder:
     # What the model states is kept.
     out, _ = m6c("compile", folder / "dense.m6", "--mesh", "data=2", "--shares", "1,1", "--cluster", folder / "fast-slow",
                  "-o", folder / "stated", "--plan-only")
-    check("samples" not in out and "shares" not in (folder / "stated/plan.txt").read_text(), out)
+    check("samples" not in out and "\nshares" not in (folder / "stated/plan.txt").read_text(), out)
