@@ -95,7 +95,7 @@ def budgets(folder, mixed):
 
 def simulations(folder, mixed):
     """Ranks of one plan on unequal devices: the fast wait for the slow."""
-    data, _ = compiled(folder, "data", "--mesh", "data=2", "--cluster", mixed)
+    data, _ = compiled(folder, "data", "--mesh", "data=2", "--shares", "1,1", "--cluster", mixed)
     o = simulated(data, mixed)
     fast, slow = o["classes"]
     check((fast["machine"], slow["machine"]) == ("fast", "slow") and o["machine"] == "two kinds", o["classes"])
