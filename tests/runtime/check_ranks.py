@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs of several ranks (mpirun): what each of five meshes saves, each other loads bit for bit and
+"""Runs of several ranks (mpirun): what each of six meshes saves, each other loads bit for bit and
 goes on with; killed and asked to stop at any moment they lose nothing; one rank speaks. TIMEOUT: 600"""
 import json, os, pathlib, random, shutil, signal, subprocess, sys, time
 
@@ -7,8 +7,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from system import M6C, check, compile_small, m6c, make_data, steps, workspace
 
 MESHES = {"one": None, "data": "data=2", "stages": "pipeline=2", "both": "data=2,tensor=2",
-          "expert": "data=4,expert=data"}
-RANKS = {"one": 1, "data": 2, "stages": 2, "both": 4, "expert": 4}
+          "expert": "data=4,expert=data", "shares": "data=2 --shares 5,3"}
+RANKS = {"one": 1, "data": 2, "stages": 2, "both": 4, "expert": 4, "shares": 2}
 FIRST, LAST = 4, 8
 os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                   OMPI_MCA_rmaps_base_oversubscribe="1", M6C_THREADS="1")
@@ -171,7 +171,7 @@ if not shutil.which("mpirun"):
 with workspace() as folder:
     folder = pathlib.Path(folder)
     data = make_data(folder / "data")
-    plans = {mesh: compile_small(folder / mesh, *(["--mesh", text] if text else []))
+    plans = {mesh: compile_small(folder / mesh, *(["--mesh", *text.split()] if text else []))
              for mesh, text in MESHES.items()}
     want = pairs(folder, data, plans)
     other_commands(folder, data, plans)
