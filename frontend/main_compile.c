@@ -83,10 +83,7 @@ static const char *disk_folder(Session *s, const ModelArgs *a) {
 static bool record_prices(Session *s, const CompileArgs *a, const Settings *set, Plan *plan) {
     const Machine *m = machine_load(s, set->cluster, a->model.target);
     if (!m) return false;
-    m = machine_of_stage(m, set,
-                         set->stages     ? set->stage
-                         : set->shares.n ? set->share
-                                         : EVERY_STAGE);
+    m = mesh_programs(set) > 1 ? machine_of_graph(m, set) : machine_of_stage(m, set, EVERY_STAGE);
     plan->machine = machine_name(m);
     plan_price(plan, m);
     return true;

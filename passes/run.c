@@ -194,7 +194,7 @@ static bool run_names(Graph *g, const char *names, PassContext *cx) {
 
 bool pipeline_run(Graph *g, const char *names, PassContext *cx) {
     const Machine *whole = cx->machine;
-    if (whole && g->set.stages) cx->machine = machine_of_stage(whole, &g->set, g->set.stage);
+    if (whole) cx->machine = machine_of_graph(whole, &g->set);
     bool good = run_names(g, names, cx);
     cx->machine = whole;
     return good;

@@ -87,6 +87,8 @@ bool stage_plan(const Graph *g, const StageOptions *o, StagePlan *out, Arena *a)
 /* What counts for a stage of the settings' mesh, or a class of shares: of the slowest and smallest
  * devices that its ranks lie on. EVERY_STAGE, or a mesh of one program: of all ranks. */
 const Machine *machine_of_stage(const Machine *m, const Settings *set, int64_t stage);
+/* The same of the stage, or class of shares, that a graph is; m where it is none, or none yet. */
+const Machine *machine_of_graph(const Machine *m, const Settings *set);
 /* Bytes that it may take there, of a budget for all (0: none); 0: no limit is known. */
 int64_t stage_memory(const Machine *of, int64_t budget);
 /* From now on the graph is for the devices of one stage, or of all ranks: their machine, and where

@@ -33,6 +33,11 @@ const Machine *machine_of_stage(const Machine *m, const Settings *set, int64_t s
     return machine_in_order(m, set, stage, NULL);
 }
 
+const Machine *machine_of_graph(const Machine *m, const Settings *set) {
+    if (set->stages) return machine_of_stage(m, set, set->stage);
+    return set->shares.n && set->sharded ? machine_of_stage(m, set, set->share) : m;
+}
+
 int64_t stage_memory(const Machine *of, int64_t budget) {
     int64_t has = machine_memory(of, MEM_DEVICE);
     return budget && has ? MIN(budget, has) : MAX(budget, has);
