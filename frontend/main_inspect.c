@@ -60,6 +60,27 @@ static void print_stages(Session *s, const char *dir, const InspectArgs *a) {
     mesh_plans_free(first);
 }
 
+/* "shares 5,3 of data: this plan is for its rank 0" */
+static void print_shares(const Plan *p) {
+    ShareClass c = shares_class(p->shares, p->share);
+    Buf shares = {0};
+    shares_print(p->shares, &shares);
+    printf("shares %s of " MESH_DATA ": this plan is for its rank%s %" PRId64, shares.p,
+           c.n > 1 ? "s" : "", c.first);
+    if (c.n > 1) printf(" to %" PRId64, c.first + c.n - 1);
+    printf("\n");
+    buf_free(&shares);
+    if (p->balanced) printf("%s\n", p->balanced);
+}
+
+static json_t *shares_json(const Plan *p) {
+    json_t *list = json_array();
+    for (int64_t i = 0; i < p->shares.n; i++)
+        json_array_append_new(list, json_integer(p->shares.v[i]));
+    return json_pack("{s:o, s:I, s:s?}", "of_data", list, "class", (json_int_t)p->share, "chosen",
+                     p->balanced);
+}
+
 static bool is_parameter(const Plan *p, uint32_t tensor) {
     return p->buffer.p[p->tensor.p[tensor].buffer].kind == BUF_PARAM;
 }
@@ -131,6 +152,7 @@ static void print_summary(const Plan *p) {
         if (p->arena[m]) printf("%s memory %.2f MiB\n", mem_name((Mem)m), mib(p->arena[m]));
     printf("made by: %s\n", p->command ? p->command : "");
     if (*p->machine) printf("made for: %s\n", p->machine);
+    if (p->shares.n) print_shares(p);
     for (uint32_t i = 0; i < p->input.n; i++) {
         const PlanBuffer *b = &p->buffer.p[p->input.p[i].buffer];
         Buf shape = {0};
@@ -152,6 +174,7 @@ static void print_json(const Plan *p, const InspectArgs *a, const Machine *m) {
                           "device_bytes", (json_int_t)p->arena[MEM_DEVICE], "lower_bound_bytes",
                           (json_int_t)p->lower_bound[MEM_DEVICE], "flops", p->flops, "tokens",
                           (json_int_t)p->tokens, "params", params_json(p));
+    if (p->shares.n) json_object_set_new(o, "shares", shares_json(p));
     if (a->memory) json_object_set_new(o, "memory", memory_json(p));
     if (a->comm) json_object_set_new(o, "comm", inspect_comm_json(p));
     if (m) json_object_set_new(o, "all_to_all", inspect_exchanges_json(p, m));
