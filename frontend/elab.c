@@ -301,6 +301,13 @@ static bool share_batch(Elab *e, const char *name, int64_t size, int64_t micros,
                 name, (long long)size, (long long)(ranks / s.n));
 }
 
+/* Of a batch that ranks cannot have equal parts of: the devices may be unequal, and the passes
+ * divide it by their speed. */
+static bool may_be_uneven(const Elab *e) {
+    const Settings *set = &e->g->set;
+    return set->cluster && !e->nshares && mesh_axis(set, MESH_DATA) && !mesh_shares_refused(set);
+}
+
 /* The mesh divides the batch: over the data axis, and over an expert axis with ranks of its own,
  * which outside the experts are further replicas. */
 static bool split_batch(Elab *e, const Param *p, Value v) {
@@ -319,7 +326,7 @@ static bool split_batch(Elab *e, const Param *p, Value v) {
     node_of(e->g, v)->spec = spec_intern(e->s, &spec);
     int64_t size = type_of(e->g, v)->dim[0];
     if (set->shares.n) return share_batch(e, first_dim(p), size, n, ranks);
-    if (size % (n * ranks) == 0) return true;
+    if (size % (n * ranks) == 0 || (size % n == 0 && may_be_uneven(e))) return true;
     if (n == 1)
         return fail(e, p->loc, "%s = %lld cannot be shared by the %lld ranks of %s", first_dim(p),
                     (long long)size, (long long)ranks, names);

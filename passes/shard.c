@@ -505,7 +505,7 @@ static bool find_class(Graph *g, const PassContext *cx) {
 
 bool pass_shard(Graph *g, PassContext *cx) {
     if (g->set.sharded || mesh_ranks(&g->set) == 1) return false;
-    if (!find_class(g, cx)) return false;
+    if (!find_class(g, cx) || !share_divides(g)) return false;
     uint32_t n = g->node.n;
     Shard s = {.from = g,
                .to = graph_like(g),

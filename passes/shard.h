@@ -119,6 +119,8 @@ Value shard_reduce(Shard *s, Value x, Axes axes, ReduceOp reduce);
 
 /* ================================ shard_share.c ================================ */
 
+/* Can the batch be divided so? False after a diagnostic. */
+bool share_divides(const Graph *g);
 /* Of a group over these axes: the ranks of this rank's class of shares, its place among them. Where
  * axes have no shares, all ranks. */
 int64_t share_ranks(const Shard *s, Axes axes);

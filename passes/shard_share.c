@@ -6,6 +6,24 @@
 
 #include "passes/shard.h"
 
+bool share_divides(const Graph *g) {
+    for (Value v = 0; v < g->node.n; v++) {
+        const Node *n = node_of(g, v);
+        MeshGroup m;
+        const char *over = n->op == OP_input && n->spec ? n->spec->axis[0] : NULL;
+        int64_t micros = g->set.train ? MAX(g->set.micro_batches, (int64_t)1) : 1;
+        if (!over || !mesh_group(&g->set, over, &m)) continue;
+        if (n->type->dim[0] % micros == 0 &&
+            shares_divide(mesh_shares(&g->set, over), m.n, n->type->dim[0] / micros))
+            continue;
+        return diag_error(g->session, n->loc,
+                          "a batch of %lld cannot be shared by the %lld ranks of %s",
+                          (long long)n->type->dim[0], (long long)m.n, over),
+               false;
+    }
+    return true;
+}
+
 int64_t share_ranks(const Shard *s, Axes axes) {
     int64_t rest = axes_parts(s, axes & (Axes)~s->uneven);
     return axes & s->uneven ? s->share.n * rest : rest;

@@ -25,12 +25,12 @@ static int64_t other_ranks(const Graph *g, const Spec *spec, int64_t data) {
 /* Into how many parts the batch can be divided, and the groups that tokens are routed in; 0: the
  * data axis divides nothing. */
 static int64_t parts_of_batch(const Graph *g, int64_t data) {
-    int64_t parts = 0, other = 1;
+    int64_t parts = 0, other = 1, micros = MAX(g->set.micro_batches, (int64_t)1);
     for (Value v = 0; v < g->node.n; v++) {
         const Node *n = node_of(g, v);
         const char *over = n->op == OP_input && n->spec ? n->spec->axis[0] : NULL;
         if (over && mesh_group_has(over, MESH_DATA)) {
-            parts = common_divisor(n->type->dim[0] / MAX(g->set.micro_batches, (int64_t)1), parts);
+            parts = common_divisor(n->type->dim[0] / micros, parts);
             other = other_ranks(g, n->spec, data);
         }
         if (n->op == OP_route) parts = common_divisor(type_of(g, operand(g, v, 0))->dim[0], parts);

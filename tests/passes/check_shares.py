@@ -23,25 +23,43 @@ copy read 1GB/s
 copy write 1GB/s
 """
 CLUSTER = 'm6c-machine 1\nname "two kinds"\n{groups}link net 10GB/s latency 1us\n'
-KINDS = {"fast": (5, "2GB"), "slow": (3, "2GB"), "small": (5, "110KB"), "tiny": (5, "1KB")}
-# model, mesh, groups of the cluster: shares, what is said
+KINDS = {"fast": (5, "2GB"), "slow": (3, "2GB"), "half": (2.5, "2GB"), "small": (5, "110KB"), "tiny": (5, "1KB")}
+BY_SPEED = "samples {} by the devices' speed; {}"
+MOVED, TIGHT = "memory moved {}", "their memories do not suffice"
+# model, mesh, groups of the cluster: shares, what is said, settings
 CASES = [
-    ("dense", "data=2", ["fast", "slow"], "5,3", "samples 5,3 of 8 by the devices' speed; memory moved 0"),
-    ("dense", "data=2", ["small", "slow"], "1,3", "samples 2,6 of 8 by the devices' speed; memory moved 3"),
-    ("dense", "data=2", ["tiny", "slow"], "5,3", "samples 5,3 of 8 by the devices' speed; their memories do not suffice"),
-    ("moe2", "data=4", ["fast", "fast", "slow", "slow"], "3,3,1,1", "samples 3,3,1,1 of 8 by the devices' speed; memory moved 0"),
+    ("dense", "data=2", ["fast", "slow"], "5,3", BY_SPEED.format("5,3 of 8", MOVED.format(0))),
+    ("dense", "data=2", ["small", "slow"], "1,3", BY_SPEED.format("2,6 of 8", MOVED.format(3))),
+    ("dense", "data=2", ["tiny", "slow"], "5,3", BY_SPEED.format("5,3 of 8", TIGHT)),
+    ("moe2", "data=4", ["fast", "fast", "slow", "slow"], "3,3,1,1", BY_SPEED.format("3,3,1,1 of 8", MOVED.format(0))),
+    # of no even batch: 9 samples, and 9 in each of two micro-batches
+    ("dense", "data=2", ["fast", "half"], "2,1", BY_SPEED.format("6,3 of 9", MOVED.format(0)), "batch=9"),
+    ("dense", "data=2", ["half", "half"], "5,4", BY_SPEED.format("5,4 of 9", MOVED.format(0)), "batch=9"),
+    ("micro", "data=2", ["half", "fast"], "1,2", BY_SPEED.format("3,6 of 9", MOVED.format(0)), "batch=18"),
     ("dense", "data=2", ["fast", "fast"], None, None),
     ("dense", "data=2,expert=data", ["fast", "slow"], None, None),
     ("dense", "tensor=2", ["fast", "slow"], None, None),
 ]
+# What is not shared unequally: one group of devices, fewer samples than ranks, experts on data's devices
+REFUSED = [
+    (["fast"], "data=2", "a batch of 9 cannot be shared by the 2 ranks of data", "batch=9"),
+    (["fast", "half"], "data=2", "a batch of 1 cannot be shared by the 2 ranks of data", "batch=1"),
+    (["fast", "half"], "data=2,expert=data", "batch = 9 cannot be shared by the 2 ranks of data", "batch=9"),
+]
 
 
-def case(folder, model, mesh, groups, shares, said):
-    cluster = folder / "-".join(groups)
-    cluster.write_text(CLUSTER.format(groups="".join(f'group 1 "{g}"\n' for g in groups)))
+def cluster_of(folder, groups):
+    cluster = folder / ("-".join(groups) + "-cluster")
+    each = max(1, 2 // len(groups))
+    cluster.write_text(CLUSTER.format(groups="".join(f'group {each} "{g}"\n' for g in groups)))
+    return cluster
+
+
+def case(folder, model, mesh, groups, shares, said, *settings):
+    cluster = cluster_of(folder, groups)
     text = folder / f"{model}.m6"
     text.write_text(text_of(model)[0])
-    sets = [x for s in text_of(model)[1] for x in s.split("=", 1)]
+    sets = [x for s in (*text_of(model)[1], *(f"--set={s}" for s in settings)) for x in s.split("=", 1)]
     common = [text, "--mesh", mesh, "--cluster", cluster, *sets]
     what = f"{model} on {mesh}, {groups}"
     out, _ = m6c("compile", *common, "-o", folder / "plan", "--plan-only")
@@ -51,7 +69,31 @@ def case(folder, model, mesh, groups, shares, said):
           ([f"shares {shares}", f'balanced "{said}"'] if said else []), f"{what}: {plan[:20]}")
     o = json.loads(m6c("check", *common, "--json")[0])
     check(o["equal"] and o["mesh"] == mesh + (f" shares {shares}" if shares else ""), f"{what}: {o}")
+    inspected(folder / "plan", mesh, shares, said)
     print(what, shares, o["worst"]["error"])
+
+
+def inspected(plan, mesh, shares, said):
+    """Which shares there are, and whose a plan is."""
+    out, _ = m6c("inspect", plan)
+    check(("shares " in out) == bool(shares), out)
+    if not shares:
+        return
+    last = len(shares.split(",")) - 1
+    first = "s 0 to 1" if last == 3 else " 0"
+    check(f"shares {shares} of data: this plan is for its rank{first}\n{said}\n" in out, out)
+    out, _ = m6c("inspect", plan / "plan-1.txt")
+    second = "s 2 to 3" if last == 3 else " 1"
+    check(f"this plan is for its rank{second}\n" in out, out)
+    o = json.loads(m6c("inspect", plan, "--json")[0])["shares"]
+    check(o == {"of_data": [int(s) for s in shares.split(",")], "class": 0, "chosen": said}, o)
+
+
+def refusals(folder):
+    for groups, mesh, why, setting in REFUSED:
+        _, err = m6c("compile", folder / "dense.m6", "--mesh", mesh, "--cluster", cluster_of(folder, groups), "--set",
+                     setting, "-o", folder / "refused", "--plan-only", status=1)
+        check(f": error: {why}" in err, err)
 
 
 with workspace() as folder:
@@ -60,7 +102,8 @@ with workspace() as folder:
         (folder / name).write_text(DEVICE.format(name=name, speed=speed, memory=memory))
     for args in CASES:
         case(folder, *args)
+    refusals(folder)
     # What the model states is kept.
-    out, _ = m6c("compile", folder / "dense.m6", "--mesh", "data=2", "--shares", "1,1", "--cluster", folder / "fast-slow",
-                 "-o", folder / "stated", "--plan-only")
+    out, _ = m6c("compile", folder / "dense.m6", "--mesh", "data=2", "--shares", "1,1", "--cluster",
+                 folder / "fast-slow-cluster", "-o", folder / "stated", "--plan-only")
     check("samples" not in out and "\nshares" not in (folder / "stated/plan.txt").read_text(), out)

@@ -55,7 +55,8 @@ def blocks_of(plan, stage):
 def compiled(folder, name, *args):
     text, sets = text_of(MODEL)
     (folder / "model.m6").write_text(text)
-    _, err = m6c("compile", folder / "model.m6", "-o", folder / name, "--plan-only", *(x for s in sets for x in s.split("=", 1)), *args)
+    sets = [x for s in sets for x in s.split("=", 1)]
+    _, err = m6c("compile", folder / "model.m6", "-o", folder / name, "--plan-only", *sets, *args)
     return folder / name, err
 
 
