@@ -19,7 +19,8 @@
  * Stages of a pipeline have orders of their own. What they send each other is numbered in one order
  * of all, and a stage keeps to it; what all stages do together comes after what micro-batches send,
  * if that does not follow from it. So no stage waits for one that waits for it. Ranks of unequal
- * shares have orders of their own too: what they do together stays in the order of the graph.
+ * shares have orders of their own too: what they do together stays in the order of the graph, but
+ * gradients travel in the order in which they are there.
  *
  * Every way is O(n log n): a unit's balance changes only when it becomes the last reader of a
  * value. Which unit that is, the xor of the waiting readers' numbers tells. */
@@ -85,9 +86,10 @@ static bool is_transfer(const Plan *p, uint32_t u) {
     return n->op == OP_send || n->op == OP_recv;
 }
 
-/* What is in order: transfers of micro-batches by their numbers, what all stages do together, and
- * the optimizer's transfers, which may follow from that. */
-typedef enum { ORDER_TRANSFER, ORDER_ALL, ORDER_APPLY } OrderKind;
+/* What is in order: transfers of micro-batches by their numbers, what all stages do together, of
+ * shares the gradients as they are there, and what may follow from that: the optimizer's transfers,
+ * or what ranks of shares do together for it. */
+typedef enum { ORDER_TRANSFER, ORDER_ALL, ORDER_GRADIENT, ORDER_APPLY } OrderKind;
 typedef struct {
     OrderKind kind;
     int64_t number;
@@ -124,19 +126,50 @@ static const char *axis_of_orders(const Plan *p) {
     return p->g->set.shares.n ? MESH_DATA : NULL;
 }
 
+/* Gradients: sums over ranks that only updates wait for. */
+static bool *find_gradients(const Plan *p) {
+    bool *gradient = arena_array(p->arena, bool, p->us->n + 1);
+    for (uint32_t u = 0; u < p->us->n; u++) gradient[u] = first_node(p, u)->op == OP_all_reduce;
+    for (uint32_t u = 0; u < p->us->n; u++) {
+        const Unit *unit = &p->us->unit[u];
+        if (first_node(p, u)->phase == PHASE_APPLY) gradient[u] = false;
+        for (uint32_t i = 0; first_node(p, u)->phase != PHASE_APPLY && i < unit->nread; i++)
+            if (p->us->of[unit->read[i]] != NO_UNIT) gradient[p->us->of[unit->read[i]]] = false;
+    }
+    return gradient;
+}
+
+/* Where the last of what a unit reads stands in the graph. */
+static int64_t last_read(const Plan *p, uint32_t u) {
+    Value last = 0;
+    for (uint32_t i = 0; i < p->us->unit[u].nread; i++) last = MAX(last, p->us->unit[u].read[i]);
+    return last;
+}
+
+/* Of shares, whose graphs differ in a few nodes only, the same in all. */
+static Ordered ordered(const Plan *p, const bool *gradient, Value v) {
+    uint32_t u = p->us->of[v];
+    const Node *n = node_of(p->g, v);
+    if (is_transfer(p, u)) return (Ordered){order_of(p, u), attr_int(n, "tag"), u};
+    if (!p->g->set.shares.n) return (Ordered){ORDER_ALL, v, u};
+    if (gradient[u])
+        return (Ordered){ORDER_GRADIENT, last_read(p, u) * (int64_t)p->g->node.n + v, u};
+    return (Ordered){n->phase == PHASE_APPLY ? ORDER_APPLY : ORDER_ALL, v, u};
+}
+
 static void chain_transfers(const Plan *p, Edges *hard) {
     VEC(Ordered) t = {0};
     const char *axis = axis_of_orders(p);
     if (!axis) return;
     bool *before = arena_array(p->arena, bool, p->us->n + 1);
+    const bool *gradient = find_gradients(p);
     mark_before(p, before);
     for (Value v = 0; v < p->g->node.n; v++) {
         const Node *n = node_of(p->g, v);
         uint32_t u = p->us->of[v];
         if (!is_collective(n) || !mesh_group_has(attr_str(n, "over"), axis)) continue;
-        bool transfer = is_transfer(p, u);
-        if (before[u] && !transfer) continue;
-        vec_push(&t, ((Ordered){order_of(p, u), transfer ? attr_int(n, "tag") : (int64_t)v, u}));
+        if (before[u] && !is_transfer(p, u)) continue;
+        vec_push(&t, ordered(p, gradient, v));
     }
     qsort(t.p, t.n, sizeof *t.p, by_number);
     for (uint32_t i = 1; i < t.n; i++) vec_push(hard, ((Edge){t.p[i - 1].unit, t.p[i].unit}));
