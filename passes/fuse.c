@@ -24,6 +24,7 @@ typedef struct {
     Value first, last; /* members, ascending; first is NO_VALUE when empty */
     Value end;         /* last member of this group and of those it depends on */
     Value waits;       /* the last all_to_all that a member follows from, + 1; 0: none */
+    Value message;     /* the last collective that sends a member, + 1; 0: none */
     uint32_t seen;     /* stamp of the last search */
 } Group;
 
@@ -40,6 +41,7 @@ typedef struct {
     uint16_t *rank; /* by value: the first micro-batch and phase that needs it */
     bool *early;    /* by value: a number that no data of the step goes into */
     Value *waits;   /* by value: the last all_to_all that it follows from, + 1; 0: none */
+    Value *message; /* by value: the collective that sends it, + 1; 0: none */
 } Fuse;
 
 /* ---- cycles ---- */
@@ -149,6 +151,7 @@ static void append(Fuse *f, uint32_t gid, Value v) {
     Group *G = &f->group[gid];
     node_of(f->g, v)->group = gid;
     G->waits = G->first == NO_VALUE ? f->waits[v] : MAX(G->waits, f->waits[v]);
+    G->message = G->first == NO_VALUE ? f->message[v] : MAX(G->message, f->message[v]);
     if (G->first == NO_VALUE)
         G->first = v;
     else
@@ -216,6 +219,7 @@ static bool merge(Fuse *f, uint32_t a, uint32_t b) {
     f->group[a].first = head;
     f->group[a].last = MAX(f->group[a].last, f->group[b].last);
     f->group[a].waits = MAX(f->group[a].waits, f->group[b].waits);
+    f->group[a].message = MAX(f->group[a].message, f->group[b].message);
     f->group[b].first = NO_VALUE;
     f->group[b].last = f->group[b].end = 0;
     return true;
@@ -265,6 +269,15 @@ static Value *last_exchanges(const Graph *g, Arena *scratch) {
     return waits;
 }
 
+/* Gradients that travel together (collectives_messages.c) have one. */
+static Value *messages(const Graph *g, Arena *scratch) {
+    Value *message = arena_array(scratch, Value, g->node.n + 1);
+    for (Value v = 0; v < g->node.n; v++)
+        for (uint32_t i = 0; is_collective(node_of(g, v)) && i < node_of(g, v)->nin; i++)
+            message[view_base(g, operand(g, v, i))] = v + 1;
+    return message;
+}
+
 static int add_candidate(const Fuse *f, uint32_t *out, int n, uint32_t gid, Value v) {
     if (gid == 0 || f->group[gid].first == NO_VALUE || n == MAX_CANDIDATES) return n;
     if (f->group[gid].space.n == 0 || !same_place(f, f->group[gid].first, v)) return n;
@@ -275,9 +288,12 @@ static int add_candidate(const Fuse *f, uint32_t *out, int n, uint32_t gid, Valu
 }
 
 /* A group beside v: one that v need not join, and that should not become too large for what must.
- * Neither may have to wait for an exchange of the other's: pieces of it are to overlap. */
+ * Neither may have to wait for an exchange of the other's: pieces of it are to overlap. Nor may a
+ * message of gradients wait for what a later one sends. */
 static int add_beside(const Fuse *f, uint32_t *out, int n, uint32_t gid, Value v) {
-    bool apart = f->group[gid].space.nodes >= SIDE_NODES || f->group[gid].waits != f->waits[v];
+    const Group *G = &f->group[gid];
+    bool sent = G->message && f->message[v] && G->message != f->message[v];
+    bool apart = G->space.nodes >= SIDE_NODES || G->waits != f->waits[v] || sent;
     return apart ? n : add_candidate(f, out, n, gid, v);
 }
 
@@ -355,7 +371,8 @@ bool pass_fuse(Graph *g, PassContext *cx) {
               .uses = graph_uses(g, cx->scratch),
               .rank = first_ranks(g, cx->scratch),
               .early = early_numbers(g, cx->scratch),
-              .waits = last_exchanges(g, cx->scratch)};
+              .waits = last_exchanges(g, cx->scratch),
+              .message = messages(g, cx->scratch)};
     for (Value v = 0; v < g->node.n; v++) {
         uint32_t gid = node_of(g, v)->group;
         f.next[v] = NO_VALUE;
