@@ -112,6 +112,7 @@ PLACED = """model small(text: i32[batch, length], target: i32[batch, length]) {
     param table: [vocab, hidden] = normal(0.02) split(vocab: AXIS)
     x = gather(table, text)
     x = x + attention(norm(x), heads, causal_mask())
+    x = x + ffn(norm(x), 32)
     return cross_entropy(einsum("btd,vd->btv", norm(x), table), target)
 }
 """

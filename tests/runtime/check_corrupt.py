@@ -125,7 +125,7 @@ def plans(folder, plan, data):
     spoilt = [b"", b"\n", dice.randbytes(3000), text[:len(text) // 2], b"".join(lines[:-1]),
               b"".join(lines[:-5]), text.replace(b"m6c-plan 1", b"m6c-plan 9", 1),
               text.replace(b"buffer 3 ", b"buffer 4 ", 1), text + lines[-2], lines[0] * 2]
-    spoilt += [text[:dice.randrange(len(text))] for _ in range(10)]
+    spoilt += [text[:dice.randrange(len(text) - 1)] for _ in range(10)]  # more is gone than the last newline
     for bad in spoilt:
         (broken / "plan.txt").write_bytes(bad)
         for command in (run(broken), ["inspect", broken]):

@@ -10,8 +10,8 @@ from system import HERE, M6C, check, compile_small, m6c, make_data, steps, works
 FIELDS = ["step", "loss", "lr", "grad_norm", "seconds", "tokens"]
 COMPILE_FIELDS = ["steps", "kernels", "parameters", "rank_parameters", "device_bytes", "host_bytes",
                   "disk_bytes", "predicted_ms", "bound_ms", "unconstrained_ms", "compile_seconds"]
-PASSES = ["simplify", "raise", "precision", "differentiate", "optimize", "shard", "stages",
-          "collectives", "lower", "epilogue", "fuse", "schedule", "memory", "allocate"]
+PASSES = ["simplify", "raise", "precision", "differentiate", "optimize", "shares", "shard",
+          "stages", "collectives", "lower", "epilogue", "fuse", "schedule", "memory", "allocate"]
 EXAMPLES = HERE.parent.parent / "examples"
 MODELS = [HERE / "small.m6", EXAMPLES / "m6-tiny.m6", EXAMPLES / "m6-100b.m6",
           *sorted((HERE.parent / "bench").glob("*.m6"))]
