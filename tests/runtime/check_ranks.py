@@ -4,6 +4,7 @@ goes on with; killed and asked to stop at any moment they lose nothing; one rank
 import json, os, pathlib, random, shutil, signal, subprocess, sys, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from check_equal_mpi import compare, tensors
 from system import M6C, check, compile_small, m6c, make_data, steps, workspace
 
 MESHES = {"one": None, "data": "data=2", "stages": "pipeline=2", "both": "data=2,tensor=2",
@@ -12,6 +13,10 @@ RANKS = {"one": 1, "data": 2, "stages": 2, "both": 4, "expert": 4, "shares": 2}
 FIRST, LAST = 4, 8
 os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                   OMPI_MCA_rmaps_base_oversubscribe="1", M6C_THREADS="1")
+
+
+def compiled(folder, mesh, *args):
+    return compile_small(folder, *args, *(["--mesh", *MESHES[mesh].split()] if MESHES[mesh] else []))
 
 
 def command(mesh, *args):
@@ -111,6 +116,19 @@ def other_commands(folder, data, plans):
     check(err.count("nowhere") == 1, err)
 
 
+def gradients(folder, data):
+    """Of unequal shares the whole batch's gradients, and what the model returned, are one rank's."""
+    saved = {}
+    for mesh in ("one", "shares"):
+        plan = compiled(folder / f"{mesh}-grads", mesh, "--grads")
+        files = [folder / f"{mesh}-grads.safetensors", folder / f"{mesh}-out.safetensors"]
+        run(mesh, plan, "--data", data, "--steps", 2, "--save-every", 0, "--grads", files[0], "--out", files[1])
+        saved[mesh] = [tensors(f) for f in files]
+    for got, want in zip(saved["shares"], saved["one"]):
+        off, name = compare(got, want)
+        check(off <= 1e-5, f"{name} is off by {off}")
+
+
 def children(pid):
     out = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
     return [int(p) for p in out.stdout.split()]
@@ -171,9 +189,9 @@ if not shutil.which("mpirun"):
 with workspace() as folder:
     folder = pathlib.Path(folder)
     data = make_data(folder / "data")
-    plans = {mesh: compile_small(folder / mesh, *(["--mesh", *text.split()] if text else []))
-             for mesh, text in MESHES.items()}
+    plans = {mesh: compiled(folder / mesh, mesh) for mesh in MESHES}
     want = pairs(folder, data, plans)
     other_commands(folder, data, plans)
+    gradients(folder, data)
     stops(data, plans["both"], want["both"])
     print("resumed at steps", sorted(kills(data, plans["both"], 6)))

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Pipelines over unequal devices: the stages are cut by their speeds, the runs are those of one rank, the simulator
-sees who waits for whom, and what is said to users. TIMEOUT: 300"""
+"""Pipelines and data parallelism over unequal devices: stages and shares are cut by their speeds, the runs are those of
+one rank, the simulator sees who waits for whom, and what is said to users. TIMEOUT: 300"""
 import json, os, pathlib, shutil, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -109,6 +109,20 @@ def simulations(folder, mixed):
     check([(c["stage"], c["machine"]) for c in o["classes"]] == [(0, "fast"), (1, "slow")], o["classes"])
 
 
+def shares(folder, mixed):
+    """Of twice as fast a device twice the samples: nobody waits long, and the step is faster than with equal shares."""
+    ms = {}
+    for name, args in (("equal", ["--shares", "1,1"]), ("balanced", [])):
+        plan, _ = compiled(folder, name, "--mesh", "data=2", "--cluster", mixed, "--set", "batch=48", *args)
+        o = simulated(plan, mixed)
+        ms[name] = o["predicted_ms"]
+        check([c["machine"] for c in o["classes"]] == ["fast", "slow"], o["classes"])
+        idle = o["classes"][0]["idle_ms"] / ms[name]
+        check(idle > 0.4 if name == "equal" else idle < 0.1, f"{name}: the fast device is idle for {idle} of the step")
+    print(f"batch 48 on devices 2:1: {ms['equal']:.2f} ms with equal shares, {ms['balanced']:.2f} ms with 2,1")
+    check(ms["balanced"] < 0.72 * ms["equal"], f"{ms}")
+
+
 def meetings(folder):
     """Of three fast ranks the one that adds up gradients with the slow one is a class of its own."""
     wide = folder / "wide"
@@ -158,6 +172,7 @@ def main():
         cuts(folder, mixed)
         budgets(folder, mixed)
         simulations(folder, mixed)
+        shares(folder, mixed)
         meetings(folder)
         refusals(folder, mixed)
         text, sets = text_of(MODEL)
