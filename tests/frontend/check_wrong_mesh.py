@@ -86,7 +86,8 @@ SHARES = {  # mesh, shares: what is said, where
     ("data=2", "5,1.5"): "3:8: error: a share must be a whole number, but is 1.5",
     ("data=2", "5,4"): "3:8: error: batch = 8 cannot be shared so: it is not a multiple of 9, the sum of the shares",
     ("data=2", "5,3 --micro-batches 2"):
-        "3:8: error: batch = 8 cannot be shared so: it is not a multiple of 16, the sum of the shares in all micro-batches",
+        "3:8: error: batch = 8 cannot be shared so: it is not a multiple of 16, the sum of the shares in all "
+        "micro-batches",
     ("data=2,expert=2", "5,3"):
         "3:8: error: batch = 8 cannot be shared so: the 2 ranks of an expert axis do not divide each rank's share",
     ("data=2,expert=data", "5,3"): "3:8: error: experts on the devices of data would be exchanged in parts of unequal "

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The CUDA device without a GPU: a small plan over four streams (device_plan.txt), whose parameters
-and optimizer are the host's, against the stand-in for the driver and cuBLASLt (standin.h). Losses are those of Python, in whatever order work
-that nothing orders is done, with graphs and without; a wait that is left out shows. What is asked of
-the driver is calls_*.txt (M6C_BLESS=1 rewrites them). Every kind of failure ends with its message and
-exit status; a NaN ends the run; an interrupted run goes on with the same bits."""
+"""The CUDA device without a GPU: a small plan over four streams (device_plan.txt), whose parameters and optimizer are
+the host's, against the stand-in for the driver and cuBLASLt (standin.h). Losses are those of Python, in whatever order
+work that nothing orders is done, with graphs and without; a wait that is left out shows. What is asked of the driver is
+calls_*.txt (M6C_BLESS=1 rewrites them). Every kind of failure ends with its message and exit status; a NaN ends the
+run; an interrupted run goes on with the same bits."""
 import json, os, pathlib, random, struct, sys, tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent

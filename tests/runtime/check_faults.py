@@ -11,8 +11,8 @@ os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1"
 PROGRAM = pathlib.Path(M6C).parent / "test_comm"
 TIMEOUT, SECONDS = 2, 20
 # fault: exit statuses mpirun may have, what the others say
-FAULTS = {"kill": ({137}, "rank {} was lost"), "stop": ({3}, "rank {} does not answer"), "fail": ({3}, "rank {} failed"),
-          "bad": ({1}, "rank {} failed"), "exit": ({3, 5}, "rank {} was lost"),
+FAULTS = {"kill": ({137}, "rank {} was lost"), "stop": ({3}, "rank {} does not answer"),
+          "fail": ({3}, "rank {} failed"), "bad": ({1}, "rank {} failed"), "exit": ({3, 5}, "rank {} was lost"),
           "slow": ({3}, "rank {} has not come to it")}
 
 
