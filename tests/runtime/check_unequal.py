@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Pipelines and data parallelism over unequal devices: stages and shares are cut by their speeds, the runs are those of
 one rank, the simulator sees who waits for whom, and what is said to users. TIMEOUT: 300"""
-import json, os, pathlib, shutil, sys
+import itertools, json, os, pathlib, shutil, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "passes"))
@@ -86,12 +86,13 @@ def cuts(folder, mixed):
 
 
 def budgets(folder, mixed):
-    """--memory is a limit for all, a device's own memory for its stage."""
-    for limit, want in (("2GB", [2e9, 1e9]), ("500MB", [5e8, 5e8])):
-        plan, _ = compiled(folder, "budget", "--mesh", "pipeline=2", "--cluster", mixed, "--memory", limit)
+    """--memory is a limit for all, a device's own memory for its stage, or class of shares."""
+    cases = itertools.product(("pipeline=2", "data=2"), (("2GB", [2e9, 1e9]), ("500MB", [5e8, 5e8])))
+    for mesh, (limit, want) in cases:
+        plan, _ = compiled(folder, "budget", "--mesh", mesh, "--cluster", mixed, "--memory", limit)
         got = [json.loads(m6c("inspect", plan / f, "--memory", "--json")[0])["memory"]["device"]["budget_bytes"]
                for f in ("plan.txt", "plan-1.txt")]
-        check(got == want, f"--memory {limit}: budgets {got}")
+        check(got == want, f"{mesh} --memory {limit}: budgets {got}")
 
 
 def simulations(folder, mixed):
