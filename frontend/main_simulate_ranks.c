@@ -10,7 +10,7 @@
 
 static uint32_t stage_of(const ClusterRun *c, uint32_t class) {
     const Plan *p = c->class[class].plan;
-    return (uint32_t)plan_number_of(p, c->ranks[class].rank[0]);
+    return (uint32_t)plan_stage_of(p, c->ranks[class].rank[0]);
 }
 
 /* Their ranks, and what each class simulates. */
@@ -173,6 +173,8 @@ static json_t *class_json(const ClusterRun *c, uint32_t i) {
                   plan_run_comm_us(r) * 1e-3, "exposed_ms", r->run.exposed * 1e-3,
                   "exposed_comm_ms", r->run.exposed_comm * 1e-3, "idle_ms", idle_us(r) * 1e-3);
     json_object_set_new(o, "stage", json_integer(stage_of(c, i)));
+    json_object_set_new(o, "share",
+                        json_integer(shares_class(r->plan->shares, r->plan->share).share));
     json_object_set_new(o, "machine", json_string(machine_name(r->machine)));
     json_object_set_new(o, "streams", plan_run_streams_json(r));
     return o;

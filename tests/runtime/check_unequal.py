@@ -117,7 +117,8 @@ def shares(folder, mixed):
         plan, _ = compiled(folder, name, "--mesh", "data=2", "--cluster", mixed, "--set", "batch=48", *args)
         o = simulated(plan, mixed)
         ms[name] = o["predicted_ms"]
-        check([c["machine"] for c in o["classes"]] == ["fast", "slow"], o["classes"])
+        want = [(0, 1, "fast"), (0, 1, "slow")] if name == "equal" else [(0, 2, "fast"), (0, 1, "slow")]
+        check([(c["stage"], c["share"], c["machine"]) for c in o["classes"]] == want, o["classes"])
         idle = o["classes"][0]["idle_ms"] / ms[name]
         check(idle > 0.4 if name == "equal" else idle < 0.1, f"{name}: the fast device is idle for {idle} of the step")
     print(f"batch 48 on devices 2:1: {ms['equal']:.2f} ms with equal shares, {ms['balanced']:.2f} ms with 2,1")
