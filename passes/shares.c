@@ -22,6 +22,13 @@ static int64_t other_ranks(const Graph *g, const Spec *spec, int64_t data) {
     return mesh_group(&g->set, spec->axis[0], &m) ? m.n / data * tensor.n : 1;
 }
 
+/* Parts of so many that are whole groups of routed tokens too. Fewer groups than ranks are gathered
+ * on all, whatever the shares. */
+static int64_t parts_of_groups(int64_t parts, int64_t groups, int64_t data) {
+    int64_t both = common_divisor(groups, parts);
+    return both < data ? parts : both;
+}
+
 /* Into how many parts the batch can be divided, and the groups that tokens are routed in; 0: the
  * data axis divides nothing. */
 static int64_t parts_of_batch(const Graph *g, int64_t data) {
@@ -33,7 +40,8 @@ static int64_t parts_of_batch(const Graph *g, int64_t data) {
             parts = common_divisor(n->type->dim[0] / micros, parts);
             other = other_ranks(g, n->spec, data);
         }
-        if (n->op == OP_route) parts = common_divisor(type_of(g, operand(g, v, 0))->dim[0], parts);
+        if (n->op == OP_route)
+            parts = parts_of_groups(parts, type_of(g, operand(g, v, 0))->dim[0], data);
     }
     return parts % other ? 0 : parts / other;
 }

@@ -4,7 +4,7 @@ it is said, kept in the plan, and the model trained is the same. TIMEOUT: 120"""
 import json, pathlib, subprocess, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "runtime"))
-from models import text_of
+from models import ADAMW, ATTENTION, MODELS, MOE, decoder, text_of
 from system import M6C, check, m6c, workspace
 
 DEVICE = """m6c-machine 1
@@ -26,6 +26,7 @@ CLUSTER = 'm6c-machine 1\nname "two kinds"\n{groups}link net 10GB/s latency 1us\
 KINDS = {"fast": (5, "2GB"), "slow": (3, "2GB"), "half": (2.5, "2GB"), "small": (5, "110KB"), "tiny": (5, "1KB")}
 BY_SPEED = "samples {} by the devices' speed; {}"
 MOVED, TIGHT = "memory moved {}", "their memories do not suffice"
+MODELS["routed"] = decoder([ATTENTION, MOE.replace("group = length", "group = batch * length")]), ADAMW
 # model, mesh, groups of the cluster: shares, what is said, settings
 CASES = [
     ("dense", "data=2", ["fast", "slow"], "5,3", BY_SPEED.format("5,3 of 8", MOVED.format(0))),
@@ -35,6 +36,8 @@ CASES = [
     # of no even batch: 9 samples, and 9 in each of two micro-batches
     ("dense", "data=2", ["fast", "half"], "2,1", BY_SPEED.format("6,3 of 9", MOVED.format(0)), "batch=9"),
     ("dense", "data=2", ["half", "half"], "5,4", BY_SPEED.format("5,4 of 9", MOVED.format(0)), "batch=9"),
+    # one group of routed tokens for the whole batch, which all ranks gather anyway
+    ("routed", "data=2", ["fast", "half"], "2,1", BY_SPEED.format("6,3 of 9", MOVED.format(0)), "batch=9"),
     ("micro", "data=2", ["half", "fast"], "1,2", BY_SPEED.format("3,6 of 9", MOVED.format(0)), "batch=18"),
     ("dense", "data=2", ["fast", "fast"], None, None),
     ("dense", "data=2,expert=data", ["fast", "slow"], None, None),
