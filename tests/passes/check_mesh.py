@@ -59,6 +59,9 @@ def check_order_of_axes(folder):
     return wrong
 
 
+# Variants of others: on meshes of 2 and 4 ranks, of 8 where they are named.
+FEWER = {"tied", "tied_factor", "smooth", "placed", "placed_data", "zero_factor", "scaled", "overflow", "clip", "rms",
+         "crowded", "roomy", "towers_micro", "dropout_width", "micro_image", "gpipe"}
 SHARES = [  # what divides batch and token groups, in classes of one rank and of several, beside other axes
     ("dense", "data=2", "5,3"), ("image", "data=3", "3,4,1"), ("dropout", "data=4", "3,3,1,1"),
     ("clip", "data=3", "2,1,1"), ("tensor", "tensor=2,data=2", "5,3"), ("towers", "data=2,tensor=2", "3,1"),
@@ -94,6 +97,8 @@ def main():
                 print(text_of(name)[0])
                 continue
             for ranks in args.ranks:
+                if ranks > 4 and name in FEWER and not args.name:
+                    continue
                 wrong, equal, refused = check_model(folder, name, ranks)
                 print(f"{name:12} {ranks} ranks: {equal} meshes equal, {refused} refused", flush=True)
                 if wrong:
