@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`m6c check` over small models of every kind and every mesh of 2, 4 and 8 ranks, pipelines included: the sharded
+"""`m6c check` over small models of every kind and every mesh of 2, 4 and 8 ranks (variants: of 2 and 4), pipelines included: the sharded
 program, its stages, and what later passes make of them, is the model within 1e-10, in double precision, over two
 steps; no rank waits forever. A pipeline longer than the model is refused. TIMEOUT: 900"""
 import argparse, json, os, pathlib, re, subprocess, sys, tempfile

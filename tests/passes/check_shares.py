@@ -4,25 +4,10 @@ it is said, kept in the plan, and the model trained is the same. TIMEOUT: 120"""
 import json, pathlib, subprocess, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "runtime"))
+from devices import write_cluster, write_device
 from models import ADAMW, ATTENTION, MODELS, MOE, decoder, text_of
 from system import M6C, check, m6c, workspace
 
-DEVICE = """m6c-machine 1
-name "{name}"
-target cpu
-devices 1
-launch 1ns
-vector {speed}GOPS
-bandwidth {speed}GB/s
-peak f32 {speed}GFLOPS
-memory device {memory}
-memory host 8GB
-copy in 1GB/s
-copy out 1GB/s
-copy read 1GB/s
-copy write 1GB/s
-"""
-CLUSTER = 'm6c-machine 1\nname "two kinds"\n{groups}link net 10GB/s latency 1us\n'
 KINDS = {"fast": (5, "2GB"), "slow": (3, "2GB"), "half": (2.5, "2GB"), "small": (5, "110KB"), "tiny": (5, "1KB")}
 BY_SPEED = "samples {} by the devices' speed; {}"
 MOVED, TIGHT = "memory moved {}", "their memories do not suffice"
@@ -52,10 +37,7 @@ REFUSED = [
 
 
 def cluster_of(folder, groups):
-    cluster = folder / ("-".join(groups) + "-cluster")
-    each = max(1, 2 // len(groups))
-    cluster.write_text(CLUSTER.format(groups="".join(f'group {each} "{g}"\n' for g in groups)))
-    return cluster
+    return write_cluster(folder, "-".join(groups) + "-cluster", groups, max(1, 2 // len(groups)))
 
 
 def case(folder, model, mesh, groups, shares, said, *settings):
@@ -102,7 +84,7 @@ def refusals(folder):
 with workspace() as folder:
     folder = pathlib.Path(folder)
     for name, (speed, memory) in KINDS.items():
-        (folder / name).write_text(DEVICE.format(name=name, speed=speed, memory=memory))
+        write_device(folder, name, speed, memory)
     for args in CASES:
         case(folder, *args)
     refusals(folder)

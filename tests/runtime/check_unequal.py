@@ -6,30 +6,10 @@ import itertools, json, os, pathlib, shutil, sys
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "passes"))
 import check_equal_mpi as equal
+from devices import write_cluster, write_device
 from models import FFN, MODELS, decoder, text_of
 from system import check, m6c, workspace
 
-DEVICE = """m6c-machine 1
-name "{name}"
-target cpu
-devices {devices}
-launch 1ns
-vector {speed}GOPS
-bandwidth {speed}GB/s
-peak f32 {speed}GFLOPS
-memory device {memory}
-memory host 8GB
-copy in 1GB/s
-copy out 1GB/s
-copy read 1GB/s
-copy write 1GB/s
-"""
-CLUSTER = """m6c-machine 1
-name "two kinds"
-group 1 "{first}"
-group 1 "{second}"
-link net 10GB/s latency 1us
-"""
 # Six equal blocks, four micro-batches; AdamW would make much of rounding.
 MODEL = "blocks"
 MODELS[MODEL] = decoder([FFN], repeat="repeat 6 as block"), "sgd(lr = 0.1)", "num_micro_batch = 4", "batch=32"
@@ -37,12 +17,11 @@ equal.TOKENS[MODEL] = 32 * 6
 
 
 def machines(folder, devices):
-    (folder / "fast").write_text(DEVICE.format(name="fast", devices=devices, speed=2, memory="2GB"))
-    (folder / "slow").write_text(DEVICE.format(name="slow", devices=devices, speed=1, memory="1GB"))
-    (folder / "mixed").write_text(CLUSTER.format(first="fast", second="slow"))
-    (folder / "backwards").write_text(CLUSTER.format(first="slow", second="fast"))
-    (folder / "alike").write_text(CLUSTER.format(first="fast", second="fast"))
-    return folder / "mixed"
+    write_device(folder, "fast", 2, "2GB", devices)
+    write_device(folder, "slow", 1, "1GB", devices)
+    write_cluster(folder, "backwards", ["slow", "fast"])
+    write_cluster(folder, "alike", ["fast", "fast"])
+    return write_cluster(folder, "mixed", ["fast", "slow"])
 
 
 def blocks_of(plan, stage):
@@ -141,7 +120,7 @@ def meetings(folder):
 
 
 def refusals(folder, mixed):
-    (folder / "wrong").write_text(CLUSTER.format(first="fast", second="nobody"))
+    write_cluster(folder, "wrong", ["fast", "nobody"])
     _, err = m6c("compile", folder / "model.m6", "-o", folder / "x", "--mesh", "pipeline=2", "--cluster",
                  folder / "wrong", status=1)
     check("wrong:4:9: error: " in err and "nobody: No such file" in err, err)
